@@ -1,0 +1,161 @@
+"""The device's configuration: one TOML file, every key typed, bounded and documented in docs/configuration.md.
+
+An unknown key is an error and not a shrug: a misspelt `retention` must not silently keep the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from aidpost.errors import ConfigurationError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections."""
+
+
+class ClinicSection(Section, frozen=True, kw_only=True):
+    """Where the device is used; printed on the report."""
+
+    id: str = "unset"
+    name: str = ""
+    telephone: str = ""
+    emergency_telephone: str = ""
+
+
+class DeviceSection(Section, frozen=True, kw_only=True):
+    """The handheld itself."""
+
+    name: str = "aidpost"
+    operator: str = "unset"
+    utc_offset_min: Annotated[int, Meta(ge=-960, le=960)] | None = None
+
+
+class StoreSection(Section, frozen=True, kw_only=True):
+    """What is kept on the disk. `key` says where the device key comes from, in order of strength."""
+
+    key: Literal["systemd-credential", "passphrase", "file"] = "file"
+    budget_mb: Positive = 8192
+    reserve_mb: Positive = 64
+    keep_receipted_days: Positive = 30
+
+
+class SyncSection(Section, frozen=True, kw_only=True):
+    """The broker, and how much may be on its way at once."""
+
+    enabled: bool = True
+    host: str = "localhost"
+    port: Port = 1883
+    tls: bool = False
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    username: str = ""
+    password_file: str = ""
+    keepalive_s: Positive = 30
+    hub_name: str = "hub"
+    hub_key_file: str = ""
+    window_records: Annotated[int, Meta(ge=1, le=10_000)] = 64
+    window_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024
+
+
+class InferenceSection(Section, frozen=True, kw_only=True):
+    """How the models run. A `clinical` site refuses restricted models that it has not accepted by name."""
+
+    profile: Literal["evaluation", "clinical"] = "evaluation"
+    accepted_models: tuple[str, ...] = ()
+    deadline_s: Seconds = 30.0
+    models_dir: str = ""
+
+
+class ExamSection(Section, frozen=True, kw_only=True):
+    """How an exam goes."""
+
+    ecg_seconds: Annotated[float, Meta(ge=9, le=300)] = 30.0
+    sensor_deadline_s: Seconds = 60.0
+
+
+class Configuration(Section, frozen=True, kw_only=True):
+    """The whole file. Every section and key may be left out."""
+
+    clinic: ClinicSection = ClinicSection()
+    device: DeviceSection = DeviceSection()
+    store: StoreSection = StoreSection()
+    sync: SyncSection = SyncSection()
+    inference: InferenceSection = InferenceSection()
+    exam: ExamSection = ExamSection()
+
+
+def keys(section: type[Section] = Configuration, prefix: str = "") -> list[str]:
+    """Every key, dotted: `sync.host`. The documentation test holds docs/configuration.md against it."""
+    found = []
+    for field in msgspec.structs.fields(section):
+        if isinstance(field.type, type) and issubclass(field.type, Section):
+            found += keys(field.type, f"{prefix}{field.name}.")
+        else:
+            found.append(prefix + field.name)
+    return found
+
+
+def _remedy(cause: str) -> str:
+    """Name the nearest key that exists, where an unknown one was given."""
+    if "unknown field" not in cause:
+        return "Correct the value; docs/configuration.md lists every key with its type and limits."
+    known = {part for key in keys() for part in key.split(".")}
+    near = difflib.get_close_matches(cause.split("`")[1], known, n=1)
+    return f"Did you mean `{near[0]}`?" if near else "Remove it; docs/configuration.md lists every key."
+
+
+def parse(text: str, name: str = "configuration") -> Configuration:
+    """The configuration in a TOML text.
+
+    Raises
+    ------
+    ConfigurationError
+        It is not TOML, or has an unknown key, a wrong type or a value out of range; the cause names the key.
+    """
+    try:
+        document = tomllib.loads(text)
+        return msgspec.convert(document, Configuration)
+    except tomllib.TOMLDecodeError as error:
+        cause, remedy = f"not valid TOML: {error}", "Correct that line."
+    except msgspec.ValidationError as error:
+        cause, remedy = str(error), _remedy(str(error))
+    raise ConfigurationError(operation="reading the configuration", target=name, cause=cause, remedy=remedy)
+
+
+def load(path: Path | None) -> Configuration:
+    """The configuration in that file; the defaults where no file is given.
+
+    Raises
+    ------
+    ConfigurationError
+        The file cannot be read, or `parse` refuses it.
+    """
+    if path is None:
+        return Configuration()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            operation="reading the configuration",
+            target=str(path),
+            cause=str(error),
+            remedy="Give an existing UTF-8 TOML file with --config, or leave it out for the defaults.",
+        ) from None
+    return parse(text, str(path))
