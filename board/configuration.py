@@ -8,12 +8,15 @@ from __future__ import annotations
 import difflib
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from aidpost.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from aidpost.sync.hub.config import HubConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +26,7 @@ else:
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,7 +81,7 @@ class SyncSection(Section, frozen=True, kw_only=True):
 class InferenceSection(Section, frozen=True, kw_only=True):
     """How the models run. A `clinical` site refuses restricted models that it has not accepted by name."""
 
-    profile: Literal["evaluation", "clinical"] = "evaluation"
+    profile: Literal["research", "clinical"] = "research"
     accepted_models: tuple[str, ...] = ()
     deadline_s: Seconds = 30.0
     models_dir: str = ""
@@ -99,14 +103,22 @@ class Configuration(Section, frozen=True, kw_only=True):
     sync: SyncSection = SyncSection()
     inference: InferenceSection = InferenceSection()
     exam: ExamSection = ExamSection()
+    limits: dict[str, dict[str, float]] = {}
+    """A site's own clinical limits: rule file -> limit -> value."""
+    hub: dict[str, Any] = {}
+    """The hub's own table, for `hub_config`; a device has none."""
 
 
-def keys(section: type[Section] = Configuration, prefix: str = "") -> list[str]:
+def keys(section: type[msgspec.Struct] = Configuration, prefix: str = "") -> list[str]:
     """Every key, dotted: `sync.host`. The documentation test holds docs/configuration.md against it."""
     found = []
     for field in msgspec.structs.fields(section):
         if isinstance(field.type, type) and issubclass(field.type, Section):
             found += keys(field.type, f"{prefix}{field.name}.")
+        elif field.name == "hub":
+            from aidpost.sync.hub.config import HubConfig
+
+            found += keys(HubConfig, "hub.")
         else:
             found.append(prefix + field.name)
     return found
@@ -121,6 +133,14 @@ def _remedy(cause: str) -> str:
     return f"Did you mean `{near[0]}`?" if near else "Remove it; docs/configuration.md lists every key."
 
 
+def _convert(document: Any, kind: type[S], name: str) -> S:
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        cause = str(error)
+    raise ConfigurationError(operation="reading the configuration", target=name, cause=cause, remedy=_remedy(cause))
+
+
 def parse(text: str, name: str = "configuration") -> Configuration:
     """The configuration in a TOML text.
 
@@ -131,12 +151,27 @@ def parse(text: str, name: str = "configuration") -> Configuration:
     """
     try:
         document = tomllib.loads(text)
-        return msgspec.convert(document, Configuration)
     except tomllib.TOMLDecodeError as error:
-        cause, remedy = f"not valid TOML: {error}", "Correct that line."
-    except msgspec.ValidationError as error:
-        cause, remedy = str(error), _remedy(str(error))
-    raise ConfigurationError(operation="reading the configuration", target=name, cause=cause, remedy=remedy)
+        raise ConfigurationError(
+            operation="reading the configuration",
+            target=name,
+            cause=f"not valid TOML: {error}",
+            remedy="Correct that line.",
+        ) from None
+    return _convert(document, Configuration, name)
+
+
+def hub_config(configuration: Configuration, state_dir: Path) -> HubConfig:
+    """The `[hub]` table; its data lie in `hub` below the state folder unless it says otherwise.
+
+    Raises
+    ------
+    ConfigurationError
+        As `parse` does.
+    """
+    from aidpost.sync.hub.config import HubConfig
+
+    return _convert({"state_dir": str(state_dir / "hub"), **configuration.hub}, HubConfig, "[hub]")
 
 
 def load(path: Path | None) -> Configuration:

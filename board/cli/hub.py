@@ -1,0 +1,85 @@
+"""`aidpost hub`: the other end of the wire. Its settings are the `[hub]` table of the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aidpost.board.cli import Settings
+from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
+from aidpost.board.configuration import hub_config
+from aidpost.errors import UsageError
+from aidpost.sync.hub.config import HubConfig
+
+
+def _config(settings: Settings) -> HubConfig:
+    return hub_config(load_configuration(settings), settings.state_dir)
+
+
+@click.group()
+def hub() -> None:
+    """The other end: serve, users, enrolment."""
+
+
+@hub.command()
+@settings_of
+def serve(settings: Settings) -> None:
+    """Receive exams over MQTT, keep each once, and show them; ends with SIGTERM or Ctrl-C.
+
+    Example: aidpost --config hub.toml hub serve
+    """
+    from aidpost.sync.hub.serve import serve as serve_hub
+
+    serve_hub(_config(settings))
+
+
+@hub.command()
+@click.argument("name")
+@click.option("--role", default="clinician", show_default=True, help="administrator, clinician or viewer.")
+@click.option("--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Else it is asked.")
+@settings_of
+def user(settings: Settings, name: str, role: str, password_file: Path | None) -> None:
+    """Add a user, or give one a new password.
+
+    Example: aidpost hub user akinyi --role clinician
+    """
+    from aidpost.sync.hub.operations import add_user
+
+    if password_file is not None:
+        password = password_file.read_text(encoding="utf-8").rstrip("\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    add_user(_config(settings), name, password, role)
+    click.echo(f"{name} may now log in as {role}.")
+
+
+@hub.command()
+@click.argument("device")
+@click.argument("public_key")
+@json_option
+@settings_of
+def enroll(settings: Settings, device: str, public_key: str, as_json: bool) -> None:
+    """Let a device send; prints what the device's configuration needs.
+
+    Example: aidpost hub enroll kisumu-3 5f0c…
+    """
+    from aidpost.sync.hub import operations
+
+    try:
+        key = bytes.fromhex(public_key)
+    except ValueError:
+        raise UsageError(
+            operation="enrolling a device",
+            target=device,
+            cause="the public key is not hexadecimal",
+            remedy="Copy it from `aidpost board identity` on the device.",
+        ) from None
+    config = _config(settings)
+    operations.enroll(config, device, key)
+    hub_key = operations.public_key(config).hex()
+    if as_json:
+        print_json({"hub_name": config.name, "hub_public_key": hub_key})
+        return
+    click.echo(f"{device} is enrolled. In its configuration, [sync]: hub_name = {config.name!r}, and hub_key_file")
+    click.echo(f"names a file that holds: {hub_key}")
