@@ -12,7 +12,7 @@ import click
 from aidpost.board.analysis import Outcome, analyze_ecgs, analyze_photographs, models_for
 from aidpost.board.cli import Settings, print_error
 from aidpost.board.cli._common import load_configuration, print_json, settings_of
-from aidpost.board.clock import SystemClock
+from aidpost.firmware_bridge.clock import SystemClock
 from aidpost.records import Eye
 
 UNREADABLE = 3

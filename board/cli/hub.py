@@ -29,9 +29,9 @@ def serve(settings: Settings) -> None:
 
     Example: aidpost --config hub.toml hub serve
     """
-    from aidpost.sync.hub.serve import serve as serve_hub
+    from aidpost.sync.hub.server import serve as serve_hub
 
-    serve_hub(_config(settings))
+    serve_hub(_config(settings), ready=lambda url: click.echo(f"the hub's pages are at {url}"))
 
 
 @hub.command()

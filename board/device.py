@@ -1,0 +1,129 @@
+"""This device put together: its key, its store, its inference worker and its sender, from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from aidpost.board.configuration import Configuration
+from aidpost.board.exam import ExamOutcome
+from aidpost.errors import ConfigurationError, KeyUnavailableError
+from aidpost.inference.model import SHIPPED
+from aidpost.inference.worker import WorkerSettings
+from aidpost.records import TriageLevel
+from aidpost.sync import keys
+from aidpost.sync.clock import SystemClock
+from aidpost.sync.envelope import RecordClass, RecordKey
+from aidpost.sync.publisher import Link
+from aidpost.sync.store import Blob, Budget, Item, Store
+
+
+def device_key(
+    configuration: Configuration,
+    state_dir: Path,
+    passphrase: Callable[[], str],
+    credentials: Path | None = None,
+) -> keys.DeviceKey:
+    """The key that opens this device's store, from where `store.key` says.
+
+    Parameters
+    ----------
+    passphrase
+        Asks the worker; called only where the configuration wants a passphrase.
+    credentials
+        The folder into which systemd decrypted the service's credentials.
+
+    Raises
+    ------
+    KeyUnavailableError
+        It cannot be had from there.
+    """
+    source = configuration.store.key
+    if source == "passphrase":
+        return keys.from_passphrase(state_dir, passphrase())
+    if source == "systemd-credential":
+        if credentials is None:
+            raise KeyUnavailableError(
+                operation="getting the device key",
+                target="systemd credential",
+                cause="this process was not started by systemd with a credential",
+                remedy="Start the aidpost service, or set store.key to another source.",
+            )
+        return keys.from_credential(credentials)
+    return keys.from_file(state_dir / "device.key", create=True)
+
+
+def open_store(configuration: Configuration, state_dir: Path, key: keys.DeviceKey) -> Store:
+    """The device's store; made at the first use. Raises as `Store.open`."""
+    section = configuration.store
+    budget = Budget(bytes=section.budget_mb << 20, reserve=section.reserve_mb << 20)
+    return Store.open(state_dir, key, clock=SystemClock(), name=configuration.device.name, budget=budget)
+
+
+def worker_settings(configuration: Configuration) -> WorkerSettings:
+    """What the inference worker makes its models of."""
+    section = configuration.inference
+    roots = (Path(section.models_dir), SHIPPED) if section.models_dir else None
+    return WorkerSettings(
+        roots=roots, profile=section.profile, accepted=section.accepted_models, limits=configuration.limits
+    )
+
+
+def accept(store: Store, outcome: ExamOutcome) -> RecordKey:
+    """Put an exam's report and its bodies into the store; on the disk when this returns.
+
+    An urgent report travels as an alert, before all else.
+
+    Raises
+    ------
+    StorageFullError
+        There is no room; nothing was accepted.
+    """
+    report = outcome.report
+    cls = RecordClass.ALERT if report.triage.level >= TriageLevel.URGENT else RecordClass.REPORT
+    # the same bytes twice (a file given for both eyes) are one blob
+    bodies = {body.ref.sha256: body for body in outcome.bodies}
+    blobs = [Blob(body.ref, body.data, body.origin) for body in bodies.values()]
+    return store.append(Item(cls, report, report.patient.id, report.exam.id, blobs))
+
+
+def link(configuration: Configuration) -> Link:
+    """The broker and the hub behind it, from `[sync]`.
+
+    Raises
+    ------
+    ConfigurationError
+        A file that it names cannot be read, or the hub's key is missing or not one.
+    """
+    section = configuration.sync
+    if not section.hub_key_file:
+        raise _link_error(
+            "sync.hub_key_file", "it is not set", "Enrol the device: `aidpost hub enroll` prints the key."
+        )
+    try:
+        hub_key = keys.public_key(bytes.fromhex(_content("sync.hub_key_file", section.hub_key_file)))
+    except ValueError:
+        raise _link_error(section.hub_key_file, "it does not hold 64 hexadecimal digits") from None
+    return Link(
+        host=section.host,
+        port=section.port,
+        hub_name=section.hub_name,
+        hub_key=hub_key,
+        username=section.username,
+        password=_content("sync.password_file", section.password_file) if section.password_file else "",
+        tls=(section.ca_file, section.certificate_file, section.key_file) if section.tls else None,
+        keepalive_s=section.keepalive_s,
+        window_records=section.window_records,
+        window_bytes=section.window_bytes,
+    )
+
+
+def _content(key: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _link_error(f"{key} = {path}", str(error)) from None
+
+
+def _link_error(target: str, cause: str, remedy: str = "Correct it in the configuration.") -> ConfigurationError:
+    return ConfigurationError(operation="setting up the sender", target=target, cause=cause, remedy=remedy)

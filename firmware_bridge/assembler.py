@@ -1,0 +1,151 @@
+"""From a board's blocks to one recording that says exactly what is missing."""
+
+from __future__ import annotations
+
+import uuid
+from array import array
+from collections.abc import Iterable
+
+import numpy as np
+
+from aidpost.firmware_bridge.boards import BOARDS, Board
+from aidpost.firmware_bridge.decoders.base import Block, Corrupt
+from aidpost.firmware_bridge.sources import SourceSpec
+from aidpost.records import Device, EcgRecording, Origin, Span, Timestamp
+
+STALL_S = 0.3
+"""A silence this long is looked at: did the board's samples all come afterwards, or are they gone?"""
+
+BOARD_OPTIONS = ("device", "gain", "uv_per_count", "fs", "leads")
+
+
+def board_of(spec: SourceSpec) -> Board:
+    """The board that a source's `device=` names.
+
+    Raises
+    ------
+    UsageError
+        It names none, or an unknown one.
+    """
+    name = spec.get("device")
+    if name not in BOARDS:
+        cause = f"there is no board {name!r}" if name else "which board it is has not been said"
+        raise spec.usage_error(cause, f"Add ?device= with one of {', '.join(BOARDS)}.")
+    return BOARDS[name]
+
+
+class EcgAssembler:
+    """Collects blocks. Lost samples take their place as zeros, inside a `missing` span.
+
+    Parameters
+    ----------
+    board
+        What sends.
+    spec
+        The source, with `gain`, `uv_per_count`, `fs` and `leads` where the site has set them.
+    limit
+        Samples after which nothing more is taken, so that memory stays bounded.
+    """
+
+    def __init__(self, board: Board, spec: SourceSpec, limit: int) -> None:
+        self.board, self.limit = board, limit
+        self.fs_hz = spec.number("fs", board.fs_hz, low=1, high=10_000)
+        gain = spec.number("gain", board.gain, low=1e-3, high=1e6)
+        scale = spec.number("uv_per_count", board.uv_per_count * board.gain / gain, low=1e-6, high=1e6)
+        self.leads = tuple(spec.get("leads").split(",")) if spec.get("leads") else board.leads
+        if len(self.leads) > len(board.leads) or len(set(self.leads)) < len(self.leads):
+            raise spec.usage_error(f"leads={spec.get('leads')} does not name 1 to {len(board.leads)} channels")
+        self._lsb_mv = scale / 1000
+        self._counts = [array("i") for _ in self.leads]
+        self._off = [array("b") for _ in self.leads]
+        self._missing: list[Span] = []
+        self.corrupt, self.lost = 0, 0
+        self.readings: dict[str, float | None] = {}
+        self._last_arrival: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._counts[0])
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit is reached."""
+        return len(self) >= self.limit
+
+    def add(self, items: Iterable[Block | Corrupt], time_s: float | None = None) -> None:
+        """Take what a decoder gave for bytes that arrived at `time_s` on a monotonic clock (None: time unknown).
+
+        Losses that the frames tell of are counted as told. What they cannot tell, a silence after which fewer samples
+        follow than have passed, is filled in from the clock.
+        """
+        blocks = []
+        for item in items:
+            if isinstance(item, Corrupt):
+                self.corrupt += item.dropped
+            else:
+                blocks.append(item)
+        if time_s is not None and blocks:
+            self._account(blocks, time_s)
+        for block in blocks:
+            self._lose(block.lost)
+            self._take(block)
+
+    def _account(self, blocks: list[Block], time_s: float) -> None:
+        last, self._last_arrival = self._last_arrival, time_s
+        silence = 0.0 if last is None else time_s - last
+        if silence < STALL_S:
+            return
+        got = sum(len(block.samples) + block.lost for block in blocks)
+        short = silence * self.fs_hz - got
+        if short < silence * self.fs_hz / 2:
+            return
+        # a numbered frame already tells the loss modulo its number's range
+        unit = self.board.modulus or 1
+        self._lose(round(short / unit) * unit)
+
+    def finish(self, silence_s: float) -> None:
+        """Mark as missing what should have come in a silence at the end."""
+        self._lose(round(silence_s * self.fs_hz))
+
+    def _lose(self, count: int) -> None:
+        count = min(count, self.limit - len(self))
+        if count <= 0:
+            return
+        start = len(self)
+        for counts, off in zip(self._counts, self._off, strict=True):
+            counts.extend([0] * count)
+            off.extend([0] * count)
+        self.lost += count
+        if self._missing and self._missing[-1][1] == start:
+            self._missing[-1] = (self._missing[-1][0], start + count)
+        else:
+            self._missing.append((start, start + count))
+
+    def _take(self, block: Block) -> None:
+        for sample in block.samples:
+            if self.full:
+                return
+            for lead, counts in enumerate(self._counts):
+                counts.append(sample[lead])
+                self._off[lead].append(lead in block.off)
+        self.readings.update(block.readings)
+
+    def recording(self, *, at: Timestamp, origin: Origin, source: str) -> EcgRecording:
+        """What has been collected; `at` is when the first sample arrived."""
+        off: list[tuple[int, int, int]] = []
+        for lead, flags in enumerate(self._off):
+            edges = np.flatnonzero(np.diff(np.concatenate(([0], np.frombuffer(flags, np.int8), [0]))))
+            off.extend((lead, int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True))
+        return EcgRecording(
+            id=uuid.uuid4(),
+            samples=np.stack([np.array(counts, dtype=np.int32) for counts in self._counts]),
+            fs_hz=self.fs_hz,
+            leads=self.leads,
+            lsb_mv=(self._lsb_mv,) * len(self.leads),
+            baseline=(self.board.baseline,) * len(self.leads),
+            at=at,
+            origin=origin,
+            device=Device(name=self.board.title, model=self.board.name),
+            missing=tuple(self._missing),
+            lead_off=tuple(off),
+            source=source,
+        )

@@ -1,0 +1,1 @@
+"""Readers of recordings and photographs kept in files: one module a format."""

@@ -1,0 +1,183 @@
+"""From what a Bluetooth characteristic said to `VitalSign`, in the one unit that each kind is kept in.
+
+What must not become a patient's result (control solution, a demonstration, a calibration) gives none, and a special
+value of the device stays a value that is absent, with the reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from dataclasses import dataclass
+from decimal import Decimal
+
+from aidpost.firmware_bridge.decoders.blood_pressure import BloodPressure
+from aidpost.firmware_bridge.decoders.gatt import DeviceTime, scaled
+from aidpost.firmware_bridge.decoders.glucose import Glucose
+from aidpost.firmware_bridge.decoders.heart_rate import HeartRate
+from aidpost.firmware_bridge.decoders.medfloat import Number
+from aidpost.firmware_bridge.decoders.nonin import NoninOximetry
+from aidpost.firmware_bridge.decoders.pulse_oximeter import PulseOximetry
+from aidpost.firmware_bridge.decoders.thermometer import Temperature
+from aidpost.firmware_bridge.decoders.viatom import ViatomOximetry
+from aidpost.firmware_bridge.decoders.weight import KG_PER_LB, M_PER_INCH, BodyComposition, Weight
+from aidpost.records import VITAL_UNITS, AbsentReason, Device, Origin, Timestamp, VitalKind, VitalSign
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all vital signs of one measurement share."""
+
+    at: Timestamp
+    origin: Origin
+    device: Device
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class _Value:
+    kind: VitalKind
+    number: Number
+    measured: str = ""
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    values: tuple[_Value, ...]
+    time: str = ""
+    status: tuple[str, ...] = ()
+    method: str = ""
+    context: str = ""
+
+
+def vital_signs_of(measurement: object, context: Context) -> list[VitalSign]:
+    """The vital signs of a decoded measurement, sharing a `group` where there are several; empty where it has none that
+    may count.
+
+    Raises
+    ------
+    TypeError
+        It is of a type that nothing is made of.
+    """
+    found = _measurement(measurement)
+    group = uuid.uuid4() if len(found.values) > 1 else None
+    return [
+        VitalSign(
+            id=uuid.uuid4(),
+            kind=value.kind,
+            value=None if value.number.value is None else float(round(value.number.value, 4)),
+            unit=VITAL_UNITS[value.kind],
+            at=context.at,
+            origin=context.origin,
+            device=context.device,
+            method=found.method,
+            absent=value.number.absent,
+            status=found.status,
+            group=group,
+            context=found.context,
+            measured=value.measured,
+            device_time=found.time,
+            source=context.source,
+        )
+        for value in found.values
+    ]
+
+
+def _time(time: DeviceTime | None) -> str:
+    return "" if time is None else str(time)
+
+
+def _sent(number: Number, unit: str) -> str:
+    """The number as the device sent it, with its precision, and its unit."""
+    return f"{number.absent.value if number.absent else number.value} {unit}"
+
+
+@functools.singledispatch
+def _measurement(value: object) -> _Measurement:
+    raise TypeError(f"no vital sign is made of {type(value).__name__}")
+
+
+@_measurement.register
+def _(value: BloodPressure) -> _Measurement:
+    pressures = [(VitalKind.SYSTOLIC_BP, value.systolic), (VitalKind.DIASTOLIC_BP, value.diastolic)]
+    if value.mean.value is not None:  # many cuffs measure none, and then it is not a failed measurement
+        pressures.append((VitalKind.MEAN_BP, value.mean))
+    values = [_Value(kind, value.mmhg(number), _sent(number, value.unit)) for kind, number in pressures]
+    if value.pulse_per_min is not None:
+        values.append(_Value(VitalKind.PULSE_RATE, value.pulse_per_min))
+    return _Measurement(tuple(values), _time(value.time), value.status, "oscillometric cuff")
+
+
+@_measurement.register
+def _(value: HeartRate) -> _Measurement:
+    # a strap without skin contact repeats its last rate, or sends 0
+    off = value.contact is False or value.heart_rate_per_min == 0
+    number = Number(None, AbsentReason.ERROR) if off else _whole(value.heart_rate_per_min)
+    status = ("no skin contact",) if value.contact is False else ()
+    return _Measurement((_Value(VitalKind.HEART_RATE, number),), status=status, method="heart rate sensor")
+
+
+def _whole(count: int) -> Number:
+    return Number(Decimal(count))
+
+
+@_measurement.register
+def _(value: Temperature) -> _Measurement:
+    sent = _sent(value.temperature, value.unit)
+    return _Measurement((_Value(VitalKind.TEMPERATURE, value.celsius, sent),), _time(value.time), method=value.site)
+
+
+@_measurement.register
+def _(value: Glucose) -> _Measurement:
+    if value.is_control or value.mmol_per_l is None or value.concentration is None:
+        return _Measurement(())
+    reading = _Value(VitalKind.GLUCOSE, value.mmol_per_l, _sent(value.concentration, value.unit))
+    method = f"{value.sample}, {value.site}"
+    return _Measurement((reading,), value.time_text, value.status, method, f"sequence {value.sequence}")
+
+
+@_measurement.register
+def _(value: PulseOximetry) -> _Measurement:
+    if value.blocked_by:
+        return _Measurement(())
+    values = [_Value(VitalKind.SPO2, value.spo2_percent), _Value(VitalKind.PULSE_RATE, value.pulse_per_min)]
+    if value.amplitude_percent is not None:
+        values.append(_Value(VitalKind.PERFUSION_INDEX, value.amplitude_percent))
+    status = value.status + value.sensor_status + (() if value.clock_set else ("device clock not set",))
+    return _Measurement(tuple(values), _time(value.time), status, "pulse oximeter")
+
+
+@_measurement.register
+def _(value: NoninOximetry) -> _Measurement:
+    values = (
+        _Value(VitalKind.SPO2, value.spo2_percent),
+        _Value(VitalKind.PULSE_RATE, value.pulse_per_min),
+        _Value(VitalKind.PERFUSION_INDEX, value.amplitude_percent),
+    )
+    return _Measurement(values, status=value.status, method="pulse oximeter")
+
+
+@_measurement.register
+def _(value: ViatomOximetry) -> _Measurement:
+    values = (_Value(VitalKind.SPO2, value.spo2_percent), _Value(VitalKind.PULSE_RATE, value.pulse_per_min))
+    return _Measurement(values, status=() if value.worn else ("not worn",), method="pulse oximeter")
+
+
+@_measurement.register
+def _(value: Weight) -> _Measurement:
+    imperial = value.unit != "kg"
+    weight = scaled(value.weight, KG_PER_LB) if imperial else value.weight
+    values = [_Value(VitalKind.WEIGHT, weight, _sent(value.weight, value.unit))]
+    if value.height is not None and value.height.value:
+        height = scaled(scaled(value.height, M_PER_INCH) if imperial else value.height, "100")
+        values.append(_Value(VitalKind.HEIGHT, height, _sent(value.height, "[in_i]" if imperial else "m")))
+    return _Measurement(tuple(values), _time(value.time), method="scale")
+
+
+@_measurement.register
+def _(value: BodyComposition) -> _Measurement:
+    values = [_Value(VitalKind.BODY_FAT, value.fat_percent)]
+    if value.weight is not None:
+        weight = value.weight if value.unit == "kg" else scaled(value.weight, KG_PER_LB)
+        values.append(_Value(VitalKind.WEIGHT, weight, _sent(value.weight, value.unit)))
+    return _Measurement(tuple(values), _time(value.time), method="body composition scale")

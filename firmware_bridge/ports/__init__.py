@@ -1,0 +1,1 @@
+"""Sources that do I/O: files, captures, serial ports, Bluetooth, cameras. Decoding is in `decoders` and `formats`."""

@@ -1,0 +1,81 @@
+"""The process that reads one serial port. It imports little, so that it starts fast, and decodes nothing.
+
+Says `open` with the port's name, `data` with bytes, and `lost` with the reason; then tries again by itself, also under
+another name if the same USB device comes back under one.
+"""
+
+from __future__ import annotations
+
+import time
+from multiprocessing.connection import Connection
+
+import serial
+from serial.tools import list_ports
+
+from aidpost.firmware_bridge.supervisor import HEARTBEAT_S
+
+READ_S = 0.05
+RETRY_S = 0.25
+MAX_READ = 1 << 16
+
+
+def run(pipe: Connection, port: str, baud: int, start: bytes, stop: bytes) -> None:
+    """Read `port` until the pipe closes. `start` is written whenever it has been opened, `stop` before it is closed."""
+    identity = _identity(port)
+    try:
+        while True:
+            try:
+                with serial.Serial(port, baud, timeout=READ_S, write_timeout=1, exclusive=True) as device:
+                    device.write(start)
+                    pipe.send(("open", time.monotonic(), port))
+                    identity = _identity(port) or identity
+                    _pump(pipe, device, stop)
+                    return
+            except (serial.SerialException, OSError) as error:
+                pipe.send(("lost", time.monotonic(), f"{type(error).__name__}: {error}"))
+            _wait(pipe, RETRY_S)
+            port = _port_of(identity) or port
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # whoever asked for the port has gone
+
+
+def _pump(pipe: Connection, device: serial.Serial, stop: bytes) -> None:
+    """Pass bytes on, as they come, until the pipe closes; a failing port raises."""
+    said = 0.0
+    while True:
+        data = device.read(min(MAX_READ, max(1, device.in_waiting)))
+        now = time.monotonic()
+        try:
+            if data:
+                pipe.send(("data", now, data))
+                said = now
+            elif now - said > HEARTBEAT_S:
+                pipe.send(("heartbeat", now, None))
+                said = now
+            if pipe.poll():
+                device.write(pipe.recv())
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            device.write(stop)
+            raise
+
+
+def _wait(pipe: Connection, seconds: float) -> None:
+    pipe.send(("heartbeat", time.monotonic(), None))
+    if pipe.poll(seconds):
+        pipe.recv()  # nothing can be written while the port is gone; a closed pipe raises here
+
+
+def _identity(port: str) -> tuple[int, int, str] | None:
+    """Vendor, product and serial number of the USB device behind a port; None where it has none."""
+    for found in list_ports.comports():
+        if found.device == port and found.vid is not None:
+            return found.vid, found.pid, found.serial_number or ""
+    return None
+
+
+def _port_of(identity: tuple[int, int, str] | None) -> str | None:
+    """Where a USB device is now: re-plugged, it often has another name."""
+    if identity is None:
+        return None
+    matches = [p.device for p in list_ports.comports() if (p.vid, p.pid, p.serial_number or "") == identity]
+    return matches[0] if len(matches) == 1 else None

@@ -1,0 +1,82 @@
+"""`replay:FILE?device=NAME`: bytes that a board sent earlier, through the same decoder.
+
+`pace=real` gives them at the speed at which they came; the default, `pace=fast`, as fast as they are taken. A capture
+made by `devices record` knows its device and times; a file of raw bytes needs `device=` and has no times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from aidpost.errors import UnreadableInputError
+from aidpost.firmware_bridge.assembler import BOARD_OPTIONS, EcgAssembler
+from aidpost.firmware_bridge.boards import BOARDS
+from aidpost.firmware_bridge.capture import Capture, Chunk, open_capture
+from aidpost.firmware_bridge.clock import Clock
+from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
+from aidpost.firmware_bridge.vitals import vital_signs
+from aidpost.records import EcgRecording, Origin, VitalSign
+
+RAW_CHUNK = 4096
+MAX_SECONDS = 86_400.0
+
+
+class ReplaySource(BaseSource):
+    """A capture of a serial board."""
+
+    def __init__(self, spec: SourceSpec, clock: Clock) -> None:
+        super().__init__(spec, clock)
+        spec.require_only(*BOARD_OPTIONS, "pace")
+        self._pace = spec.choice("pace", "fast", ("fast", "real"))
+        self._path = Path(spec.address)
+        self._capture: Capture | None = open_capture(self._path)
+        name = spec.get("device") or (self._capture.header.device if self._capture else "")
+        if name not in BOARDS:
+            cause = f"there is no board {name!r}" if name else "the file does not say which board sent it"
+            raise spec.usage_error(cause, f"Add ?device= with one of {', '.join(BOARDS)}.")
+        self._board = BOARDS[name]
+        self.kinds = frozenset({Kind.ECG, Kind.VITALS} if self._board.vitals else {Kind.ECG})
+
+    def chunks(self) -> Iterator[Chunk]:
+        """What was captured, in order, at the pace that was asked for."""
+        began = time.monotonic()
+        for chunk in self._capture.chunks() if self._capture else self._raw_chunks():
+            if self._pace == "real":
+                time.sleep(max(0.0, chunk.time_us / 1e6 - (time.monotonic() - began)))
+            yield chunk
+
+    def _raw_chunks(self) -> Iterator[Chunk]:
+        with self._path.open("rb") as file:
+            while data := file.read(RAW_CHUNK):
+                yield Chunk(0, data)
+
+    def _assemble(self, seconds: float) -> EcgAssembler:
+        fs_hz = self.spec.number("fs", self._board.fs_hz, low=1, high=10_000)
+        assembler = EcgAssembler(self._board, self.spec, limit=max(1, round(seconds * fs_hz)))
+        decoder = self._board.decoder()
+        for chunk in self.chunks():
+            assembler.add(decoder.feed(chunk.data), chunk.time_us / 1e6 if self._capture else None)
+            if assembler.full:
+                break
+        return assembler
+
+    def read_ecg(self, seconds: float | None = None) -> EcgRecording:
+        at = self.clock.now()
+        assembler = self._assemble(min(seconds or MAX_SECONDS, MAX_SECONDS))
+        if not len(assembler):
+            raise UnreadableInputError(
+                operation="replaying a capture",
+                target=str(self._path),
+                cause=f"it holds no frame of {self._board.title} ({assembler.corrupt} bytes could not be read)",
+                remedy="Check device=: the capture may be of another board.",
+            )
+        return assembler.recording(at=at, origin=Origin.REPLAY, source=str(self.spec))
+
+    def read_vitals(self) -> list[VitalSign]:
+        if Kind.VITALS not in self.kinds:
+            return super().read_vitals()
+        at = self.clock.now()
+        readings = self._assemble(MAX_SECONDS).readings
+        return vital_signs(readings, board=self._board, at=at, origin=Origin.REPLAY, source=str(self.spec))

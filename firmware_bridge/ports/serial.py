@@ -1,0 +1,206 @@
+"""`serial:/dev/ttyACM0?device=healthypi4`: an ECG board on a serial port, live.
+
+Options: `device` (a name of `boards.BOARDS`; without it the board is told from what it sends), `baud`, `fs`, `leads`,
+and `gain` or `uv_per_count`, where the site has calibrated them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from aidpost.errors import DeviceBusyError, DeviceError, DeviceLostError, DeviceNotFoundError, DeviceTimeoutError
+from aidpost.firmware_bridge.assembler import BOARD_OPTIONS, EcgAssembler
+from aidpost.firmware_bridge.boards import BOARDS, Board, identify
+from aidpost.firmware_bridge.clock import Clock
+from aidpost.firmware_bridge.decoders.base import Block, Corrupt
+from aidpost.firmware_bridge.ports import _serial_worker
+from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
+from aidpost.firmware_bridge.supervisor import Supervisor
+from aidpost.firmware_bridge.vitals import vital_signs
+from aidpost.records import EcgRecording, Origin, Timestamp, VitalSign
+
+DEFAULT_SECONDS = 30.0
+FIRST_BYTE_S = 5.0
+SILENCE_S = 5.0
+"""Longest silence in a recording before it is ended with what there is."""
+SNIFF_S = 2.0
+
+
+class SerialSource(BaseSource):
+    """One board, read by a supervised process of its own."""
+
+    kinds = frozenset({Kind.ECG, Kind.VITALS})
+
+    def __init__(self, spec: SourceSpec, clock: Clock) -> None:
+        super().__init__(spec, clock)
+        spec.require_only(*BOARD_OPTIONS, "baud")
+        if not spec.address:
+            raise spec.usage_error("no port is named", "Write serial:/dev/ttyACM0 or the like.")
+        name = spec.get("device")
+        if name and name not in BOARDS:
+            raise spec.usage_error(f"there is no board {name!r}", f"Known are {', '.join(BOARDS)}.")
+        self._board: Board | None = BOARDS.get(name)
+        self._baud = int(spec.number("baud", 0, low=0, high=4_000_000))
+        self._worker: Supervisor | None = None
+        self._problem = ""
+
+    @property
+    def restarts(self) -> int:
+        """How often the worker had to be replaced since the port was opened."""
+        return self._worker.restarts if self._worker else 0
+
+    def _open(self, board: Board | None, baud: int) -> Supervisor:
+        if self._worker is None:
+            start, stop = (board.start, board.stop) if board else (b"", b"")
+            self._worker = Supervisor(_serial_worker.run, self.spec.address, baud, start, stop)
+            self._worker.start()
+        return self._worker
+
+    def chunks(self, board: Board | None, baud: int, first_s: float = FIRST_BYTE_S) -> Iterator[tuple[float, bytes]]:
+        """(monotonic seconds, bytes) as they arrive; ends when `SILENCE_S` have passed without any.
+
+        Raises
+        ------
+        DeviceNotFoundError, DeviceBusyError
+            The port is not there, or held by another program.
+        DeviceTimeoutError
+            Nothing came within `first_s`.
+        """
+        worker = self._open(board, baud)
+        quiet_until: float | None = None
+        any_yet = False
+        while True:
+            message = worker.receive(0.25)
+            now = time.monotonic()
+            if message is not None:
+                kind, at, what = message
+                if kind == "data":
+                    any_yet, quiet_until = True, at + SILENCE_S
+                    yield at, what
+                    continue
+                self._problem = what if kind == "lost" else ""
+                # the deadline runs from when the port was opened, or found missing, not from the worker's start
+                quiet_until = quiet_until or now + first_s
+            if quiet_until is not None and now > quiet_until:
+                if any_yet:
+                    return
+                raise self._nothing_came()
+
+    def _nothing_came(self) -> DeviceError:
+        port = self.spec.address
+        if not Path(port).exists():
+            return DeviceNotFoundError(
+                operation="opening the port", target=port, cause="it is not there", remedy="Plug the board in."
+            )
+        if "lock" in self._problem or "busy" in self._problem.lower():
+            return DeviceBusyError(
+                operation="opening the port",
+                target=port,
+                cause="another program holds it",
+                remedy="Close the other program (a serial monitor, ModemManager).",
+            )
+        if self._problem:
+            return DeviceError(
+                operation="opening the port", target=port, cause=self._problem, remedy="Re-plug the board."
+            )
+        return DeviceTimeoutError(
+            operation="reading the port",
+            target=port,
+            cause="the board sent nothing",
+            remedy="Check its power and the cable, then re-plug it.",
+        )
+
+    def detect(self) -> Board:
+        """The board on the port, by what it sends at each usual rate.
+
+        Raises
+        ------
+        DeviceError
+            What comes fits no board, or several alike.
+        """
+        heard = False
+        for baud in [self._baud] if self._baud else sorted({board.baud for board in BOARDS.values()}):
+            data, until = bytearray(), time.monotonic() + SNIFF_S + FIRST_BYTE_S
+            try:
+                for at, chunk in self.chunks(None, baud, first_s=SNIFF_S):
+                    until = min(until, at + SNIFF_S) if not data else until
+                    data += chunk
+                    if time.monotonic() > until:
+                        break
+            except DeviceTimeoutError:
+                pass
+            finally:
+                self.close()
+            heard = heard or bool(data)
+            names = identify(bytes(data))
+            if len(names) == 1:
+                return BOARDS[names[0]]
+            if names:
+                raise self._unknown(f"it may be any of {', '.join(names)}, which send alike")
+        raise self._unknown("what it sends is of no known board" if heard else "nothing came at any usual rate")
+
+    def _unknown(self, cause: str) -> DeviceError:
+        remedy = f"Say which board it is with ?device= and one of {', '.join(BOARDS)}."
+        return DeviceError(operation="recognising the board", target=self.spec.address, cause=cause, remedy=remedy)
+
+    def stream(self, board: Board) -> Iterator[tuple[float, list[Block | Corrupt]]]:
+        """(monotonic seconds, what the decoder made of it) as it arrives, for a live trace."""
+        decoder = board.decoder()
+        for at, data in self.chunks(board, self._baud or board.baud):
+            yield at, decoder.feed(data)
+
+    def read_ecg(self, seconds: float | None = None) -> EcgRecording:
+        assembler, at = self._record(seconds or DEFAULT_SECONDS)
+        return assembler.recording(at=at, origin=Origin.LIVE, source=str(self.spec))
+
+    def read_vitals(self) -> list[VitalSign]:
+        assembler, at = self._record(5.0)
+        assert self._board is not None
+        readings = assembler.readings
+        return vital_signs(readings, board=self._board, at=at, origin=Origin.LIVE, source=str(self.spec))
+
+    def _record(self, seconds: float) -> tuple[EcgAssembler, Timestamp]:
+        if self._board is None:
+            self._board = self.detect()
+        board = self._board
+        fs_hz = self.spec.number("fs", board.fs_hz, low=1, high=10_000)
+        assembler = EcgAssembler(board, self.spec, limit=max(1, round(seconds * fs_hz)))
+        at = self.clock.now()
+        until, last = None, time.monotonic()
+        for time_s, items in self.stream(board):
+            assembler.add(items, time_s)
+            if len(assembler) and until is None:
+                at, until = self.clock.now(), time_s + seconds + SILENCE_S
+            last = time_s
+            if assembler.full or (until is not None and time_s > until):
+                return assembler, at
+            if until is None and assembler.corrupt > 8192:
+                break
+        if not len(assembler):
+            raise self._unreadable(assembler.corrupt)
+        if self._problem and len(assembler) < fs_hz:
+            raise DeviceLostError(
+                operation="recording an ECG",
+                target=self.spec.address,
+                cause=f"the board went away at once ({self._problem})",
+                remedy="Check the cable, re-plug the board and record again.",
+            )
+        # it fell silent: what was asked for and never came is missing, and the recording says so
+        assembler.finish(time.monotonic() - last)
+        return assembler, at
+
+    def _unreadable(self, corrupt: int) -> DeviceError:
+        name = self._board.title if self._board else "a board"
+        return DeviceError(
+            operation="recording an ECG",
+            target=self.spec.address,
+            cause=f"{corrupt} bytes came, and none was a frame of {name}",
+            remedy="Check device= and baud=, or leave device= out to have the board recognised.",
+        )
+
+    def close(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None

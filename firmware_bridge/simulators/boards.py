@@ -1,0 +1,130 @@
+"""Serial boards that do not exist, each behind a pseudo-terminal that any program can open.
+
+`BoardSimulator` plays an ECG (a recording's counts, or a simulated one) as the board would send it, at its own pace,
+and can do what real ones do: lose bytes, repeat, fall silent, go away and come back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import threading
+import time
+import tty
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+
+from aidpost.firmware_bridge.boards import BOARDS
+from aidpost.firmware_bridge.decoders.bitalino import encode_bitalino
+from aidpost.firmware_bridge.decoders.cyton import encode_cyton
+from aidpost.firmware_bridge.decoders.olimex import encode_olimex
+from aidpost.firmware_bridge.decoders.protocentral import encode_frame, encode_healthypi4
+
+TICK_S = 0.02
+
+Encoder = Callable[[int, int], bytes]
+"""(frame number, count of the first channel) -> the bytes of one frame."""
+
+
+def _healthypi5(number: int, count: int) -> bytes:
+    return encode_frame(struct.pack("<iiBiihBBB", count, 0, 0, 90_000, 91_000, 3690, 98, 72, 15))
+
+
+ENCODERS: dict[str, Encoder] = {
+    "healthypi4": lambda n, count: encode_healthypi4(
+        count, temperature_cel=36.9, respiratory_rate=15, spo2=98, rate=72
+    ),
+    "healthypi5": _healthypi5,
+    "ads1292r": lambda n, count: encode_frame(struct.pack("<hhHHB", count, 0, 15, 72, 0)),
+    "ads1293": lambda n, count: encode_frame(struct.pack("<3i", count, count, count)),
+    "max30003": lambda n, count: encode_frame(struct.pack("<3i", count, 833, 72)),
+    "max30001": lambda n, count: encode_frame(struct.pack("<iiB", count, 0, 0)),
+    "cyton": lambda n, count: encode_cyton(n, (count, *[0] * 7)),
+    "bitalino": lambda n, count: encode_bitalino(n, (max(0, min(1023, count)),)),
+    "olimex": lambda n, count: encode_olimex(n, (max(0, min(1023, count)), 512, 512, 512, 512, 512)),
+    "ad8232": lambda n, count: b"%d\r\n" % max(0, min(1023, count)),
+}
+"""The boards that can be simulated."""
+
+
+def frames(board: str, counts: Iterable[int]) -> Iterator[bytes]:
+    """What the board sends for those counts, one frame at a time."""
+    encode = ENCODERS[board]
+    return (encode(number, count) for number, count in enumerate(counts))
+
+
+class BoardSimulator:
+    """A board on a pseudo-terminal, sending in a thread; used as a context manager.
+
+    Parameters
+    ----------
+    board
+        A name of `ENCODERS`.
+    counts
+        The ECG in the board's counts. When it ends, the board falls silent.
+    speed
+        Times the board's own pace.
+    damage
+        Called with each frame's number and bytes; what it returns is sent instead.
+    """
+
+    def __init__(
+        self,
+        board: str,
+        counts: Iterable[int],
+        *,
+        speed: float = 1.0,
+        damage: Callable[[int, bytes], bytes] | None = None,
+    ) -> None:
+        self._frames, self._period = frames(board, counts), 1 / (BOARDS[board].fs_hz * speed)
+        self._damage = damage
+        self._master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        self.port = os.ttyname(self._slave)
+        self._stop, self._pause = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._send, name=f"simulated {board}", daemon=True)
+        self.sent = 0
+
+    def __enter__(self) -> BoardSimulator:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def pause(self) -> None:
+        """Fall silent: what would have been sent meanwhile is lost, as on a real wire."""
+        self._pause.set()
+
+    def resume(self) -> None:
+        """Speak again."""
+        self._pause.clear()
+
+    def _send(self) -> None:
+        began = time.monotonic()
+        while not self._stop.wait(TICK_S):
+            due = int((time.monotonic() - began) / self._period) - self.sent
+            out = bytearray()
+            for _ in range(due):
+                data = next(self._frames, None)
+                if data is None:
+                    self._stop.set()
+                    break
+                out += self._damage(self.sent, data) if self._damage else data
+                self.sent += 1
+            # nobody reads, or the wire is full: a board does not wait
+            if out and not self._pause.is_set():
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._master, out)
+
+    def close(self) -> None:
+        """Unplug it: whoever has the port open sees it go away. May be called twice."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for descriptor in (self._master, self._slave):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._master = self._slave = -1

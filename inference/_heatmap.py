@@ -1,0 +1,60 @@
+"""Where the grading model saw what it saw: its class activation drawn over the photograph."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from aidpost.kernels.fundus import Circle, DecodedPhoto
+
+RIM = 0.975
+"""Part of the field's radius that the model's input shows (`kernels.fundus.crop`)."""
+
+_SIDE = 768  # pixels of the picture's longer side: enough to look at, small enough to send
+_FULL = 4.0  # activation (logit) at which the colour is full, so that weak evidence looks weak
+_OPACITY = 0.55
+
+
+def draw_heatmap(photo: DecodedPhoto, field: Circle, activation: npt.NDArray[np.float32]) -> bytes:
+    """The photograph with the evidence for retinopathy over it, as a PNG.
+
+    `activation` (rows, columns, classes) covers the square around the field of view that the model saw; what is drawn
+    is the positive part of the mean over classes, each class's logit measured from its lowest cell.
+    """
+    rgb = photo.rgb
+    scale = min(1.0, _SIDE / max(rgb.shape[:2]))
+    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    strength = _placed(evidence(activation), field, scale, size)
+    colour = cv2.cvtColor(cv2.applyColorMap((strength * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    weight = (_OPACITY * np.sqrt(strength))[..., np.newaxis]
+    blended = (small * (1.0 - weight) + colour * weight).astype(np.uint8)
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(blended, cv2.COLOR_RGB2BGR))
+    return encoded.tobytes()
+
+
+def evidence(activation: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(rows, columns, classes) logits -> (rows, columns) in 0..1: how much each cell speaks for retinopathy."""
+    mean = activation.mean(axis=-1)
+    out: npt.NDArray[np.float32] = np.clip((mean - mean.min()) / _FULL, 0.0, 1.0).astype(np.float32)
+    return out
+
+
+def _placed(
+    cells: npt.NDArray[np.float32], field: Circle, scale: float, size: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """The cells over their square of the small photograph, zero outside the field of view."""
+    side = 2 * RIM * field.r * scale
+    rows, columns = cells.shape
+    # cell centres to pixel centres, as the model's own strides lay them
+    matrix = np.array(
+        [
+            [side / columns, 0.0, field.cx * scale - side / 2 + side / columns / 2 - 0.5],
+            [0.0, side / rows, field.cy * scale - side / 2 + side / rows / 2 - 0.5],
+        ]
+    )
+    placed = cv2.warpAffine(cells, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    y, x = np.ogrid[: size[1], : size[0]]
+    inside = (x + 0.5 - field.cx * scale) ** 2 + (y + 0.5 - field.cy * scale) ** 2 <= (RIM * field.r * scale) ** 2
+    return np.where(inside, placed, np.float32(0.0)).astype(np.float32)

@@ -1,0 +1,268 @@
+"""Models: a folder each, loaded only when it has proven itself.
+
+A folder `<name>/` holds `model.tflite`, `card.toml` (`aidpost.inference._card`), `CARD.md` for people and `golden.npz`.
+The golden inputs are raw simulated recordings, so that the check at load goes through the preprocessing as well: a
+model whose hash, card or golden answers do not match on this processor and runtime is not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aidpost.errors import AidpostError, ModelError, ModelRefusedError
+from aidpost.inference._card import Card, Task, card_error, read_card
+from aidpost.inference.runtime import Interpreter, available_runtimes
+from aidpost.records import ModelRef
+
+__all__ = ["SHIPPED", "Model", "Models", "Verification", "list_models", "load_model", "verify"]
+
+SHIPPED = Path(__file__).with_name("models")
+"""The models that come with this version."""
+
+Floats = npt.NDArray[np.float32]
+Probabilities = npt.NDArray[np.float64]
+
+
+class Model:
+    """A loaded model: its card, its reference for results, and `run`. `load_model` makes one."""
+
+    def __init__(self, card: Card, interpreter: Interpreter) -> None:
+        self.card, self.interpreter = card, interpreter
+        self.ref = ModelRef(name=card.name, version=card.version, sha256=card.sha256, runtime=interpreter.runtime)
+        self._logits = interpreter.output_number(card.output.index)
+        self._heatmap = self._optional(card.output.heatmap)
+        self._reasons = self._optional(card.output.reasons)
+
+    def _optional(self, output: int | str | None) -> int | None:
+        return None if output is None else self.interpreter.output_number(output)
+
+    def run(self, values: npt.NDArray[Any]) -> tuple[Floats, ...]:
+        """All outputs for one input of the card's shape; see `Interpreter.run`."""
+        return self.interpreter.run(values)
+
+    def logits(self, outputs: tuple[Floats, ...]) -> Probabilities:
+        """The logits among the outputs of `run`, (rows, labels) or (rows, labels - 1) where they are cumulative."""
+        logits = outputs[self._logits].astype(np.float64)
+        return logits.reshape(-1, logits.shape[-1])
+
+    def activation(self, outputs: tuple[Floats, ...]) -> Floats | None:
+        """The class activation map among the outputs of `run`, (rows, columns, classes), or None where there is
+        none."""
+        return None if self._heatmap is None else outputs[self._heatmap][0]
+
+    def reasons(self, outputs: tuple[Floats, ...]) -> dict[str, float]:
+        """Reason -> probability from the reasons among the outputs of `run`; empty where the model gives none."""
+        if self._reasons is None:
+            return {}
+        odds = np.exp(-outputs[self._reasons].astype(np.float64).ravel())
+        return {name: float(p) for name, p in zip(self.card.output.reason_labels, 1.0 / (1.0 + odds), strict=True)}
+
+    def probabilities(self, logits: npt.NDArray[np.float64]) -> Probabilities:
+        """Calibrated probabilities, one a label along the last axis."""
+        scaled = logits / self.card.calibration.temperature
+        if self.card.output.kind == "cumulative":
+            return _from_cumulative(scaled)
+        powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+        out: Probabilities = powers / powers.sum(axis=-1, keepdims=True)
+        return out
+
+    def abstains(self, probability: Probabilities) -> bool:
+        """Whether these probabilities (labels,) are too even for an answer, by the card's rule."""
+        second, first = np.sort(probability)[-2:]
+        rule = self.card.abstain
+        return bool(first < rule.min_probability or first - second < rule.min_margin)
+
+
+def _from_cumulative(logits: npt.NDArray[np.float64]) -> Probabilities:
+    """P(label > k) for each k -> P(label). A later step is never likelier than an earlier one."""
+    beyond = np.minimum.accumulate(1.0 / (1.0 + np.exp(-logits)), axis=-1)
+    ones = np.ones_like(beyond[..., :1])
+    steps = np.concatenate((ones, beyond, np.zeros_like(ones)), axis=-1)
+    out: Probabilities = steps[..., :-1] - steps[..., 1:]
+    return out
+
+
+def load_model(folder: Path, *, runtime: str | None = None, check: bool = True) -> Model:
+    """The model in `folder`, its hash and golden recordings checked.
+
+    Parameters
+    ----------
+    runtime
+        A key of `runtime.RUNTIMES`, or None for the first that works.
+    check
+        False leaves out the golden recordings: for measuring them, never for use.
+
+    Raises
+    ------
+    ModelIntegrityError
+        Hash, card or golden recordings do not match.
+    ModelError
+        The runtime cannot run it.
+    NotPossibleError
+        There is no runtime.
+    """
+    card = read_card(folder)
+    path = folder / "model.tflite"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise card_error(path, str(error)) from error
+    if hashlib.sha256(content).hexdigest() != card.sha256:
+        raise card_error(path, "its SHA-256 is not the one on its card")
+    model = Model(card, Interpreter(content, target=card.name, runtime=runtime))
+    if model.interpreter.input.shape != card.input.shape:
+        raise card_error(path, f"its input is {model.interpreter.input.shape}, the card says {card.input.shape}")
+    if check:
+        difference = golden_difference(folder, model)
+        if not difference <= card.golden.tolerance:
+            cause = (
+                f"a golden recording came out {difference:.3f} off on {model.ref.runtime}, over {card.golden.tolerance}"
+            )
+            raise card_error(folder / "golden.npz", cause)
+    return model
+
+
+def golden_difference(folder: Path, model: Model) -> float:
+    """How far the model's probabilities for its golden recordings lie from the expected ones, at most."""
+    from aidpost.inference._golden import largest_difference  # here, for each task's preprocessing loads only with it
+
+    return largest_difference(folder / "golden.npz", model)
+
+
+@dataclass
+class Models:
+    """The models of this device, each loaded when it is first needed.
+
+    Parameters
+    ----------
+    roots
+        Folders of model folders. Of one name, the highest version is taken.
+    profile
+        The site's profile; "clinical" refuses a model whose training data forbids clinical use.
+    accepted
+        Names of models whose terms the site has accepted in its configuration.
+    chosen
+        Task -> name, where the site wants another model than the one named like the task.
+    runtime
+        A key of `runtime.RUNTIMES`, or None for the first that works.
+    """
+
+    roots: tuple[Path, ...] = (SHIPPED,)
+    profile: str = "research"
+    accepted: Collection[str] = ()
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    runtime: str | None = None
+    _loaded: dict[str, Model] = field(default_factory=dict, repr=False)
+
+    def find(self, task: Task) -> Model | None:
+        """The model for a task, or None where no folder has one. Raises as `load_model` and `permitted` do."""
+        if task not in self._loaded:
+            folder = self._folder(task)
+            if folder is None:
+                return None
+            self._loaded[task] = load_model(folder, runtime=self.runtime)
+        return self._loaded[task]
+
+    def get(self, task: Task) -> Model:
+        """The model for a task.
+
+        Raises
+        ------
+        ModelError
+            There is none, or it cannot be loaded.
+        ModelRefusedError
+            There are some, but their terms exclude this site.
+        """
+        model = self.find(task)
+        if model is None:
+            raise ModelError(
+                operation="loading a model",
+                target=task,
+                cause=f"no folder of it under {', '.join(str(root) for root in self.roots)}",
+                remedy="Reinstall Aidpost; `aidpost models list` shows what is there.",
+            )
+        return model
+
+    def _folder(self, task: Task) -> Path | None:
+        cards = {folder: card for folder, card in _cards(self.roots, task) if card.task == task}
+        if task in self.chosen:
+            cards = {folder: card for folder, card in cards.items() if card.name == self.chosen[task]}
+        # the one named like the task first; of equal names the newest
+        order = sorted(cards, key=lambda folder: cards[folder].version_key, reverse=True)
+        order.sort(key=lambda folder: (cards[folder].name != task, cards[folder].name))
+        refusal: ModelRefusedError | None = None
+        for folder in order:
+            refused = self._refusal(cards[folder])
+            if refused is None:
+                return folder
+            refusal = refusal or refused
+        if refusal is not None:
+            raise refusal
+        return None
+
+    def _refusal(self, card: Card) -> ModelRefusedError | None:
+        if self.profile != "clinical" or card.permitted_use.clinical or card.name in self.accepted:
+            return None
+        return ModelRefusedError(
+            operation="loading a model",
+            target=card.name,
+            cause=f"not for the clinical profile: {card.permitted_use.terms}",
+            remedy="Choose another model, or accept its terms in writing: inference.accepted_models in the configuration.",
+        )
+
+
+def _cards(roots: Iterable[Path], prefix: str) -> list[tuple[Path, Card]]:
+    folders = [folder for root in roots if root.is_dir() for folder in sorted(root.iterdir())]
+    return [
+        (folder, read_card(folder))
+        for folder in folders
+        if folder.name.startswith(prefix) and (folder / "card.toml").is_file()
+    ]
+
+
+def list_models(roots: Iterable[Path] = (SHIPPED,)) -> list[tuple[Path, Card]]:
+    """Every model folder with its card. Raises ModelIntegrityError for a card that cannot be read."""
+    return _cards(roots, "")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """One model on one runtime. `difference` is None where it could not be measured; `error` is None where it is
+    fine."""
+
+    name: str
+    version: str
+    runtime: str
+    difference: float | None
+    tolerance: float | None
+    error: AidpostError | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the model may be used on this runtime."""
+        return self.error is None
+
+
+def verify(roots: Iterable[Path] = (SHIPPED,)) -> list[Verification]:
+    """Check hash, card and golden recordings of every model on every runtime that works here; it never stops at one."""
+    folders = [folder for root in roots if root.is_dir() for folder in sorted(root.iterdir()) if folder.is_dir()]
+    return [_verify(folder, runtime) for folder in folders for runtime in available_runtimes()]
+
+
+def _verify(folder: Path, runtime: str) -> Verification:
+    name, version, difference, tolerance = folder.name, "", None, None
+    try:
+        model = load_model(folder, runtime=runtime, check=False)
+        version, tolerance = model.card.version, model.card.golden.tolerance
+        difference = golden_difference(folder, model)
+        load_model(folder, runtime=runtime)
+    except AidpostError as error:
+        return Verification(name, version, runtime, difference, tolerance, error)
+    return Verification(name, version, runtime, difference, tolerance, None)

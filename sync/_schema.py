@@ -1,0 +1,55 @@
+"""The store's tables, and how an older store becomes a newer one: additive steps, each one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from aidpost.errors import SchemaError
+
+QUEUED, RECEIPTED, DEAD = 0, 1, 2
+"""States of a record: the hub has not said anything, has it, or refused it."""
+
+_STEPS: tuple[str, ...] = (
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE patient_key (patient BLOB PRIMARY KEY, wrapped BLOB, erased_ms INTEGER) WITHOUT ROWID;
+    CREATE TABLE sequence (cls TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE record (
+        cls TEXT NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, id BLOB, patient BLOB, exam BLOB,
+        body BLOB NOT NULL, hash BLOB NOT NULL, size INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+        state INTEGER NOT NULL DEFAULT 0, settled_ms INTEGER,
+        code TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY (cls, seq)
+    ) WITHOUT ROWID;
+    CREATE INDEX record_open ON record (cls, seq) WHERE state = 0;
+    CREATE INDEX record_exam ON record (exam, kind);
+    CREATE TABLE blob (
+        sha256 BLOB NOT NULL, patient BLOB NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL, cls TEXT NOT NULL,
+        at_ms INTEGER NOT NULL, state INTEGER NOT NULL DEFAULT 0,
+        hub_ranges BLOB NOT NULL DEFAULT x'', reason TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY (sha256, patient)
+    ) WITHOUT ROWID;
+    CREATE INDEX blob_open ON blob (cls, at_ms) WHERE state = 0;
+    """,
+)
+VERSION = len(_STEPS)
+
+
+def migrate(connection: sqlite3.Connection, target: str) -> None:
+    """Bring the store to this version; a kill between or within steps leaves a whole older version.
+
+    Raises
+    ------
+    SchemaError
+        It was written by a newer version.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise SchemaError(
+            operation="opening the store",
+            target=target,
+            cause=f"it has schema {version}, this version reads up to {VERSION}",
+            remedy="Update Aidpost on this device.",
+        )
+    for step in range(version, VERSION):
+        connection.executescript(f"BEGIN IMMEDIATE; {_STEPS[step]} PRAGMA user_version = {step + 1}; COMMIT;")

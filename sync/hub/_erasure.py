@@ -1,0 +1,53 @@
+"""A patient who asked to be erased: bodies and files go, a tombstone stays, so that nothing brings them back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, delete, select, update
+
+from aidpost.sync.hub import audit, schema
+from aidpost.sync.hub._views import insert_new
+
+
+def tombstones_of(patients: Sequence[uuid.UUID]) -> Select[Any]:
+    """Which of the patients were erased."""
+    return select(schema.tombstones.c.patient).where(schema.tombstones.c.patient.in_(patients))
+
+
+def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> list[str]:
+    """Empties all that is kept of a patient, in the caller's transaction.
+
+    Returns
+    -------
+    list of str
+        SHA-256 of the blobs that nothing names any longer; their files are to be removed after the commit.
+    """
+    insert_new(connection, schema.tombstones, [{"patient": patient, "device": actor, "received_ms": now}])
+    # key and hash stay: a record that is sent again is receipted again, and is still empty
+    connection.execute(
+        update(schema.envelopes)
+        .where(schema.envelopes.c.patient == patient, schema.envelopes.c.kind != "Erasure")
+        .values(body=b"")
+    )
+    unwanted = _only_theirs(connection, patient)
+    connection.execute(delete(schema.blobs).where(schema.blobs.c.sha256.in_(unwanted)))
+    connection.execute(delete(schema.partials).where(schema.partials.c.sha256.in_(unwanted)))
+    for table in ("exams", "reports", "vitals", "manifests", "reviews", "referrals", "outgoing", "conflicts"):
+        named = schema.metadata.tables[table]
+        connection.execute(delete(named).where(named.c.patient == patient))
+    audit.append(connection, actor, "erased", str(patient), f"{len(unwanted)} blobs")
+    return unwanted
+
+
+def _only_theirs(connection: Connection, patient: uuid.UUID) -> list[str]:
+    table = schema.manifests
+    theirs = set(connection.execute(select(table.c.sha256).where(table.c.patient == patient)).scalars())
+    others = set(
+        connection.execute(
+            select(table.c.sha256).where(table.c.sha256.in_(theirs), table.c.patient.is_distinct_from(patient))
+        ).scalars()
+    )
+    return sorted(theirs - others)

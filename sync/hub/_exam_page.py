@@ -1,0 +1,218 @@
+"""One exam, whole: what was recorded, what the models said, and which they were."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from aidpost.records import (
+    BlobRef,
+    EcgResult,
+    ExamReport,
+    Eye,
+    FundusResult,
+    ModelRef,
+    Timestamp,
+    VitalSign,
+    decode,
+)
+from aidpost.sync.hub import _catalogue, _ecg_paper, audit, clocks, leases, referrals, reviews, schema
+from aidpost.sync.hub._blob_intake import partial_row
+from aidpost.sync.hub._site import Site, day
+from aidpost.sync.hub.database import now_ms, unpack_ranges
+from aidpost.sync.hub.users import Session
+from aidpost.sync.ranges import count
+
+_PICTURES = {"image/jpeg", "image/png"}
+
+
+class BlobView(NamedTuple):
+    """How much of a picture is here."""
+
+    ref: BlobRef
+    complete: bool
+    received: int
+    preview: bool
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether a browser shows it."""
+        return self.ref.media_type in _PICTURES
+
+
+class PhotoView(NamedTuple):
+    """A photograph with its result."""
+
+    result: FundusResult
+    photo: BlobView | None
+    heatmap: BlobView | None
+
+
+class EcgView(NamedTuple):
+    """An ECG with its trace, or the reason why it is not drawn."""
+
+    result: EcgResult
+    paper: _ecg_paper.Paper | None
+    missing: str
+
+
+class WhenView(NamedTuple):
+    """When an exam was, how that is known, and what the device believed."""
+
+    ms: int
+    basis: str
+    device: Timestamp
+    after_ms: int | None
+    before_ms: int
+
+
+def exam(site: Site, request: Request, session: Session) -> Response:
+    """The page of one exam. Opening it is audited."""
+    number: uuid.UUID = request.path_params["exam"]
+    with site.database.read() as connection:
+        row, report = load(connection, number)
+        photos = [_photo(connection, site, row.device, result) for result in report.fundus]
+        when = _when(connection, row, report)
+        vitals = _vitals(connection, report)
+        past = reviews.of_exam(connection, number)
+        arrived = reviews.arrived(connection, row.device, past)
+        referred = referrals.of_exam(connection, number)
+        versions = connection.execute(select(schema.reports.c.id).where(schema.reports.c.exam == number)).all()
+    ecgs = [_ecg(site, request, result) for result in report.ecg]
+    now = now_ms()
+    with site.database.write() as connection:
+        audit.append(connection, session.user, "exam-opened", str(number))
+        mine = not session.may_review or row.state != "open"
+        mine = mine or leases.take(connection, number, session.user, now, site.config.lease_minutes)
+    return site.render(
+        request,
+        "exam.html",
+        session,
+        exam=row,
+        report=report,
+        when=when,
+        eyes=[(eye, [p for p in photos if p.result.eye is eye]) for eye in (Eye.RIGHT, Eye.LEFT, None)],
+        ecgs=ecgs,
+        vitals=vitals,
+        models=_models(report),
+        versions=len(versions),
+        answer_text=_answer_text,
+        past=past,
+        arrived=arrived,
+        referred=referred,
+        leased_by="" if mine else row.leased_by,
+        leased_until=row.leased_until_ms,
+        today=day(now),
+        grade_name=_catalogue.grade_name,
+    )
+
+
+def blob(site: Site, request: Request, session: Session) -> Response:
+    """A photograph or heatmap of an exam, as it came. Only what this exam's report names is given."""
+    sha256 = request.path_params["sha256"]
+    with site.database.read() as connection:
+        _, report = load(connection, request.path_params["exam"])
+    refs = [ref for photo in report.fundus for ref in (photo.body, photo.heatmap) if ref]
+    ref = next((ref for ref in refs if ref.sha256 == sha256), None)
+    if ref is None or not site.files.is_complete(sha256):
+        raise HTTPException(404, "This picture is not here.")
+    if ref.media_type in _PICTURES:
+        return FileResponse(site.files.path(sha256), media_type=ref.media_type)
+    return FileResponse(site.files.path(sha256), media_type="application/octet-stream", filename=f"{sha256}.bin")
+
+
+def preview(site: Site, request: Request, session: Session) -> Response:
+    """The small JPEG that came ahead of a photograph."""
+    table = schema.manifests
+    with site.database.read() as connection:
+        small = connection.execute(
+            select(table.c.preview)
+            .where(table.c.exam == request.path_params["exam"], table.c.sha256 == request.path_params["sha256"])
+            .limit(1)
+        ).scalar_one_or_none()
+    if not small:
+        raise HTTPException(404, "This picture is not here.")
+    return Response(bytes(small), media_type="image/jpeg")
+
+
+def load(connection: Connection, number: uuid.UUID) -> tuple[Any, ExamReport]:
+    """The row and the report that counts.
+
+    Raises
+    ------
+    HTTPException
+        404: there is no such exam.
+    """
+    row = connection.execute(select(schema.exams).where(schema.exams.c.id == number)).one_or_none()
+    if row is None:
+        raise HTTPException(404, "There is no such exam here.")
+    table, reports = schema.envelopes, schema.reports
+    body = connection.execute(
+        select(table.c.body)
+        .join(reports, (reports.c.stream == table.c.stream) & (reports.c.seq == table.c.seq))
+        .where(reports.c.id == row.report)
+    ).scalar_one()
+    return row, decode(ExamReport, bytes(body))
+
+
+def _photo(connection: Connection, site: Site, device: str, result: FundusResult) -> PhotoView:
+    def view(ref: BlobRef | None) -> BlobView | None:
+        if ref is None:
+            return None
+        if site.files.is_complete(ref.sha256):
+            return BlobView(ref, True, ref.size, False)
+        partial = partial_row(connection, device, ref.sha256)
+        table = schema.manifests
+        small = connection.execute(
+            select(table.c.preview).where(table.c.sha256 == ref.sha256).limit(1)
+        ).scalar_one_or_none()
+        received = count(unpack_ranges(partial.ranges)) if partial else 0
+        return BlobView(ref, False, received, bool(small))
+
+    return PhotoView(result, view(result.body), view(result.heatmap))
+
+
+def _ecg(site: Site, request: Request, result: EcgResult) -> EcgView:
+    if result.body is None:
+        return EcgView(result, None, "no trace was kept")
+    if not site.files.is_complete(result.body.sha256):
+        return EcgView(result, None, "the trace has not arrived yet")
+    lead, start = "", 0.0
+    if request.query_params.get("ecg") == str(result.id):
+        lead = request.query_params.get("lead", "")
+        text = request.query_params.get("from", "0")
+        start = float(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0.0
+    body = site.files.path(result.body.sha256).read_bytes()
+    return EcgView(result, _ecg_paper.draw(result, body, lead=lead, start_s=start), "")
+
+
+def _when(connection: Connection, row: Any, report: ExamReport) -> WhenView:
+    after, before = clocks.bounds(connection, row.device, row.device_boot, row.received_ms)
+    return WhenView(row.started_ms, row.time_basis, report.exam.started, after, before)
+
+
+def _vitals(connection: Connection, report: ExamReport) -> list[VitalSign]:
+    """Those in the report and those that were sent by themselves."""
+    table, envelopes = schema.vitals, schema.envelopes
+    bodies = connection.execute(
+        select(envelopes.c.body)
+        .join(table, (table.c.stream == envelopes.c.stream) & (table.c.seq == envelopes.c.seq))
+        .where(table.c.exam == report.exam.id, envelopes.c.kind == VitalSign.__name__)
+    ).scalars()
+    single = [decode(VitalSign, bytes(body)) for body in bodies]
+    known = {vital.id for vital in report.vitals}
+    return [*report.vitals, *(vital for vital in single if vital.id not in known)]
+
+
+def _models(report: ExamReport) -> list[ModelRef]:
+    used = [*(ecg.models for ecg in report.ecg), *(photo.models for photo in report.fundus)]
+    return list(dict.fromkeys(model for models in used for model in models))
+
+
+def _answer_text(answer: str) -> str:
+    return answer.replace("_", " ").replace("-", " ")

@@ -1,0 +1,88 @@
+"""A patient over time."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import select
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from aidpost.records import VitalKind
+from aidpost.sync.hub import audit, schema
+from aidpost.sync.hub._site import Site
+from aidpost.sync.hub.users import Session
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 30.0, 234.0, 6.0, 66.0
+_MOST = 500
+
+
+class Point(NamedTuple):
+    """One measurement, and its place in the drawing."""
+
+    ms: int
+    value: float
+    x: float
+    y: float
+    simulated: bool
+
+
+class Trend(NamedTuple):
+    """All measurements of one kind."""
+
+    kind: str
+    unit: str
+    low: float
+    high: float
+    points: tuple[Point, ...]
+
+
+def patient(site: Site, request: Request, session: Session) -> Response:
+    """All exams of a patient, and each vital sign as a line."""
+    number: uuid.UUID = request.path_params["patient"]
+    exams, vitals = schema.exams, schema.vitals
+    with site.database.read() as connection:
+        rows = connection.execute(
+            select(exams).where(exams.c.patient == number).order_by(exams.c.started_ms.desc()).limit(_MOST)
+        ).all()
+        if not rows:
+            raise HTTPException(404, "There is no such patient here.")
+        measured = connection.execute(
+            select(vitals)
+            .where(vitals.c.patient == number, vitals.c.value.is_not(None))
+            .order_by(vitals.c.at_ms.desc())
+            .limit(_MOST)
+        ).all()
+    with site.database.write() as connection:
+        audit.append(connection, session.user, "patient-opened", str(number))
+    return site.render(request, "patient.html", session, exams=rows, newest=rows[0], trends=trends(measured[::-1]))
+
+
+def trends(rows: Sequence[Any]) -> list[Trend]:
+    """Lines for rows of `vitals`, oldest first, in the order in which the kinds are declared."""
+    found = []
+    for kind in VitalKind:
+        mine = [row for row in rows if row.kind == kind.value]
+        if mine and kind is not VitalKind.BATTERY:
+            found.append(_trend(kind, mine))
+    return found
+
+
+def _trend(kind: VitalKind, rows: Sequence[Any]) -> Trend:
+    values, times = [row.value for row in rows], [row.at_ms for row in rows]
+    low, high = min(values), max(values)
+    height, width = high - low, max(times) - min(times)
+    points = [
+        Point(
+            row.at_ms,
+            row.value,
+            round(_LEFT + 6 + (_RIGHT - _LEFT - 12) * ((row.at_ms - min(times)) / width if width else 0.5), 1),
+            round(_BOTTOM - 4 - (_BOTTOM - _TOP - 8) * ((row.value - low) / height if height else 0.5), 1),
+            row.origin == "simulated",
+        )
+        for row in rows
+    ]
+    return Trend(kind.value, rows[0].unit, low, high, tuple(points))

@@ -1,0 +1,216 @@
+"""The listings: rows of `exams`, `reports`, `vitals` and `manifests`, made from records as they are committed.
+
+They depend on which records the hub holds, never on the order in which they came.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from aidpost.records import ExamReport, Origin, Review, ReviewDecision, TriageLevel, VitalSign, decode
+from aidpost.sync.bodies import BlobManifest
+from aidpost.sync.envelope import Envelope
+from aidpost.sync.hub import schema
+from aidpost.sync.hub.clocks import best_time
+
+
+class Stored(NamedTuple):
+    """A record that is being committed, and where its envelope stands."""
+
+    device: str
+    stream: int
+    envelope: Envelope
+    record: Any
+    origin: Origin | None
+    received_ms: int
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Inserts the rows whose keys are not there yet, and leaves the others alone."""
+    if rows:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
+
+
+def add_reports(connection: Connection, stored: Sequence[Stored]) -> None:
+    """Lists the exams of new reports; of several reports of one exam, the one that no other supersedes is shown."""
+    if not stored:
+        return
+    known = {row.id for row in _rows_in(connection, schema.reports, [item.record.id for item in stored])}
+    fresh = {item.record.id: item for item in stored if item.record.id not in known}
+    insert_new(connection, schema.reports, [_report_row(item) for item in fresh.values()])
+    exam_ids = list(dict.fromkeys(item.record.exam.id for item in fresh.values()))
+    listed = {row.id for row in _rows_in(connection, schema.exams, exam_ids)}
+    simple: list[dict[str, Any]] = []
+    for exam in exam_ids:
+        candidates = [item for item in fresh.values() if item.record.exam.id == exam]
+        if exam in listed or len(candidates) > 1:
+            show_current(connection, exam)
+        else:
+            simple.append(_exam_row(connection, candidates[0]) | {"state": _state(connection, candidates[0].record)})
+    if simple:
+        connection.execute(insert(schema.exams), simple)
+    add_vitals(connection, [item._replace(record=vital) for item in fresh.values() for vital in item.record.vitals])
+
+
+def show_current(connection: Connection, exam: uuid.UUID) -> None:
+    """Makes the row of an exam anew from the report that counts, or removes it when no report is left."""
+    rows = connection.execute(select(schema.reports).where(schema.reports.c.exam == exam)).all()
+    superseded = {row.supersedes for row in rows}
+    # two that supersede the same one: the later sequence, and where even that is equal, one that all hubs agree on
+    current = max((row for row in rows if row.id not in superseded), key=lambda r: (r.seq, r.id), default=None)
+    old = connection.execute(select(schema.exams).where(schema.exams.c.id == exam)).one_or_none()
+    if old is not None and (current is None or old.report != current.id):
+        connection.execute(delete(schema.exams).where(schema.exams.c.id == exam))
+    if current is None or (old is not None and old.report == current.id):
+        return
+    envelope = connection.execute(
+        select(schema.envelopes).where(
+            schema.envelopes.c.stream == current.stream, schema.envelopes.c.seq == current.seq
+        )
+    ).one()
+    report = decode(ExamReport, bytes(envelope.body))
+    origin = Origin(envelope.origin)
+    item = Stored(current.device, current.stream, envelope, report, origin, envelope.received_ms)  # type: ignore[arg-type]
+    connection.execute(insert(schema.exams).values(**_exam_row(connection, item), state=_state(connection, report)))
+
+
+def add_vitals(connection: Connection, stored: Iterable[Stored]) -> None:
+    """Lists vital signs for the trends of a patient."""
+    rows = []
+    for item in stored:
+        vital: VitalSign = item.record
+        at_ms, _ = best_time(connection, item.device, vital.at, item.received_ms)
+        rows.append(
+            {
+                "id": vital.id,
+                "exam": item.envelope.exam,
+                "patient": item.envelope.patient,
+                "kind": vital.kind.value,
+                "value": vital.value,
+                "unit": vital.unit,
+                "origin": vital.origin.value,
+                "at_ms": at_ms,
+                "stream": item.stream,
+                "seq": item.envelope.seq,
+            }
+        )
+    insert_new(connection, schema.vitals, rows)
+
+
+def add_manifests(connection: Connection, stored: Sequence[Stored]) -> None:
+    """Notes which blobs will come, and for which exam."""
+    hashes = [item.record.blob.sha256 for item in stored]
+    complete = set(connection.execute(select(schema.blobs.c.sha256).where(schema.blobs.c.sha256.in_(hashes))).scalars())
+    rows = []
+    for item in stored:
+        manifest: BlobManifest = item.record
+        rows.append(
+            {
+                "stream": item.stream,
+                "seq": item.envelope.seq,
+                "device": item.device,
+                "sha256": manifest.blob.sha256,
+                "size": manifest.blob.size,
+                "media_type": clean(manifest.blob.media_type, 100),
+                "patient": item.envelope.patient,
+                "exam": item.envelope.exam,
+                "preview": manifest.preview,
+                "waiting": manifest.blob.sha256 not in complete,
+            }
+        )
+    insert_new(connection, schema.manifests, rows)
+
+
+def set_state(connection: Connection, review: Review) -> None:
+    """Takes the exam off the worklist, or back on it for a retake, once its shown report was reviewed."""
+    connection.execute(
+        update(schema.exams)
+        .where(schema.exams.c.id == review.exam, schema.exams.c.report == review.report)
+        .values(state=_STATES[review.decision])
+    )
+
+
+def clean(text: str, limit: int) -> str:
+    """Text as every database takes it: within the column, and without NUL, which PostgreSQL refuses."""
+    return text.replace("\0", "")[:limit]
+
+
+_STATES = {
+    ReviewDecision.CONFIRMED: "reviewed",
+    ReviewDecision.CORRECTED: "reviewed",
+    ReviewDecision.RETAKE: "retake",
+}
+
+
+def _rows_in(connection: Connection, table: Table, ids: Sequence[uuid.UUID]) -> Iterable[Any]:
+    return connection.execute(select(table.c.id).where(table.c.id.in_(ids))).all()
+
+
+def _report_row(item: Stored) -> dict[str, Any]:
+    report: ExamReport = item.record
+    return {
+        "id": report.id,
+        "exam": report.exam.id,
+        "patient": report.patient.id,
+        "device": item.device,
+        "stream": item.stream,
+        "seq": item.envelope.seq,
+        "supersedes": report.supersedes,
+    }
+
+
+def _exam_row(connection: Connection, item: Stored) -> dict[str, Any]:
+    report: ExamReport = item.record
+    exam, patient, started = report.exam, report.patient, report.exam.started
+    started_ms, basis = best_time(connection, item.device, started, item.received_ms)
+    grades = [photo.dr.grade for photo in report.fundus if photo.dr and photo.dr.grade is not None]
+    qualities = [*(ecg.quality for ecg in report.ecg), *(photo.quality for photo in report.fundus)]
+    parts = (("eyes", report.fundus), ("ecg", report.ecg), ("vitals", report.vitals))
+    return {
+        "id": exam.id,
+        "report": report.id,
+        "patient": patient.id,
+        "device": item.device,
+        "clinic": clean(exam.clinic.name or exam.clinic.id, 200),
+        "operator": clean(exam.operator.name or exam.operator.id, 200),
+        "patient_name": clean(patient.name, 500),
+        "birth_date": patient.birth_date,
+        "sex": patient.sex.value,
+        "triage": report.triage.level.rank,
+        "computed_triage": report.triage.computed.rank if report.triage.computed else None,
+        "origin": (item.origin or report.origin).value,
+        "summary": clean(_summary(report), 1000),
+        "dr_grade": max(grades, default=None),
+        "abstained": any(e.rhythm.abstained for e in report.ecg) or any(f.dr and f.dr.abstained for f in report.fundus),
+        "ungradable": not all(quality.usable for quality in qualities),
+        "modalities": " ".join(name for name, records in parts if records),
+        "started_ms": started_ms,
+        "time_basis": basis.value,
+        "device_wall_ms": started.wall_ms,
+        "device_monotonic_ms": started.monotonic_ms,
+        "device_boot": started.boot,
+        "device_synced": started.synced,
+        "received_ms": item.received_ms,
+    }
+
+
+def _summary(report: ExamReport) -> str:
+    findings = sorted(report.findings, key=lambda finding: -finding.severity.rank)
+    worth = [f.text for f in findings if f.severity > TriageLevel.ROUTINE] or [f.text for f in findings]
+    return "; ".join(dict.fromkeys(worth))
+
+
+def _state(connection: Connection, report: ExamReport) -> str:
+    decision = connection.execute(
+        select(schema.reviews.c.decision)
+        .where(schema.reviews.c.report == report.id)
+        .order_by(schema.reviews.c.at_ms.desc(), schema.reviews.c.id)
+        .limit(1)
+    ).scalar_one_or_none()
+    return _STATES[ReviewDecision(decision)] if decision else "open"

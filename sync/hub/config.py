@@ -1,0 +1,122 @@
+"""What a hub can be told: one validated value, from the `[hub]` table of the configuration or made in code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from aidpost.errors import ConfigurationError
+from aidpost.sync.topics import is_device_name
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One hub.
+
+    Raises
+    ------
+    ConfigurationError
+        A value is out of range, or two values contradict each other.
+    """
+
+    state_dir: str
+    """Folder of everything that the hub keeps: its key, and by default its database and blobs."""
+    name: str = "hub"
+    """The name under which the hub signs; devices know it together with its public key."""
+    database_url: str = ""
+    """SQLAlchemy URL. Empty: SQLite in the state folder. `postgresql+psycopg://…` for a country."""
+    blob_dir: str = ""
+    """Folder of photographs and waveforms, by SHA-256. Empty: `blobs` in the state folder."""
+    broker_host: str = "127.0.0.1"
+    """MQTT broker. Empty: no broker, the hub takes sticks only."""
+    broker_port: Port = 1883
+    broker_username: str = ""
+    broker_password: str = ""
+    broker_ca: str = ""
+    """PEM file with the broker's authority; set, the connection is TLS."""
+    broker_certificate: str = ""
+    """PEM file with the hub's own client certificate, for mutual TLS."""
+    broker_key: str = ""
+    """PEM file with the key of `broker_certificate`."""
+    shared_group: str = ""
+    """Several hubs on one broker share the work under this group name (`$share`, where the broker has it)."""
+    worker: str = ""
+    """Tells several hubs of one name apart at the broker; needed with `shared_group`."""
+    listen_host: str = "127.0.0.1"
+    """Address of the pages. Beyond this machine, put a TLS certificate or a reverse proxy in front."""
+    listen_port: Port = 8080
+    """Port of the pages; 0 takes a free one."""
+    tls_certificate: str = ""
+    """PEM file: the pages are served by HTTPS."""
+    tls_key: str = ""
+    """PEM file with the key of `tls_certificate`."""
+    behind_https: bool = False
+    """A reverse proxy in front speaks HTTPS: cookies are marked for HTTPS only."""
+    accept_simulated: bool = False
+    """Take simulated exams (demo, practice, training). A hub that serves patients refuses them."""
+    max_blob_bytes: _Positive = 64 * 1024 * 1024
+    """The largest photograph or waveform that is taken."""
+    batch_messages: _Positive = 200
+    """The most messages that share one commit."""
+    session_idle_minutes: _Positive = 30
+    """A reader who does nothing this long must log in again."""
+    session_hours: _Positive = 12
+    """The longest that one login lasts."""
+    lease_minutes: _Positive = 15
+    """How long an opened case is kept for one reader."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.state_dir), "hub.state_dir", "it is empty", "Name a folder for the hub's data.")
+        _require(is_device_name(self.name), "hub.name", f"{self.name!r} has other characters than A-Z a-z 0-9 _ . -")
+        _require(
+            not self.database_url or re.match(r"(sqlite|postgresql)(\+\w+)?://", self.database_url) is not None,
+            "hub.database_url",
+            "it is neither sqlite:// nor postgresql://",
+        )
+        _require(
+            bool(self.broker_certificate) == bool(self.broker_key),
+            "hub.broker_certificate",
+            "a certificate needs its key, and a key its certificate",
+            "Set both hub.broker_certificate and hub.broker_key, or neither.",
+        )
+        _require(
+            bool(self.tls_certificate) == bool(self.tls_key),
+            "hub.tls_certificate",
+            "a certificate needs its key, and a key its certificate",
+            "Set both hub.tls_certificate and hub.tls_key, or neither.",
+        )
+        _require(
+            re.fullmatch(r"[A-Za-z0-9_-]*", self.shared_group) is not None,
+            "hub.shared_group",
+            "it has other characters than letters, digits, _ and -",
+        )
+
+    @property
+    def state(self) -> Path:
+        """`state_dir` as a path."""
+        return Path(self.state_dir)
+
+    @property
+    def url(self) -> str:
+        """`database_url`, or the SQLite file in the state folder."""
+        return self.database_url or f"sqlite:///{self.state / 'hub.sqlite3'}"
+
+    @property
+    def blobs(self) -> Path:
+        """`blob_dir`, or `blobs` in the state folder."""
+        return Path(self.blob_dir) if self.blob_dir else self.state / "blobs"
+
+    @property
+    def secure_cookies(self) -> bool:
+        """Whether readers reach the pages by HTTPS."""
+        return self.behind_https or bool(self.tls_certificate)
+
+
+def _require(condition: bool, key: str, cause: str, remedy: str = "Correct it in the configuration.") -> None:
+    if not condition:
+        raise ConfigurationError(operation="reading the hub's configuration", target=key, cause=cause, remedy=remedy)

@@ -1,0 +1,129 @@
+"""What a person does with a hub: serve it, enrol a device, add a user. One call each, for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import insert, select, update
+
+from aidpost.errors import UsageError
+from aidpost.sync.hub import audit, identity, schema, users
+from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.database import Database, now_ms
+from aidpost.sync.topics import is_device_name
+
+
+def enroll(
+    config: HubConfig,
+    device_id: str,
+    public_key: bytes,
+    *,
+    clinic: str = "",
+    accept_simulated: bool | None = None,
+    replace: bool = False,
+) -> None:
+    """Makes a device known to this hub.
+
+    Parameters
+    ----------
+    public_key
+        The 32 bytes of the device's Ed25519 key, made on the device.
+    accept_simulated
+        None: as the hub's configuration says for all.
+    replace
+        Take a new key for a device that is enrolled already.
+
+    Raises
+    ------
+    UsageError
+        The name cannot stand in a topic, the key is not one, or another key is enrolled under this name.
+    """
+    if not is_device_name(device_id):
+        raise _refused(repr(device_id), "a name has 1 to 64 of A-Z a-z 0-9 _ . -", "Choose another name.")
+    identity.device_key(public_key, device_id)
+    table = schema.devices
+    values = {"public_key": public_key, "clinic": clinic, "accept_simulated": accept_simulated, "revoked_ms": None}
+    with _database(config) as database, database.write() as connection:
+        row = connection.execute(select(table).where(table.c.name == device_id)).one_or_none()
+        if row is None:
+            connection.execute(insert(table).values(name=device_id, enrolled_ms=now_ms(), **values))
+        elif bytes(row.public_key) != public_key and not replace:
+            raise _refused(
+                device_id,
+                "another key is enrolled under this name",
+                "Enrol it again with replace if the device is new.",
+            )
+        else:
+            connection.execute(update(table).where(table.c.name == device_id).values(**values))
+        audit.append(connection, "command-line", "enrolled", device_id, public_key.hex())
+
+
+def revoke(config: HubConfig, device_id: str) -> None:
+    """Takes nothing from a device any longer: lost or stolen. What it sent before stays.
+
+    Raises
+    ------
+    UsageError
+        No such device.
+    """
+    table = schema.devices
+    with _database(config) as database, database.write() as connection:
+        changed = connection.execute(update(table).where(table.c.name == device_id).values(revoked_ms=now_ms()))
+        if changed.rowcount == 0:
+            raise UsageError(
+                operation="revoking a device", target=device_id, cause="no such device", remedy="See the devices page."
+            )
+        audit.append(connection, "command-line", "revoked", device_id)
+
+
+def add_user(config: HubConfig, name: str, password: str, role: str = "clinician", full_name: str = "") -> None:
+    """Adds a user, or gives one a new password and role.
+
+    Raises
+    ------
+    UsageError
+        The role is not one of viewer, clinician, administrator; the name or password cannot be used.
+    """
+    try:
+        wanted = users.Role(role)
+    except ValueError:
+        roles = ", ".join(known.value for known in users.Role)
+        raise UsageError(
+            operation="adding a user", target=name, cause=f"{role!r} is no role", remedy=f"Take one of {roles}."
+        ) from None
+    with _database(config) as database, database.write() as connection:
+        users.add(connection, name, password, wanted, full_name, now_ms())
+        audit.append(connection, "command-line", "user-added", name, role)
+
+
+def public_key(config: HubConfig) -> bytes:
+    """The hub's 32-byte public key, which devices are given at enrolment. Made if there is none."""
+    return identity.public_key(config.state)
+
+
+def verify_audit(config: HubConfig) -> audit.AuditState:
+    """Recomputes the whole audit log."""
+    with _database(config) as database, database.read() as connection:
+        return audit.verify(connection)
+
+
+def restored(config: HubConfig) -> None:
+    """Call once after restoring the database from a backup: devices then send again what it lacks."""
+    with _database(config) as database:
+        epoch = database.renew_epoch()
+        with database.write() as connection:
+            audit.append(connection, "command-line", "restored", epoch.hex())
+
+
+@contextmanager
+def _database(config: HubConfig) -> Iterator[Database]:
+    database = Database(config.url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _refused(device_id: str, cause: str, remedy: str) -> UsageError:
+    return UsageError(operation="enrolling a device", target=device_id, cause=cause, remedy=remedy)

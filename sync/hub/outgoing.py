@@ -1,0 +1,128 @@
+"""What goes down to devices, by the contract that brings records up: kept, sent again until the device's receipt."""
+
+from __future__ import annotations
+
+import uuid
+from typing import NamedTuple
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from aidpost.records import Record, encode
+from aidpost.sync.envelope import Envelope, Receipt
+from aidpost.sync.hub import audit, schema
+from aidpost.sync.hub._views import clean
+
+RESEND_AFTER_MS = 10_000
+"""The first wait for a device's receipt; it doubles with each attempt."""
+RESEND_AT_MOST_MS = 300_000
+_WINDOW = 16
+"""Records of one device that may be under way."""
+
+
+class Waiting(NamedTuple):
+    """Envelopes for one device and topic, due to be sent."""
+
+    device: str
+    cls: str
+    envelopes: tuple[Envelope, ...]
+
+
+def put(
+    connection: Connection,
+    hub_epoch: bytes,
+    device: str,
+    cls: str,
+    record: Record,
+    *,
+    patient: uuid.UUID | None,
+    exam: uuid.UUID | None,
+    now_ms: int,
+) -> None:
+    """Keeps a record for a device; it goes out with the caller's commit."""
+    table = schema.outgoing
+    # the lock on the device's row keeps two workers from taking one number
+    connection.execute(select(schema.devices.c.name).where(schema.devices.c.name == device).with_for_update())
+    last = connection.execute(
+        select(func.max(table.c.seq)).where(table.c.device == device, table.c.cls == cls, table.c.epoch == hub_epoch)
+    ).scalar_one()
+    connection.execute(
+        insert(table).values(
+            device=device,
+            cls=cls,
+            seq=(last or 0) + 1,
+            epoch=hub_epoch,
+            kind=type(record).__name__,
+            patient=patient,
+            exam=exam,
+            body=encode(record),
+            created_ms=now_ms,
+        )
+    )
+
+
+def anything(connection: Connection) -> bool:
+    """Whether anything waits at all."""
+    table = schema.outgoing
+    query = select(table.c.seq).where(table.c.received_ms.is_(None), table.c.refused == "").limit(1)
+    return connection.execute(query).one_or_none() is not None
+
+
+def take_due(connection: Connection, now_ms: int, only: str | None = None) -> list[Waiting]:
+    """What is to be sent now, marked as sent. With `only`, all that waits for that device, which has just come back."""
+    table = schema.outgoing
+    query = select(table).where(table.c.received_ms.is_(None), table.c.refused == "")
+    if only is not None:
+        query = query.where(table.c.device == only)
+    rows = connection.execute(query.order_by(table.c.device, table.c.cls, table.c.seq).limit(1000)).all()
+    groups: dict[tuple[str, str], list[Envelope]] = {}
+    for row in rows:
+        group = groups.setdefault((row.device, row.cls), [])
+        wait = min(RESEND_AFTER_MS << min(row.attempts, 10), RESEND_AT_MOST_MS)
+        due = only is not None or row.sent_ms is None or now_ms - row.sent_ms >= wait
+        if not due or len(group) >= _WINDOW:
+            continue
+        group.append(Envelope(bytes(row.epoch), row.cls, row.seq, row.kind, row.patient, row.exam, bytes(row.body)))
+        connection.execute(
+            update(table)
+            .where(
+                table.c.device == row.device,
+                table.c.cls == row.cls,
+                table.c.epoch == row.epoch,
+                table.c.seq == row.seq,
+            )
+            .values(sent_ms=now_ms, attempts=table.c.attempts + 1)
+        )
+    return [Waiting(device, cls, tuple(group)) for (device, cls), group in groups.items() if group]
+
+
+def note_receipt(connection: Connection, device: str, receipt: Receipt, now_ms: int) -> None:
+    """Takes a device's receipt for what was sent down."""
+    table = schema.outgoing
+    for held in receipt.held:
+        for start, stop in held.ranges:
+            connection.execute(
+                update(table)
+                .where(
+                    table.c.device == device,
+                    table.c.cls == held.cls,
+                    table.c.epoch == held.epoch,
+                    table.c.seq >= start,
+                    table.c.seq < stop,
+                    table.c.received_ms.is_(None),
+                )
+                .values(received_ms=now_ms)
+            )
+    for reject in receipt.rejected:
+        changed = connection.execute(
+            update(table)
+            .where(
+                table.c.device == device,
+                table.c.cls == reject.cls,
+                table.c.epoch == reject.epoch,
+                table.c.seq == reject.seq,
+                table.c.refused == "",
+            )
+            .values(refused=clean(reject.reason or reject.code, 500))
+        )
+        if changed.rowcount:
+            audit.append(connection, device, "refused-by-device", f"{reject.cls}/{reject.seq}", reject.code)

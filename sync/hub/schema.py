@@ -1,0 +1,317 @@
+"""The hub's tables, as SQLAlchemy Core.
+
+`streams` and `envelopes` are what devices sent, kept for ever as it came. `exams`, `reports` and `vitals` are views of
+them for listing, made in the same transaction; they can be made again from the envelopes. Times are milliseconds of
+Unix time by the hub's clock unless the name says `device`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+
+SCHEMA_VERSION = 1
+"""Raised with each migration; a hub refuses a database with a higher one."""
+
+metadata = MetaData()
+
+# SQLite gives rowids only to INTEGER, PostgreSQL counts in BIGINT
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+hub = Table(
+    "hub",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("schema_version", Integer, nullable=False),
+    Column("epoch", LargeBinary(8), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("public_key", LargeBinary(32), nullable=False),
+    Column("clinic", String(200), nullable=False, default=""),
+    Column("accept_simulated", Boolean),  # NULL: what the hub's configuration says
+    Column("enrolled_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+    Column("seen_ms", BigInteger),
+    Column("software", String(64), nullable=False, default=""),
+    Column("online", Boolean, nullable=False, default=False),
+    Column("queued", Integer, nullable=False, default=0),
+    Column("oldest_s", BigInteger, nullable=False, default=0),
+    Column("dead_letters", Integer, nullable=False, default=0),
+    Column("clock_synced", Boolean),
+    Column("clock_error_ms", BigInteger),  # device's wall clock minus the hub's, at its last hello
+)
+
+streams = Table(
+    "streams",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("device", String(64), ForeignKey("devices.name"), nullable=False),
+    Column("epoch", LargeBinary(8), nullable=False),
+    Column("cls", String(32), nullable=False),
+    # MessagePack of half-open ranges: committed or dropped; of those dropped; rejected
+    Column("held", LargeBinary, nullable=False),
+    Column("dropped", LargeBinary, nullable=False),
+    Column("rejected", LargeBinary, nullable=False),
+    UniqueConstraint("device", "epoch", "cls"),
+)
+
+envelopes = Table(
+    "envelopes",
+    metadata,
+    Column("stream", _Id, ForeignKey("streams.id"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("patient", Uuid),
+    Column("exam", Uuid),
+    Column("origin", String(16)),  # NULL where the kind is not known here
+    Column("body", LargeBinary, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Index("envelopes_patient", "patient"),
+    Index("envelopes_exam", "exam"),
+)
+
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("stream", _Id, ForeignKey("streams.id"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary(32), primary_key=True),
+    Column("kind", String(64), nullable=False),
+    Column("patient", Uuid, index=True),
+    Column("exam", Uuid),
+    Column("body", LargeBinary, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+)
+
+rejects = Table(
+    "rejects",
+    metadata,
+    Column("stream", _Id, ForeignKey("streams.id"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary(32), primary_key=True),
+    Column("code", String(32), nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("patient", Uuid, primary_key=True),
+    Column("device", String(64), nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("exam", Uuid, nullable=False, index=True),
+    Column("patient", Uuid, nullable=False),
+    Column("device", String(64), nullable=False),
+    Column("stream", _Id, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("supersedes", Uuid, index=True),
+)
+
+exams = Table(
+    "exams",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("report", Uuid, nullable=False),
+    Column("patient", Uuid, nullable=False),
+    Column("device", String(64), nullable=False),
+    Column("clinic", String(200), nullable=False),
+    Column("operator", String(200), nullable=False),
+    Column("patient_name", String(500), nullable=False),
+    Column("birth_date", String(10)),
+    Column("sex", String(16), nullable=False),
+    Column("triage", Integer, nullable=False),  # rank, 0 routine to 3 emergency
+    Column("computed_triage", Integer),
+    Column("origin", String(16), nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("dr_grade", Integer),
+    Column("abstained", Boolean, nullable=False, default=False),
+    Column("ungradable", Boolean, nullable=False, default=False),
+    Column("modalities", String(64), nullable=False),
+    Column("started_ms", BigInteger, nullable=False),  # best estimate, see clocks.py
+    Column("time_basis", String(16), nullable=False),
+    Column("device_wall_ms", BigInteger, nullable=False),
+    Column("device_monotonic_ms", BigInteger, nullable=False),
+    Column("device_boot", BigInteger, nullable=False),
+    Column("device_synced", Boolean, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),  # open, reviewed, retake
+    Column("leased_by", String(64)),
+    Column("leased_until_ms", BigInteger),
+    Index("exams_worklist", "state", "triage", "started_ms"),
+    Index("exams_patient", "patient", "started_ms"),
+    Index("exams_boot", "device", "device_boot"),
+)
+
+vitals = Table(
+    "vitals",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("exam", Uuid, index=True),
+    Column("patient", Uuid),
+    Column("kind", String(32), nullable=False),
+    Column("value", Float),
+    Column("unit", String(32), nullable=False),
+    Column("origin", String(16), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("stream", _Id, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Index("vitals_patient", "patient", "kind", "at_ms"),
+)
+
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("stream", _Id, ForeignKey("streams.id"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("device", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("size", BigInteger, nullable=False),
+    Column("media_type", String(100), nullable=False),
+    Column("patient", Uuid, index=True),
+    Column("exam", Uuid),
+    Column("preview", LargeBinary, nullable=False),
+    Column("waiting", Boolean, nullable=False),  # until the blob is complete
+    Index("manifests_waiting", "device", "waiting"),
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("completed_ms", BigInteger, nullable=False),
+)
+
+partials = Table(
+    "partials",
+    metadata,
+    # one a device: what one device sends cannot spoil what another sends under the same name
+    Column("device", String(64), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("ranges", LargeBinary, nullable=False),
+    Column("refused", String(500), nullable=False, default=""),
+    Column("updated_ms", BigInteger, nullable=False),
+)
+
+anchors = Table(
+    "anchors",
+    metadata,
+    # of all hellos of one boot, the one that travelled fastest tells best when that boot began
+    Column("device", String(64), primary_key=True),
+    Column("boot", BigInteger, primary_key=True, autoincrement=False),
+    Column("boot_began_ms", BigInteger, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", String(100), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("target", String(200), nullable=False),
+    Column("detail", String(1000), nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("full_name", String(200), nullable=False, default=""),
+    Column("role", String(16), nullable=False),
+    Column("password", String(200), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("disabled_ms", BigInteger),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_hash", LargeBinary(32), primary_key=True),
+    Column("user", String(64), ForeignKey("users.name"), nullable=False),
+    Column("csrf", String(64), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("used_ms", BigInteger, nullable=False),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("exam", Uuid, nullable=False, index=True),
+    Column("report", Uuid, nullable=False),
+    Column("patient", Uuid, nullable=False),
+    Column("reviewer", String(64), nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("triage", Integer),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+referrals = Table(
+    "referrals",
+    metadata,
+    # append-only like all results: a change of status is a new row that supersedes
+    Column("id", Uuid, primary_key=True),
+    Column("exam", Uuid, nullable=False, index=True),
+    Column("patient", Uuid, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("due", String(10), nullable=False),
+    Column("supersedes", Uuid),
+    Column("current", Boolean, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("entered_by", String(100), nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Index("referrals_due", "current", "status", "due"),
+)
+
+outgoing = Table(
+    "outgoing",
+    metadata,
+    # what goes down, kept until the device's receipt; sequences run per (device, epoch, class)
+    Column("device", String(64), ForeignKey("devices.name"), primary_key=True),
+    Column("cls", String(32), primary_key=True),
+    Column("epoch", LargeBinary(8), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(64), nullable=False),
+    Column("patient", Uuid, index=True),
+    Column("exam", Uuid),
+    Column("body", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("sent_ms", BigInteger),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("received_ms", BigInteger),  # the device's receipt
+    Column("refused", String(500), nullable=False, default=""),
+    Index("outgoing_waiting", "received_ms", "sent_ms"),
+)

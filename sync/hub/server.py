@@ -1,0 +1,132 @@
+"""The hub as one process: ingest on the broker, pages on a port, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+
+import uvicorn
+
+from aidpost.errors import UsageError
+from aidpost.sync.hub.blobs import BlobFiles
+from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.database import Database
+from aidpost.sync.hub.service import HubService
+from aidpost.sync.hub.web import create_app
+
+_log = logging.getLogger(__name__)
+
+
+class HubServer:
+    """A hub in this process, for the demo and for tests; `serve` is the same for good.
+
+    Attributes
+    ----------
+    url
+        Where the pages are, once `start` has returned.
+    """
+
+    def __init__(self, config: HubConfig) -> None:
+        self.config = config
+        self.database = Database(config.url)
+        self.files = BlobFiles(config.blobs)
+        self.service = HubService(config, self.database, self.files) if config.broker_host else None
+        self.url = ""
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self._server = uvicorn.Server(self._settings())
+
+    def start(self) -> None:
+        """Listens, connects to the broker and returns.
+
+        Raises
+        ------
+        UsageError
+            The port is taken, or this user may not listen on it.
+        """
+        self._listen()
+        if self.service:
+            self.service.start()
+        self._thread = threading.Thread(target=self._serve, name="hub-web", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends open requests, commits what is in hand, leaves the broker."""
+        self._server.should_exit = True
+        if self._thread:
+            self._thread.join(10)
+        self.close()
+
+    def run(self, ready: Callable[[str], None] = lambda _: None) -> None:
+        """Serves until SIGTERM or SIGINT; must be called on the main thread. `ready` is told the pages' URL."""
+        self._listen()
+        if self.service:
+            self.service.start()
+        ready(self.url)
+        self._serve()
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the broker and the database."""
+        if self.service:
+            self.service.stop()
+        if self._socket:
+            self._socket.close()
+        self.database.close()
+
+    def _settings(self) -> uvicorn.Config:
+        config, service = self.config, self.service
+        app = create_app(
+            config,
+            self.database,
+            self.files,
+            wake=service.wake if service else lambda: None,
+            broker_connected=(lambda: service.connected) if service else None,
+        )
+        return uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+            proxy_headers=config.behind_https,
+            ssl_certfile=config.tls_certificate or None,
+            ssl_keyfile=config.tls_key or None,
+        )
+
+    def _listen(self) -> None:
+        config = self.config
+        try:
+            self._socket = socket.create_server(
+                (config.listen_host, config.listen_port),
+                family=socket.AF_INET6 if ":" in config.listen_host else socket.AF_INET,
+            )
+        except OSError as error:
+            self.database.close()
+            raise UsageError(
+                operation="opening the hub's port",
+                target=f"{config.listen_host}:{config.listen_port}",
+                cause=error.strerror or str(error),
+                remedy="Set another hub.listen_port, or stop what listens there.",
+            ) from None
+        host, port = self._socket.getsockname()[:2]
+        scheme = "https" if config.tls_certificate else "http"
+        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
+
+    def _serve(self) -> None:
+        assert self._socket is not None
+        self._server.run(sockets=[self._socket])
+
+
+def serve(config: HubConfig, ready: Callable[[str], None] = lambda _: None) -> None:
+    """Runs the hub until SIGTERM or SIGINT. `ready` is told the URL of the pages once they are open.
+
+    Raises
+    ------
+    AidpostError
+        The database, the port or the certificates cannot be used. A broker that is away is waited for.
+    """
+    HubServer(config).run(ready)

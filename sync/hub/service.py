@@ -1,0 +1,239 @@
+"""The hub on the broker: takes messages, commits them in batches, and only then acknowledges and receipts.
+
+Three threads meet here. paho's reads the network and fills a queue; the worker empties it, one commit for all that
+waits; a timer sends again what devices have not receipted. MQTT's own acknowledgement is given by hand after the
+commit: the broker then holds back what this hub cannot take, and keeps it if the hub is killed. Delivery rests on
+neither. A device sends again until it has the hub's receipt.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from aidpost.errors import BrokerError, EnvelopeError
+from aidpost.sync import topics
+from aidpost.sync.envelope import Content, Records, pack_message
+from aidpost.sync.hub import identity, outgoing
+from aidpost.sync.hub.blobs import BlobFiles
+from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.database import Database, now_ms
+from aidpost.sync.hub.ingest import Incoming, Ingest, Reply
+
+_log = logging.getLogger(__name__)
+
+_QUEUE = 2000
+"""Messages between network and worker. The broker's own limit on unacknowledged ones (20 by default) is lower."""
+_BATCH_BYTES = 16 << 20
+_RETRY_S = (0.2, 1.0, 5.0, 15.0)
+_RESEND_EVERY_S = 2.0
+_KEEPALIVE_S = 30
+
+
+class _Delivery(NamedTuple):
+    message: Incoming
+    mid: int
+    qos: int
+    connection: int
+
+
+class HubService:
+    """One ingest worker on the broker.
+
+    `start` returns at once: a broker that is not there yet is tried again until `stop`.
+    """
+
+    def __init__(self, config: HubConfig, database: Database, files: BlobFiles) -> None:
+        self._config, self._database = config, database
+        self._ingest = Ingest(database, files, config)
+        self._key = identity.signing_key(config.state)
+        self._queue: queue.Queue[_Delivery] = queue.Queue(_QUEUE)
+        self._stopping = threading.Event()
+        self._wake_sender = threading.Event()
+        self._connections = 0
+        self._back: set[str] = set()
+        self._lock = threading.Lock()
+        self._client = self._make_client()
+        self._threads = [
+            threading.Thread(target=self._work, name="hub-ingest", daemon=True),
+            threading.Thread(target=self._send_down, name="hub-outgoing", daemon=True),
+        ]
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker answers now."""
+        return self._client.is_connected()
+
+    def start(self) -> None:
+        """Connects and begins to work.
+
+        Raises
+        ------
+        BrokerError
+            The broker's certificate files cannot be read. A broker that is away is not an error.
+        """
+        self._client.connect_async(self._config.broker_host, self._config.broker_port, keepalive=_KEEPALIVE_S)
+        self._client.loop_start()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Commits what is in hand, then leaves the broker. What was not acknowledged comes again."""
+        self._stopping.set()
+        self._wake_sender.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def wake(self) -> None:
+        """Something new waits to go down."""
+        self._wake_sender.set()
+
+    def _make_client(self) -> mqtt.Client:
+        config = self._config
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"aidpost-hub-{config.worker or config.name}",
+            clean_session=False,
+            manual_ack=True,
+        )
+        client.on_connect, client.on_message, client.on_disconnect = self._connected, self._arrived, self._left
+        client.reconnect_delay_set(1, 30)
+        client.max_queued_messages_set(10_000)
+        client.max_inflight_messages_set(100)
+        if config.broker_username:
+            client.username_pw_set(config.broker_username, config.broker_password or None)
+        if config.broker_ca:
+            try:
+                client.tls_set(config.broker_ca, config.broker_certificate or None, config.broker_key or None)
+            except (OSError, ValueError) as error:
+                raise BrokerError(
+                    operation="preparing the connection to the broker",
+                    target=config.broker_host,
+                    cause=str(error),
+                    remedy="Check hub.broker_ca, hub.broker_certificate and hub.broker_key.",
+                ) from None
+        return client
+
+    # paho's thread
+
+    def _connected(
+        self, client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        if reason.is_failure:
+            _log.error("the broker %s refuses the hub: %s", self._config.broker_host, reason)
+            return
+        share = f"$share/{self._config.shared_group}/" if self._config.shared_group else ""
+        client.subscribe([(share + topics.UP_FILTER, 1), (share + topics.STATUS_FILTER, 1)])
+        _log.info("connected to the broker %s:%d", self._config.broker_host, self._config.broker_port)
+
+    def _left(self, _client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _props: object) -> None:
+        # message numbers begin anew with each connection: an old one must not acknowledge a new message
+        self._connections += 1
+        if not self._stopping.is_set():
+            _log.warning("lost the broker: %s", reason)
+
+    def _arrived(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        try:
+            device: str | None = topics.parse(message.topic).device
+        except EnvelopeError:
+            device = ""  # no device has this name: refused and audited with the rest
+        incoming = Incoming(device, bytes(message.payload), now_ms())
+        self._queue.put(_Delivery(incoming, message.mid, message.qos, self._connections))
+
+    # the worker's thread
+
+    def _work(self) -> None:
+        while not (self._stopping.is_set() and self._queue.empty()):
+            batch = self._next_batch()
+            if batch:
+                self._finish(batch)
+
+    def _next_batch(self) -> list[_Delivery]:
+        try:
+            batch = [self._queue.get(timeout=0.25)]
+        except queue.Empty:
+            return []
+        size = len(batch[0].message.payload)
+        while len(batch) < self._config.batch_messages and size < _BATCH_BYTES:
+            try:
+                batch.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+            size += len(batch[-1].message.payload)
+        return batch
+
+    def _finish(self, batch: Sequence[_Delivery]) -> None:
+        for attempt in range(1 << 30):
+            try:
+                replies = self._ingest.ingest([delivery.message for delivery in batch])
+            except (OperationalError, OSError) as error:
+                # disk full, database locked or away: nothing is acknowledged, so nothing is lost by waiting
+                _log.error("the hub cannot commit, %d messages wait: %s", len(batch), error)
+                if self._stopping.wait(_RETRY_S[min(attempt, len(_RETRY_S) - 1)]):
+                    return
+            except Exception:  # noqa: BLE001 - what one record does to this program must not hold up the others
+                _log.exception("a batch of %d messages failed as a whole; trying each record by itself", len(batch))
+                replies = [reply for delivery in batch for reply in self._one_by_one(delivery)]
+                break
+            else:
+                break
+        self._send_receipts(replies)
+        for delivery in batch:
+            if delivery.qos and delivery.connection == self._connections:
+                self._client.ack(delivery.mid, delivery.qos)
+
+    def _one_by_one(self, delivery: _Delivery) -> list[Reply]:
+        try:
+            return self._ingest.ingest_singly(delivery.message)
+        except Exception:  # noqa: BLE001 - not receipted, so the device has it still; the others go on
+            _log.exception("a message of %s cannot be taken", delivery.message.device)
+            return []
+
+    def _send_receipts(self, replies: Sequence[Reply]) -> None:
+        for device, receipt in replies:
+            self._publish(topics.receipt(device), device, receipt)
+            if receipt.answers:
+                with self._lock:
+                    self._back.add(device)
+                self._wake_sender.set()
+
+    def _publish(self, topic: str, device: str, content: Content) -> None:
+        message = pack_message(content, sender=self._config.name, key=self._key, recipient=device)
+        self._client.publish(topic, message, qos=1)
+
+    # the timer's thread
+
+    def _send_down(self) -> None:
+        while not self._stopping.is_set():
+            self._wake_sender.wait(_RESEND_EVERY_S)
+            self._wake_sender.clear()
+            if not self.connected:
+                continue
+            with self._lock:
+                back, self._back = self._back, set()
+            try:
+                self._send_waiting(back)
+            except (DBAPIError, OSError) as error:
+                _log.error("cannot read what waits to go down: %s", error)
+                time.sleep(0.2)
+
+    def _send_waiting(self, back: set[str]) -> None:
+        with self._database.read() as connection:
+            if not outgoing.anything(connection):
+                return
+        with self._database.write() as connection:
+            waiting = [item for device in sorted(back) for item in outgoing.take_due(connection, now_ms(), device)]
+            waiting += outgoing.take_due(connection, now_ms())
+        for device, cls, envelopes in waiting:
+            self._publish(topics.down(device, cls), device, Records(envelopes))

@@ -1,0 +1,131 @@
+"""Who may log in, and how long a login lasts. Passwords are kept as scrypt hashes, session tokens as SHA-256."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+import re
+import secrets
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from aidpost.errors import UsageError
+from aidpost.sync.hub import schema
+
+# OWASP's password storage sheet, November 2026: N 2^15, r 8, p 3 is its scrypt setting for 32 MB
+_N, _R, _P = 1 << 15, 8, 3
+_MAX_MEMORY = 64 << 20
+MIN_PASSWORD = 12
+_MAX_PASSWORD = 200
+_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
+
+
+class Role(enum.Enum):
+    """What a user may do: a viewer reads, a clinician signs reviews, an administrator also sees the audit log."""
+
+    VIEWER = "viewer"
+    CLINICIAN = "clinician"
+    ADMINISTRATOR = "administrator"
+
+
+class Session(NamedTuple):
+    """A login. `csrf` stands in every form of it."""
+
+    user: str
+    full_name: str
+    role: Role
+    csrf: str
+    used_ms: int
+
+    @property
+    def may_review(self) -> bool:
+        """Whether this user signs reviews."""
+        return self.role is not Role.VIEWER
+
+
+def add(connection: Connection, name: str, password: str, role: Role, full_name: str, now_ms: int) -> None:
+    """Adds a user, or gives an existing one a new password, role and name; logins that are open end.
+
+    Raises
+    ------
+    UsageError
+        The name has other characters than a-z 0-9 . _ @ -, or the password is short.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise _unusable(name[:64], "a name has 1 to 64 of a-z 0-9 . _ @ -", "Choose another name.")
+    if not MIN_PASSWORD <= len(password) <= _MAX_PASSWORD:
+        raise _unusable(
+            name, f"the password has {len(password)} characters", f"Take {MIN_PASSWORD} to {_MAX_PASSWORD}."
+        )
+    values = {"full_name": full_name, "role": role.value, "password": hash_password(password), "disabled_ms": None}
+    changed = connection.execute(update(schema.users).where(schema.users.c.name == name).values(**values))
+    if changed.rowcount == 0:
+        connection.execute(insert(schema.users).values(name=name, created_ms=now_ms, **values))
+    connection.execute(delete(schema.sessions).where(schema.sessions.c.user == name))
+
+
+def hash_password(password: str) -> str:
+    """`scrypt$salt$hash`, both hex."""
+    salt = secrets.token_bytes(16)
+    return f"scrypt${salt.hex()}${_scrypt(password, salt).hex()}"
+
+
+def check_password(connection: Connection, name: str, password: str) -> bool:
+    """Whether the password is this user's. Takes as long for a user who does not exist."""
+    row = connection.execute(
+        select(schema.users.c.password).where(schema.users.c.name == name, schema.users.c.disabled_ms.is_(None))
+    ).one_or_none()
+    stored = row.password if row else f"scrypt${'00' * 16}${'00' * 32}"
+    _, salt, expected = stored.split("$")
+    same = hmac.compare_digest(_scrypt(password[:_MAX_PASSWORD], bytes.fromhex(salt)), bytes.fromhex(expected))
+    return same and row is not None
+
+
+def log_in(connection: Connection, name: str, now_ms: int) -> str:
+    """A new session's token, for the cookie."""
+    token = secrets.token_urlsafe(32)
+    connection.execute(
+        insert(schema.sessions).values(
+            token_hash=_token_hash(token), user=name, csrf=secrets.token_urlsafe(32), created_ms=now_ms, used_ms=now_ms
+        )
+    )
+    return token
+
+
+def session_of(connection: Connection, token: str, now_ms: int, idle_ms: int, longest_ms: int) -> Session | None:
+    """The session of a token, if it is known, not too old and its user may still log in."""
+    sessions, people = schema.sessions, schema.users
+    row = connection.execute(
+        select(sessions, people.c.full_name, people.c.role)
+        .join(people, people.c.name == sessions.c.user)
+        .where(sessions.c.token_hash == _token_hash(token), people.c.disabled_ms.is_(None))
+    ).one_or_none()
+    if row is None or now_ms - row.created_ms > longest_ms or now_ms - row.used_ms > idle_ms:
+        return None
+    return Session(row.user, row.full_name or row.user, Role(row.role), row.csrf, row.used_ms)
+
+
+def touch(connection: Connection, token: str, now_ms: int) -> None:
+    """Notes that a session is in use, and forgets those of long ago."""
+    table = schema.sessions
+    connection.execute(update(table).where(table.c.token_hash == _token_hash(token)).values(used_ms=now_ms))
+    connection.execute(delete(table).where(table.c.created_ms < now_ms - 7 * 86_400_000))
+
+
+def log_out(connection: Connection, token: str) -> None:
+    """Ends a session."""
+    connection.execute(delete(schema.sessions).where(schema.sessions.c.token_hash == _token_hash(token)))
+
+
+def _scrypt(password: str, salt: bytes) -> bytes:
+    return hashlib.scrypt(password.encode(), salt=salt, n=_N, r=_R, p=_P, maxmem=_MAX_MEMORY, dklen=32)
+
+
+def _token_hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _unusable(name: str, cause: str, remedy: str) -> UsageError:
+    return UsageError(operation="adding a user", target=name, cause=cause, remedy=remedy)

@@ -1,0 +1,126 @@
+"""The hub's pages: light, server-rendered, without a build step; they work with no internet and on a slow tablet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aidpost.sync.hub import _exam_page, _login, _pages, _patient_page, _review_form, schema
+from aidpost.sync.hub._site import Site
+from aidpost.sync.hub.blobs import BlobFiles
+from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.database import Database
+from aidpost.sync.hub.users import Role
+
+HEADERS = {
+    # no inline script or style anywhere: what a patient's name may contain is never run
+    "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",  # with no-referrer, browsers send our own forms with "Origin: null"
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
+
+
+def create_app(
+    config: HubConfig,
+    database: Database,
+    files: BlobFiles,
+    *,
+    wake: Callable[[], None] = lambda: None,
+    broker_connected: Callable[[], bool] | None = None,
+) -> ASGIApp:
+    """The ASGI application of one hub; for the parameters see `Site`."""
+    site = Site(config, database, files, wake, broker_connected)
+    clinician = Role.CLINICIAN
+
+    async def healthz(_request: Request) -> Response:
+        return await run_in_threadpool(_health, site)
+
+    async def failed(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return await run_in_threadpool(_error_page, site, request, error)
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/login", _login.form(site)),
+            Route("/login", _login.submit(site), methods=["POST"]),
+            Route("/logout", site.action(_login.log_out), methods=["POST"]),
+            Route("/", site.page(_pages.worklist)),
+            Route("/exams/{exam:uuid}", site.page(_exam_page.exam)),
+            Route("/exams/{exam:uuid}/blobs/{sha256}", site.page(_exam_page.blob)),
+            Route("/exams/{exam:uuid}/previews/{sha256}", site.page(_exam_page.preview)),
+            Route(
+                "/exams/{exam:uuid}/reviews", site.action(_review_form.submit_review, role=clinician), methods=["POST"]
+            ),
+            Route("/exams/{exam:uuid}/release", site.action(_review_form.release, role=clinician), methods=["POST"]),
+            Route(
+                "/exams/{exam:uuid}/referrals",
+                site.action(_review_form.submit_referral, role=clinician),
+                methods=["POST"],
+            ),
+            Route("/referrals", site.page(_pages.referral_list)),
+            Route("/patients/{patient:uuid}", site.page(_patient_page.patient)),
+            Route("/devices", site.page(_pages.devices)),
+            Route("/audit", site.page(_pages.audit_log, role=Role.ADMINISTRATOR)),
+            Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+        ],
+        exception_handlers={HTTPException: failed},
+    )
+    return SecurityHeaders(app, https=config.secure_cookies)
+
+
+class SecurityHeaders:
+    """Adds the headers to every response; pages with patients in them are not kept by any cache."""
+
+    def __init__(self, app: ASGIApp, *, https: bool) -> None:
+        self._app = app
+        self._headers = dict(HEADERS)
+        if https:
+            self._headers["strict-transport-security"] = "max-age=31536000"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        static = scope["path"].startswith("/static/")
+        extra = self._headers | {"cache-control": "public, max-age=3600" if static else "no-store"}
+        raw = [(name.encode(), value.encode()) for name, value in extra.items()]
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = [(name, value) for name, value in message["headers"] if name.decode().lower() not in extra]
+                message = {**message, "headers": [*kept, *raw]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _health(site: Site) -> Response:
+    try:
+        with site.database.read() as connection:
+            connection.execute(select(schema.hub.c.id)).one()
+    except SQLAlchemyError:
+        return JSONResponse({"status": "database unavailable"}, 503)
+    connected = site.broker_connected() if site.broker_connected else None
+    return JSONResponse({"status": "ok" if connected is not False else "broker unavailable", "broker": connected})
+
+
+def _error_page(site: Site, request: Request, error: HTTPException) -> Response:
+    session = site.session(request)
+    return site.render(request, "error.html", session, error.status_code, code=error.status_code, detail=error.detail)

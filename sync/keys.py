@@ -1,0 +1,119 @@
+"""Who the device is, and the key that everything at rest hangs on.
+
+The device key wraps the identity and one data key per patient; those seal the records. Erasing a patient is erasing
+their data key. Where the device key comes from decides what a stolen card is worth; see `DeviceKey.weak`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from aidpost.errors import KeyUnavailableError
+from aidpost.sync import seal
+from aidpost.sync._durable import replace_file
+
+CREDENTIAL = "aidpost-device-key"
+"""Name of the systemd credential: `LoadCredentialEncrypted=aidpost-device-key` in the unit."""
+
+_SALT = "device-key.salt"
+# 64 MiB and a quarter of a second on a Pi 4: the least that makes guessing a short passphrase costly
+_SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**16, 8, 1
+
+
+@dataclass(frozen=True)
+class DeviceKey:
+    """The 32 bytes that open this device's store, and how they were come by.
+
+    `weak` is true where the key lies beside the data, so that whoever takes the card has both.
+    """
+
+    secret: bytes = field(repr=False)
+    source: str
+    weak: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != seal.KEY_BYTES:
+            raise _unavailable(self.source, f"it has {len(self.secret)} bytes, not {seal.KEY_BYTES}")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The device's name and its Ed25519 key, made on the device; the private half never leaves it unsealed."""
+
+    name: str
+    private: Ed25519PrivateKey = field(repr=False)
+
+    @classmethod
+    def create(cls, name: str | None = None) -> Identity:
+        """A new identity; without a name it takes one from its public key."""
+        private = Ed25519PrivateKey.generate()
+        return cls(name or "d" + hashlib.sha256(public_bytes(private.public_key())).hexdigest()[:12], private)
+
+    @property
+    def public(self) -> Ed25519PublicKey:
+        """The half that the hub is given at enrolment."""
+        return self.private.public_key()
+
+    def to_bytes(self) -> bytes:
+        """The private key (32 bytes) and the name: to be sealed, never stored as it is."""
+        raw = self.private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        return raw + self.name.encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Identity:
+        """What `to_bytes` gave."""
+        return cls(data[32:].decode(), Ed25519PrivateKey.from_private_bytes(data[:32]))
+
+
+def public_bytes(key: Ed25519PublicKey) -> bytes:
+    """The 32 bytes of a public key, as enrolment and configuration write them (in hex)."""
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def public_key(data: bytes) -> Ed25519PublicKey:
+    """A public key from its 32 bytes."""
+    return Ed25519PublicKey.from_public_bytes(data)
+
+
+def from_passphrase(state_dir: Path, passphrase: str) -> DeviceKey:
+    """The device key from what the worker types at start. The salt is made once and lies in `state_dir`."""
+    if not passphrase:
+        raise _unavailable("passphrase", "it is empty")
+    salt_file = state_dir / _SALT
+    if not salt_file.exists():
+        state_dir.mkdir(parents=True, exist_ok=True)
+        replace_file(salt_file, os.urandom(16))
+    salt = salt_file.read_bytes()
+    scrypt = Scrypt(salt=salt, length=seal.KEY_BYTES, n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P)
+    return DeviceKey(scrypt.derive(passphrase.encode()), "passphrase")
+
+
+def from_credential(credentials: Path) -> DeviceKey:
+    """The device key that systemd has decrypted (with the TPM where there is one) into its credentials folder."""
+    try:
+        return DeviceKey((credentials / CREDENTIAL).read_bytes(), "systemd credential")
+    except OSError as error:
+        remedy = f"Add LoadCredentialEncrypted={CREDENTIAL} to the unit, or give a passphrase."
+        raise _unavailable("systemd credential", str(error.strerror), remedy) from None
+
+
+def from_file(path: Path, *, create: bool = False) -> DeviceKey:
+    """The device key from a plain file: it protects against nothing but a lost database, and is marked weak."""
+    if create and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, seal.new_key(), mode=0o600)
+    try:
+        return DeviceKey(path.read_bytes(), f"key file {path}", weak=True)
+    except OSError as error:
+        raise _unavailable(str(path), str(error.strerror), "Restore the key file, or give the passphrase.") from None
+
+
+def _unavailable(target: str, cause: str, remedy: str = "") -> KeyUnavailableError:
+    return KeyUnavailableError(operation="getting the device key", target=target, cause=cause, remedy=remedy)

@@ -1,0 +1,280 @@
+"""What the hub has not receipted yet: which records go next, and what a receipt changes.
+
+A record leaves the outbox by the hub's receipt or as a dead letter with the hub's reason, by nothing else. The window
+counts what is under way without a receipt, so that memory and sockets stay small whatever the backlog is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+
+from aidpost.sync import ranges
+from aidpost.sync._schema import DEAD, QUEUED, RECEIPTED
+from aidpost.sync.envelope import CHUNK, BlobHeld, Chunk, Chunks, Envelope, Held, Receipt, RecordClass, Records, Reject
+from aidpost.sync.ranges import Ranges
+from aidpost.sync.store import Store
+
+_MESSAGE_BYTES = 16 * 1024
+"""Bodies in one message: what a 2G link carries in about a second, so that an alert never waits longer."""
+
+
+class ClassStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One class of records: how many wait, were receipted, were refused; how long the oldest has waited."""
+
+    cls: str
+    queued: int
+    receipted: int
+    dead: int
+    oldest_s: int | None
+    bytes: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that the hub refused, or that does not open any more, and why."""
+
+    cls: str
+    seq: int
+    kind: str
+    exam: uuid.UUID | None
+    code: str
+    reason: str
+
+
+class BlobStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Photographs and waveforms: how many are not at the hub yet, and their bytes still to be sent."""
+
+    queued: int
+    bytes: int
+    dead: int
+
+
+def status(store: Store) -> list[ClassStatus]:
+    """Every class that has records, in the order of sending."""
+    rows = store.read(
+        "SELECT cls, sum(state = 0), sum(state = 1), sum(state = 2), min(CASE state WHEN 0 THEN at_ms END),"
+        " sum(CASE state WHEN 0 THEN size ELSE 0 END) FROM record GROUP BY cls"
+    )
+    now = store.now().wall_ms
+    found = [
+        ClassStatus(
+            cls=cls,
+            queued=queued,
+            receipted=receipted,
+            dead=dead,
+            # the clock may have been set back since: an age is never negative
+            oldest_s=None if oldest is None else max(0, (now - oldest) // 1000),
+            bytes=size,
+        )
+        for cls, queued, receipted, dead, oldest, size in rows
+    ]
+    order = {cls.value: cls.rank for cls in RecordClass}
+    return sorted(found, key=lambda one: order.get(one.cls, len(order)))
+
+
+def blob_status(store: Store) -> BlobStatus:
+    """What of photographs and waveforms is still to be sent."""
+    queued, size, dead, held = 0, 0, 0, 0
+    for state, full, packed in store.read("SELECT state, size, hub_ranges FROM blob"):
+        dead += state == DEAD
+        if state == QUEUED:
+            queued, size, held = queued + 1, size + full, held + ranges.count(_unpacked(packed))
+    return BlobStatus(queued=queued, bytes=size - held, dead=dead)
+
+
+def dead_letters(store: Store) -> list[DeadLetter]:
+    """Every refused record with its reason."""
+    rows = store.read("SELECT cls, seq, kind, exam, code, reason FROM record WHERE state = 2 ORDER BY cls, seq")
+    return [
+        DeadLetter(cls=c, seq=s, kind=k, exam=uuid.UUID(bytes=e) if e else None, code=code, reason=reason)
+        for c, s, k, e, code, reason in rows
+    ]
+
+
+def retry(store: Store, cls: str | None = None) -> int:
+    """Put refused records and blobs back into the queue; returns how many records."""
+    counted: list[int] = []
+
+    def work(db: sqlite3.Connection) -> None:
+        changed = db.execute(
+            "UPDATE record SET state = 0, code = '', reason = '' WHERE state = 2 AND (? IS NULL OR cls = ?)", (cls, cls)
+        )
+        counted.append(changed.rowcount)
+        db.execute("UPDATE blob SET state = 0, reason = '' WHERE state = 2 AND (? IS NULL OR cls = ?)", (cls, cls))
+
+    store.write(work)
+    return counted[0]
+
+
+class Piece(NamedTuple):
+    """A message to be published: its topic's leaf and its content."""
+
+    leaf: str
+    content: Records | Chunks
+
+
+@dataclass
+class _Flight:
+    """What is under way without a receipt."""
+
+    records: dict[tuple[str, int], int] = field(default_factory=dict)
+    chunks: dict[tuple[bytes, int], int] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.records.values()) + sum(self.chunks.values())
+
+
+class Outbox:
+    """Chooses what goes next and takes receipts in. Not thread-safe: the publisher's thread owns it.
+
+    Parameters
+    ----------
+    window_records, window_bytes
+        The most that may be under way without a receipt.
+    """
+
+    def __init__(self, store: Store, *, window_records: int = 64, window_bytes: int = 32 * 1024) -> None:
+        self._store, self._records, self._bytes = store, window_records, window_bytes
+        self._flight = _Flight()
+        self._blobs: dict[bytes, Ranges] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Records and chunks under way without a receipt."""
+        return len(self._flight.records) + len(self._flight.chunks)
+
+    def forget_flight(self) -> None:
+        """After a new connection, or a time-out: nothing counts as under way, all of it may go again."""
+        self._flight = _Flight()
+
+    def next(self) -> Piece | None:
+        """The next message, or None where the window is full or nothing waits. Alerts go before all, images last."""
+        if len(self._flight.records) >= self._records or self._flight.bytes >= self._bytes:
+            return None
+        for cls in self._waiting_classes():
+            envelopes = self._fitting(cls)
+            if envelopes:
+                for one in envelopes:
+                    self._flight.records[cls, one.seq] = len(one.body)
+                return Piece(cls, Records(tuple(envelopes)))
+        chunk = self._next_chunk()
+        return Piece("blob", Chunks((chunk,))) if chunk else None
+
+    def _waiting_classes(self) -> list[str]:
+        rows = self._store.read("SELECT DISTINCT cls FROM record INDEXED BY record_open WHERE state = 0")
+        order = {cls.value: cls.rank for cls in RecordClass}
+        return sorted((row[0] for row in rows), key=lambda cls: order.get(cls, len(order)))
+
+    def _fitting(self, cls: str) -> list[Envelope]:
+        """Records of a class that are not under way, as many as one message and the window take; at least one."""
+        room = self._records - len(self._flight.records)
+        limit = room + sum(1 for one, _ in self._flight.records if one == cls)
+        rows = self._store.read(
+            "SELECT seq, size FROM record INDEXED BY record_open WHERE state = 0 AND cls = ? ORDER BY seq LIMIT ?",
+            (cls, limit),
+        )
+        chosen: list[int] = []
+        size = 0
+        for seq, body in rows:
+            if (cls, seq) in self._flight.records:
+                continue
+            if chosen and (len(chosen) >= room or size + body > _MESSAGE_BYTES):
+                break
+            chosen.append(seq)
+            size += body
+        return self._store.envelopes(cls, chosen) if chosen else []
+
+    def _next_chunk(self) -> Chunk | None:
+        # its manifest is at the hub, or under way before it: all records have been sent when chunks begin
+        rows = self._store.read(
+            "SELECT sha256, size, hub_ranges FROM blob INDEXED BY blob_open WHERE state = 0"
+            " ORDER BY cls DESC, at_ms LIMIT 8"
+        )
+        for sha256, size, packed in rows:
+            under_way = [(offset, offset + CHUNK) for one, offset in self._flight.chunks if one == sha256]
+            taken = ranges.merge([*_unpacked(packed), *under_way])
+            for start, _ in ranges.missing(taken, 0, size):
+                offset = start - start % CHUNK
+                data = self._store.read_blob(bytes(sha256).hex(), offset, min(size, offset + CHUNK))
+                self._flight.chunks[sha256, offset] = len(data)
+                return Chunk(sha256, size, offset, data)
+        return None
+
+    def receive(self, receipt: Receipt) -> bool:
+        """Take a receipt in, durably. True where it settled anything."""
+        store, epoch = self._store, self._store.epoch
+        held = [one for one in receipt.held if one.epoch == epoch]
+        rejected = [one for one in receipt.rejected if one.epoch == epoch]
+        wanted = [one for one in receipt.wanted if one.epoch == epoch]
+        if not (held or rejected or wanted or receipt.blobs or receipt.answers):
+            return False
+        now = store.now().wall_ms
+
+        def work(db: sqlite3.Connection) -> None:
+            for one in held:
+                _mark_held(db, one, now)
+            for reject in rejected:
+                _mark_rejected(db, reject, now)
+            for one in wanted:
+                _queue_again(db, one)
+            for blob in receipt.blobs:
+                _mark_blob(db, blob)
+            if receipt.answers:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('hub_epoch', ?)", (receipt.hub_epoch,))
+
+        store.write(work)
+        for one in held:
+            self._land(one.cls, one.ranges)
+        for reject in rejected:
+            self._flight.records.pop((reject.cls, reject.seq), None)
+        for blob in receipt.blobs:
+            for key in [key for key in self._flight.chunks if key[0] == blob.sha256]:
+                if blob.complete or blob.refused or ranges.contains(blob.ranges, key[1]):
+                    del self._flight.chunks[key]
+        return True
+
+    def _land(self, cls: str, receipted: Ranges) -> None:
+        for key in [key for key in self._flight.records if key[0] == cls and ranges.contains(receipted, key[1])]:
+            del self._flight.records[key]
+
+
+def _mark_held(db: sqlite3.Connection, held: Held, now: int) -> None:
+    for start, stop in held.ranges:
+        db.execute(
+            "UPDATE record SET state = ?, settled_ms = ?, code = '', reason = ''"
+            " WHERE cls = ? AND seq >= ? AND seq < ? AND state != ?",
+            (RECEIPTED, now, held.cls, start, stop, RECEIPTED),
+        )
+
+
+def _mark_rejected(db: sqlite3.Connection, reject: Reject, now: int) -> None:
+    db.execute(
+        "UPDATE record SET state = ?, settled_ms = ?, code = ?, reason = ? WHERE cls = ? AND seq = ? AND state = ?",
+        (DEAD, now, reject.code, reject.reason, reject.cls, reject.seq, QUEUED),
+    )
+
+
+def _queue_again(db: sqlite3.Connection, wanted: Held) -> None:
+    """What the hub has lost (it was restored from an older backup) and the device still has."""
+    for start, stop in wanted.ranges:
+        db.execute(
+            "UPDATE record SET state = ?, settled_ms = NULL WHERE cls = ? AND seq >= ? AND seq < ? AND state = ?",
+            (QUEUED, wanted.cls, start, stop, RECEIPTED),
+        )
+
+
+def _mark_blob(db: sqlite3.Connection, blob: BlobHeld) -> None:
+    state = DEAD if blob.refused else RECEIPTED if blob.complete else QUEUED
+    db.execute(
+        "UPDATE blob SET state = ?, hub_ranges = ?, reason = ? WHERE sha256 = ?",
+        (state, msgspec.msgpack.encode(blob.ranges), blob.refused, blob.sha256),
+    )
+
+
+def _unpacked(packed: bytes) -> Ranges:
+    return msgspec.msgpack.decode(packed, type=tuple[tuple[int, int], ...]) if packed else ()

@@ -1,0 +1,316 @@
+"""The sender: carries the outbox to the hub over MQTT, and the hub's receipts back.
+
+One thread owns the connection and the outbox. paho is driven by hand (`loop`), never queues, and its acknowledgements
+are flow control only: a record is settled by the hub's receipt. A connection begins with a Hello, which the hub answers
+with all that it holds; only then does anything else go.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import queue
+import random
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from aidpost import __version__
+from aidpost.errors import BrokerError, EnvelopeError, StoreLockedError
+from aidpost.sync import outbox as outbox_module
+from aidpost.sync import topics
+from aidpost.sync.envelope import Content, Hello, Receipt, Status, pack_message, unpack_message
+from aidpost.sync.outbox import Outbox
+from aidpost.sync.store import Store
+
+_log = logging.getLogger(__name__)
+
+_TURN_S = 0.05
+_CONNACK_S = 10.0
+_HELLO_AGAIN_S = 2.0
+_RESEND_S = (10.0, 20.0, 40.0, 60.0)
+_RECONNECT_S = (0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
+_SOCKET_BYTES = 32 * 1024
+_STATUS_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Link:
+    """The broker, and the hub behind it.
+
+    `hub_key` is the hub's public key, by which receipts are known to be its; `tls` names (authority, certificate, key)
+    files, the last two empty where the broker asks for none.
+    """
+
+    host: str
+    port: int
+    hub_name: str
+    hub_key: Ed25519PublicKey
+    username: str = ""
+    password: str = ""
+    tls: tuple[str, str, str] | None = None
+    keepalive_s: int = 30
+    window_records: int = 64
+    window_bytes: int = 32 * 1024
+
+
+class Publisher:
+    """Sends until it is stopped. `start` returns at once; a broker that is not there is tried again, more and more
+    slowly, for as long as it takes."""
+
+    def __init__(self, store: Store, link: Link) -> None:
+        self._store, self._link = store, link
+        self._outbox = Outbox(store, window_records=link.window_records, window_bytes=link.window_bytes)
+        self._stopping, self._emptied = threading.Event(), threading.Event()
+        self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock: int | None = None
+        self._client: mqtt.Client | None = None
+        self._connected, self._greeted, self._nonce, self._hub_epoch = False, False, b"", b""
+        self.last_error = ""
+        """Why there is no connection, in words; empty while there is one."""
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin to send.
+
+        Raises
+        ------
+        StoreLockedError
+            Another process sends for this store.
+        """
+        self._lock = _lock(self._store.folder / "sender.lock")
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the connection; what was not receipted goes next time."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Publisher:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the hub has answered on this connection: data is flowing, not just a socket open."""
+        return self._connected and self._greeted
+
+    def wait_until_empty(self, timeout: float) -> bool:
+        """Wait until the hub has receipted everything, photographs too; False if the time is up first."""
+        self._emptied.clear()
+        return self._emptied.wait(timeout)
+
+    # -- the thread
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._stopping.is_set():
+            try:
+                self._connect()
+                self._converse()
+                attempt = 0
+            except (OSError, BrokerError, mqtt.WebsocketConnectionError) as error:
+                self.last_error = str(error)
+                _log.info("no connection to the broker: %s", error)
+            finally:
+                self._disconnect()
+            # spread out, so that a hundred devices do not come back in the same second
+            pause = _RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)] * random.uniform(0.7, 1.3)
+            attempt += 1
+            self._stopping.wait(pause)
+
+    def _connect(self) -> None:
+        link, name = self._link, self._store.identity.name
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"aidpost-{name}", clean_session=True)
+        client.max_inflight_messages_set(20)
+        if link.username:
+            client.username_pw_set(link.username, link.password)
+        if link.tls is not None:
+            authority, certificate, key = link.tls
+            context = ssl.create_default_context(cafile=authority or None)
+            if certificate:
+                context.load_cert_chain(certificate, key)
+            client.tls_set_context(context)
+        client.will_set(topics.status(name), self._sealed(self._status(online=False)), qos=1, retain=True)
+        client.on_connect, client.on_message = self._on_connect, self._on_message
+        client.on_disconnect = self._on_disconnect
+        self._client, self._refusal = client, ""
+        client.connect(link.host, link.port, keepalive=link.keepalive_s)
+        deadline = time.monotonic() + _CONNACK_S
+        while not self._connected:
+            if client.loop(_TURN_S) != mqtt.MQTT_ERR_SUCCESS or self._refusal or time.monotonic() > deadline:
+                raise BrokerError(
+                    operation="connecting to the broker",
+                    target=f"{link.host}:{link.port}",
+                    cause=self._refusal or "it does not answer as an MQTT broker",
+                    remedy="Check host, port, user and certificate in [sync].",
+                )
+            if self._stopping.is_set():
+                return
+        sock = client.socket()
+        if isinstance(sock, socket.socket):
+            # a deep socket buffer would put an alert behind everything already written
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+
+    def _disconnect(self) -> None:
+        if self._client is not None:
+            if self._connected:
+                self._publish("status", self._status(online=False), retain=True)
+                self._client.loop(_TURN_S)
+            self._client.disconnect()
+            self._client.loop(_TURN_S)
+        self._client, self._connected, self._greeted = None, False, False
+        self._outbox.forget_flight()
+
+    def _converse(self) -> None:
+        """Greet, send, take receipts, resend, until the connection ends."""
+        self.last_error = ""
+        hello_at, moved_at, status_at, quiet = 0.0, time.monotonic(), 0.0, 0
+        while self._connected and not self._stopping.is_set():
+            now = time.monotonic()
+            if not self._greeted and now - hello_at > _HELLO_AGAIN_S:
+                hello_at = now
+                self._greet()
+            if self._take_receipts():
+                moved_at, quiet = now, 0
+            if self._greeted:
+                if self._outbox.in_flight and now - moved_at > _RESEND_S[min(quiet, len(_RESEND_S) - 1)]:
+                    # sent and not receipted for this long: lost on the way, or the hub is slow; the same keys go again
+                    self._outbox.forget_flight()
+                    moved_at, quiet = now, quiet + 1
+                if self._send() and not self._outbox.in_flight:
+                    moved_at = now
+                if now - status_at > _STATUS_EVERY_S:
+                    status_at = now
+                    self._publish("status", self._status(online=True), retain=True)
+            self._turn()
+
+    def _turn(self) -> None:
+        """One round of paho's loop: at most `_TURN_S`, which is also how soon a newly accepted record is seen."""
+        assert self._client is not None
+        code = self._client.loop(_TURN_S)
+        if code != mqtt.MQTT_ERR_SUCCESS:
+            self._connected = False
+            self.last_error = mqtt.error_string(code)
+
+    def _greet(self) -> None:
+        store = self._store
+        self._nonce = os.urandom(16)
+        last = dict(store.read("SELECT cls, last FROM sequence"))
+        known = store.read("SELECT value FROM meta WHERE name = 'hub_epoch'")
+        self._hub_epoch = known[0][0] if known else b""
+        hello = Hello(self._nonce, store.now(), store.epoch, last, self._hub_epoch, f"aidpost {__version__}")
+        self._publish("hello", hello)
+
+    def _send(self) -> bool:
+        """Publish while the window has room; True if anything was."""
+        sent = False
+        while self._client is not None and not self._client.want_write():
+            piece = self._outbox.next()
+            if piece is None:
+                if not self._outbox.in_flight:
+                    self._emptied.set()
+                return sent
+            self._emptied.clear()
+            self._publish(piece.leaf, piece.content)
+            sent = True
+        return sent
+
+    def _publish(self, leaf: str, content: Content, *, retain: bool = False) -> None:
+        assert self._client is not None
+        name = self._store.identity.name
+        topic = topics.status(name) if leaf == "status" else topics.up(name, leaf)
+        self._client.publish(topic, self._sealed(content), qos=1, retain=retain)
+
+    def _sealed(self, content: Content) -> bytes:
+        identity = self._store.identity
+        return pack_message(content, sender=identity.name, key=identity.private)
+
+    def _status(self, *, online: bool) -> Status:
+        found = outbox_module.status(self._store)
+        return Status(
+            online=online,
+            at=self._store.now(),
+            queued={one.cls: one.queued for one in found if one.queued},
+            oldest_s=max((one.oldest_s or 0 for one in found), default=0),
+            dead_letters=sum(one.dead for one in found),
+            software=f"aidpost {__version__}",
+        )
+
+    def _take_receipts(self) -> bool:
+        settled = False
+        while not self._arrived.empty():
+            data = self._arrived.get()
+            link, name = self._link, self._store.identity.name
+            try:
+                message = unpack_message(data, {link.hub_name: link.hub_key}.get, sender=link.hub_name, recipient=name)
+            except EnvelopeError as error:
+                _log.warning("a receipt was refused: %s", error.cause)
+                self.last_error = error.cause
+                continue
+            if isinstance(message.content, Receipt):
+                settled |= self._receive(message.content)
+        return settled
+
+    def _receive(self, receipt: Receipt) -> bool:
+        if receipt.answers == self._nonce:
+            self._greeted, self._hub_epoch = True, receipt.hub_epoch
+        elif receipt.hub_epoch != self._hub_epoch:
+            # the hub was restored from a backup since the last hello: ask what it has before believing more
+            self._greet()
+            return False
+        return self._outbox.receive(receipt)
+
+    # -- paho calls these from `loop`, in this thread
+
+    def _on_connect(
+        self, client: mqtt.Client, data: object, flags: mqtt.ConnectFlags, reason: ReasonCode, properties: object
+    ) -> None:
+        if reason.is_failure:
+            self._refusal = f"it refuses: {reason}"
+            return
+        client.subscribe([(topics.receipt(self._store.identity.name), 1)])
+        self._connected = True
+
+    def _on_disconnect(
+        self, client: mqtt.Client, data: object, flags: object, reason: ReasonCode, properties: object
+    ) -> None:
+        self._connected = False
+
+    def _on_message(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
+        self._arrived.put(bytes(message.payload))
+
+
+def _lock(path: Path) -> int:
+    """Become the one process that sends for this store."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StoreLockedError(
+            operation="starting the sender",
+            target=str(path.parent),
+            cause="another process sends for this store",
+            remedy="Stop it first, or let it send: `aidpost outbox status` shows how far it is.",
+        ) from None
+    return descriptor

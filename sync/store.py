@@ -1,0 +1,423 @@
+"""The durable store of a device: every record that it accepted, sealed, and what the hub has said of each.
+
+Accepted means on the disk: `append` returns after the commit that holds the record (SQLite, WAL, synchronous=FULL, many
+callers to a commit), and after its photographs and waveforms were put on the disk before it. A record's body is sealed
+with its patient's key, which is sealed with the device's; erasing a patient erases that key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from aidpost import records
+from aidpost.errors import KeyUnavailableError, StorageFullError, StoreDamagedError, StoreError
+from aidpost.records import BlobRef, ExamReport, Origin, Patient, Record, Timestamp
+from aidpost.sync import _schema, seal
+from aidpost.sync._durable import make_folder, sync_folder
+from aidpost.sync._writer import Writer, connect
+from aidpost.sync.blobs import BlobFiles
+from aidpost.sync.bodies import BlobManifest, Erasure
+from aidpost.sync.clock import Clock
+from aidpost.sync.envelope import Envelope, RecordClass, RecordKey, content_hash
+from aidpost.sync.keys import DeviceKey, Identity
+
+R = TypeVar("R", bound=Record)
+
+NOBODY = uuid.UUID(int=0)
+"""Whose key seals records that are about no patient."""
+
+_SEND = "Send the records on (check the network), or make room; nothing stored was touched."
+
+
+class Blob(NamedTuple):
+    """A large body that a record refers to by its SHA-256."""
+
+    ref: BlobRef
+    data: bytes
+    origin: Origin
+    preview: bytes = b""
+
+
+class Item(NamedTuple):
+    """A record to be accepted, and the blobs it refers to."""
+
+    cls: RecordClass
+    record: Record
+    patient: uuid.UUID | None
+    exam: uuid.UUID | None = None
+    blobs: Sequence[Blob] = ()
+
+
+class Budget(NamedTuple):
+    """How much disk the store may use, and how much must stay free besides."""
+
+    bytes: int = 8 << 30
+    reserve: int = 64 << 20
+
+
+class Store:
+    """Open with `Store.open`; close when done. Every method may be called from any thread."""
+
+    def __init__(self, folder: Path, key: DeviceKey, clock: Clock, budget: Budget) -> None:
+        self.folder, self.key, self._clock, self._budget = folder, key, clock, budget
+        self.path = folder / "store.sqlite3"
+        self.blobs = BlobFiles(folder / "blobs")
+        self._reader = connect(self.path)
+        self._reading = threading.Lock()
+        self._writer = Writer(self.path)
+        self._keys: dict[uuid.UUID, bytes] = {}
+
+    @classmethod
+    def open(
+        cls, folder: Path, key: DeviceKey, *, clock: Clock, name: str | None = None, budget: Budget | None = None
+    ) -> Store:
+        """Open the store in `folder`, or make one there.
+
+        Parameters
+        ----------
+        name
+            The device's name at the hub, for a new store; by default one is made from its public key.
+
+        Raises
+        ------
+        KeyUnavailableError
+            The store was sealed with another device key.
+        StoreDamagedError
+            The database does not pass SQLite's check.
+        SchemaError
+            It was written by a newer version.
+        """
+        make_folder(folder)
+        store = cls(folder, key, clock, budget or Budget())
+        try:
+            store._check()
+            _schema.migrate(store._reader, str(store.path))
+            store._begin(name)
+        except BaseException:
+            store.close()
+            raise
+        # SQLite syncs the folder for its log, but not for the database's own name
+        sync_folder(folder)
+        return store
+
+    def close(self) -> None:
+        """Finish what was accepted and let go of the files."""
+        self._writer.close()
+        self._reader.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- who and when
+
+    def now(self) -> Timestamp:
+        """The present moment by the device's clock, with its boot counter."""
+        return Timestamp(
+            wall_ms=self._clock.wall_ms(),
+            monotonic_ms=self._clock.monotonic_ms(),
+            boot=self.boot,
+            synced=self._clock.synced(),
+        )
+
+    def _check(self) -> None:
+        try:
+            (verdict,) = self._reader.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            verdict = str(error)
+        if verdict != "ok":
+            raise StoreDamagedError(
+                operation="opening the store",
+                target=str(self.path),
+                cause=verdict,
+                remedy="Keep the folder as it is and restore a backup, or send it in for recovery.",
+            )
+
+    def _begin(self, name: str | None) -> None:
+        self._writer.run(lambda db: self._first_start(db, name))
+        meta = dict(self.read("SELECT name, value FROM meta"))
+        self.epoch: bytes = meta["epoch"]
+        self.boot = int(meta["boot"])
+        try:
+            self.identity = Identity.from_bytes(seal.unseal(self.key.secret, meta["identity"], b"identity"))
+        except seal.SealBrokenError:
+            raise KeyUnavailableError(
+                operation="opening the store",
+                target=str(self.path),
+                cause=f"it was sealed with another device key than the {self.key.source}",
+                remedy="Give the right passphrase, or restore the key.",
+            ) from None
+
+    def _first_start(self, db: sqlite3.Connection, name: str | None) -> None:
+        boot_id = self._clock.boot_id()
+        meta = dict(db.execute("SELECT name, value FROM meta"))
+        if "epoch" not in meta:
+            identity = seal.seal(self.key.secret, Identity.create(name).to_bytes(), b"identity")
+            rows = [("epoch", os.urandom(8)), ("identity", identity), ("boot", b"1"), ("boot_id", boot_id)]
+            db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        elif meta["boot_id"] != boot_id:
+            db.execute("UPDATE meta SET value = ? WHERE name = 'boot'", (str(int(meta["boot"]) + 1).encode(),))
+            db.execute("UPDATE meta SET value = ? WHERE name = 'boot_id'", (boot_id,))
+
+    # -- accepting
+
+    def append(self, item: Item) -> RecordKey:
+        """Accept one record; it is on the disk when this returns. Raises as `append_many`."""
+        return self.append_many([item])[0]
+
+    def append_many(self, items: Sequence[Item]) -> list[RecordKey]:
+        """Accept records together, all or none; they are on the disk when this returns.
+
+        Raises
+        ------
+        StorageFullError
+            There is no room; nothing was accepted and nothing stored was touched.
+        StoreError
+            A patient among them was erased, or the disk failed.
+        """
+        self._require_room(sum(len(blob.data) for item in items for blob in item.blobs))
+        patients = {item.patient or NOBODY for item in items}
+        keys = {patient: self._patient_key(patient) for patient in patients}
+        for item in items:
+            for blob in item.blobs:
+                self._write_blob(keys[item.patient or NOBODY], item.patient or NOBODY, blob)
+        return self._writer.run(lambda db: [key for item in items for key in self._insert(db, item, keys)])
+
+    def _require_room(self, size: int) -> None:
+        used = sum(part.stat().st_size for part in self.folder.glob("store.sqlite3*"))
+        used += int(self.read("SELECT coalesce(sum(size), 0) FROM blob")[0][0])
+        free = shutil.disk_usage(self.folder).free
+        if used + size > self._budget.bytes or free - size < self._budget.reserve:
+            raise StorageFullError(
+                operation="accepting a recording",
+                target=str(self.folder),
+                cause=f"{free >> 20} MB are free and {used >> 20} of {self._budget.bytes >> 20} MB in use",
+                remedy=_SEND,
+            )
+
+    def _write_blob(self, key: bytes, patient: uuid.UUID, blob: Blob) -> None:
+        sha256 = hashlib.sha256(blob.data).digest()
+        if sha256.hex() != blob.ref.sha256 or len(blob.data) != blob.ref.size:
+            raise StoreError(
+                operation="accepting a recording", target=blob.ref.sha256[:16], cause="its bytes are not the ones named"
+            )
+        try:
+            self.blobs.write(key, sha256, patient, blob.data)
+        except OSError as error:
+            raise StorageFullError(
+                operation="accepting a recording", target=str(self.folder), cause=str(error.strerror), remedy=_SEND
+            ) from error
+
+    def _insert(self, db: sqlite3.Connection, item: Item, keys: dict[uuid.UUID, bytes]) -> Iterator[RecordKey]:
+        key = keys[item.patient or NOBODY]
+        yield self._insert_record(db, item.cls.value, item.record, item.patient, item.exam, key)
+        for blob in item.blobs:
+            cls = RecordClass.IMAGE if blob.ref.media_type.startswith("image/") else RecordClass.WAVEFORM
+            manifest = BlobManifest(blob=blob.ref, origin=blob.origin, at=self.now(), preview=blob.preview)
+            self._insert_record(db, cls.value, manifest, item.patient, item.exam, key)
+            row = (bytes.fromhex(blob.ref.sha256), (item.patient or NOBODY).bytes, blob.ref.size, blob.ref.media_type)
+            # the same photograph twice for one patient: one file, sent once
+            db.execute(
+                "INSERT OR IGNORE INTO blob (sha256, patient, size, media_type, cls, at_ms) VALUES (?, ?, ?, ?, ?, ?)",
+                (*row, cls.value, self._clock.wall_ms()),
+            )
+
+    def _insert_record(
+        self,
+        db: sqlite3.Connection,
+        cls: str,
+        record: Record,
+        patient: uuid.UUID | None,
+        exam: uuid.UUID | None,
+        key: bytes,
+    ) -> RecordKey:
+        self._require_known(db, patient or NOBODY)
+        db.execute("INSERT INTO sequence VALUES (?, 1) ON CONFLICT DO UPDATE SET last = last + 1", (cls,))
+        (seq,) = db.execute("SELECT last FROM sequence WHERE cls = ?", (cls,)).fetchone()
+        body, kind = records.encode(record), type(record).__name__
+        name = RecordKey(self.epoch, cls, seq)
+        identity = getattr(record, "id", None)
+        db.execute(
+            "INSERT INTO record (cls, seq, kind, id, patient, exam, body, hash, size, at_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                cls,
+                seq,
+                kind,
+                identity.bytes if identity else None,
+                patient.bytes if patient else None,
+                exam.bytes if exam else None,
+                seal.seal(key, body, _place(name)),
+                content_hash(kind, patient, exam, body),
+                len(body),
+                self._clock.wall_ms(),
+            ),
+        )
+        return name
+
+    # -- keys
+
+    def _patient_key(self, patient: uuid.UUID) -> bytes:
+        known = self._keys.get(patient)
+        if known is None:
+            wrapped = self._writer.run(lambda db: self._make_key(db, patient))
+            self._keys[patient] = known = self._unwrap(patient, wrapped)
+        return known
+
+    def _make_key(self, db: sqlite3.Connection, patient: uuid.UUID) -> bytes:
+        row = db.execute("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,)).fetchone()
+        if row is None:
+            wrapped = seal.seal(self.key.secret, seal.new_key(), b"patient" + patient.bytes)
+            db.execute("INSERT INTO patient_key (patient, wrapped) VALUES (?, ?)", (patient.bytes, wrapped))
+            return wrapped
+        if row[0] is None:
+            raise _erased(patient)
+        return bytes(row[0])
+
+    def _require_known(self, db: sqlite3.Connection, patient: uuid.UUID) -> None:
+        row = db.execute("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,)).fetchone()
+        if row is None or row[0] is None:
+            raise _erased(patient)
+
+    def _unwrap(self, patient: uuid.UUID, wrapped: bytes) -> bytes:
+        try:
+            return seal.unseal(self.key.secret, wrapped, b"patient" + patient.bytes)
+        except seal.SealBrokenError:
+            raise StoreDamagedError(
+                operation="opening a record", target=str(patient), cause="the patient's key does not open"
+            ) from None
+
+    def erase_patient(self, patient: uuid.UUID, operator: str = "") -> None:
+        """Erase a patient: the key first, so that nothing of them opens any more, then rows and files; a tombstone goes
+        to the hub, so that no stick and no backup brings them back."""
+
+        def work(db: sqlite3.Connection) -> list[bytes]:
+            changed = db.execute(
+                "UPDATE patient_key SET wrapped = NULL, erased_ms = ? WHERE patient = ? AND wrapped IS NOT NULL",
+                (self._clock.wall_ms(), patient.bytes),
+            )
+            if changed.rowcount == 0:
+                return []
+            files = [bytes(row[0]) for row in db.execute("SELECT sha256 FROM blob WHERE patient = ?", (patient.bytes,))]
+            db.execute("DELETE FROM blob WHERE patient = ?", (patient.bytes,))
+            db.execute("DELETE FROM record WHERE patient = ?", (patient.bytes,))
+            nobody = self._unwrap(NOBODY, self._make_key(db, NOBODY))
+            tombstone = Erasure(patient=patient, at=self.now(), operator=operator)
+            self._insert_record(db, RecordClass.ALERT.value, tombstone, None, None, nobody)
+            return files
+
+        self._keys.pop(patient, None)
+        for sha256 in self._writer.run(work):
+            self.blobs.remove(sha256, patient)
+
+    # -- reading
+
+    def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Rows of the store; for the other modules of sync."""
+        with self._reading:
+            return self._reader.execute(query, values).fetchall()
+
+    def write(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        """Run `work` in the writer's next transaction; for the other modules of sync."""
+        self._writer.run(work)
+
+    def reports(self, limit: int = 100) -> list[ExamReport]:
+        """The newest reports, newest first."""
+        rows = self.read(
+            "SELECT cls, seq, patient, body FROM record WHERE kind = 'ExamReport'"
+            " ORDER BY at_ms DESC, seq DESC LIMIT ?",
+            (limit,),
+        )
+        return [records.decode(ExamReport, self._open(*row)) for row in rows]
+
+    def report(self, exam: uuid.UUID) -> ExamReport | None:
+        """The last report of an exam."""
+        rows = self.read(
+            "SELECT cls, seq, patient, body FROM record WHERE exam = ? AND kind = 'ExamReport'"
+            " ORDER BY at_ms DESC, seq DESC LIMIT 1",
+            (exam.bytes,),
+        )
+        return records.decode(ExamReport, self._open(*rows[0])) if rows else None
+
+    def patient(self, patient: uuid.UUID) -> Patient | None:
+        """A patient as the last report had them; None where this device knows no such patient."""
+        rows = self.read(
+            "SELECT cls, seq, patient, body FROM record WHERE patient = ? AND kind = 'ExamReport'"
+            " ORDER BY at_ms DESC, seq DESC LIMIT 1",
+            (patient.bytes,),
+        )
+        return records.decode(ExamReport, self._open(*rows[0])).patient if rows else None
+
+    def envelopes(self, cls: str, seqs: Sequence[int]) -> list[Envelope]:
+        """These records as they go out. One that does not open any more is left out, and becomes a dead letter."""
+        out, damaged = [], []
+        marks = ",".join("?" * len(seqs))
+        query = (
+            f"SELECT cls, seq, patient, body, kind, exam FROM record WHERE cls = ? AND seq IN ({marks}) ORDER BY seq"
+        )
+        for row in self.read(query, (cls, *seqs)):
+            patient = uuid.UUID(bytes=row[2]) if row[2] else None
+            exam = uuid.UUID(bytes=row[5]) if row[5] else None
+            try:
+                out.append(Envelope(self.epoch, cls, row[1], row[4], patient, exam, self._open(*row[:4])))
+            except StoreDamagedError:
+                damaged.append(row[1])
+        for seq in damaged:
+            self.write(lambda db, seq=seq: _kill(db, cls, seq, "damaged", "it does not open any more"))  # type: ignore[misc]
+        return out
+
+    def read_blob(self, sha256: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Bytes [start, stop) of a photograph, waveform or heatmap.
+
+        Raises
+        ------
+        StoreDamagedError
+            There is none, or it does not open.
+        """
+        rows = self.read("SELECT patient FROM blob WHERE sha256 = ?", (bytes.fromhex(sha256),))
+        if not rows:
+            raise StoreDamagedError(operation="reading a stored body", target=sha256[:16], cause="there is none")
+        patient = uuid.UUID(bytes=rows[0][0])
+        return self.blobs.read(self._known_key(patient), bytes.fromhex(sha256), patient, start, stop)
+
+    def _known_key(self, patient: uuid.UUID) -> bytes:
+        if patient not in self._keys:
+            rows = self.read("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,))
+            if not rows or rows[0][0] is None:
+                raise StoreDamagedError(operation="opening a record", target=str(patient), cause="it was erased")
+            self._keys[patient] = self._unwrap(patient, rows[0][0])
+        return self._keys[patient]
+
+    def _open(self, cls: str, seq: int, patient: bytes | None, body: bytes) -> bytes:
+        name = RecordKey(self.epoch, cls, seq)
+        try:
+            return seal.unseal(self._known_key(uuid.UUID(bytes=patient) if patient else NOBODY), body, _place(name))
+        except seal.SealBrokenError:
+            raise StoreDamagedError(
+                operation="opening a record", target=str(name), cause="it does not open: damaged or moved"
+            ) from None
+
+
+def _place(name: RecordKey) -> bytes:
+    return f"record {name}".encode()
+
+
+def _kill(db: sqlite3.Connection, cls: str, seq: int, code: str, reason: str) -> None:
+    db.execute(
+        "UPDATE record SET state = ?, code = ?, reason = ? WHERE cls = ? AND seq = ? AND state = ?",
+        (_schema.DEAD, code, reason, cls, seq, _schema.QUEUED),
+    )
+
+
+def _erased(patient: uuid.UUID) -> StoreError:
+    return StoreError(operation="accepting a record", target=str(patient), cause="this patient was erased")

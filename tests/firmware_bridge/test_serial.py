@@ -1,0 +1,158 @@
+"""Serial ports, live, through pseudo-terminals: a MIT-BIH record as HealthyPi frames, and what goes wrong with
+ports."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aidpost.errors import DeviceError, DeviceNotFoundError, DeviceTimeoutError
+from aidpost.firmware_bridge.boards import identify
+from aidpost.firmware_bridge.clock import Clock
+from aidpost.firmware_bridge.formats.wfdb import read_wfdb
+from aidpost.firmware_bridge.ports import serial as port
+from aidpost.firmware_bridge.simulators.boards import ENCODERS, BoardSimulator, frames
+from aidpost.firmware_bridge.simulators.ecg import simulate_ecg
+from aidpost.firmware_bridge.sources import open_source
+from aidpost.firmware_bridge.supervisor import Supervisor
+from aidpost.records import Origin, VitalKind
+
+
+def ramp(count: int) -> list[int]:
+    return [n % 1000 for n in range(count)]
+
+
+def test_a_mitbih_record_through_a_pty_as_healthypi4_frames(public_data: Path, clock: Clock) -> None:
+    wave = read_wfdb(public_data / "ecg" / "mitdb" / "101")
+    # HealthyPi samples at 125 Hz: every third of 360 Hz is near enough, the counts are what is compared
+    counts = wave.counts[0, ::3][:1250].tolist()
+    with BoardSimulator("healthypi4", counts, speed=2) as board:
+        source = open_source(f"serial:{board.port}?device=healthypi4", clock=clock)
+        try:
+            recording = source.read_ecg(4)
+        finally:
+            source.close()
+    assert recording.origin is Origin.LIVE
+    assert (recording.fs_hz, recording.leads, recording.samples.shape) == (125, ("I",), (1, 500))
+    assert recording.missing == ()
+    start = next(n for n in range(1250 - 500) if counts[n : n + 20] == recording.samples[0, :20].tolist())
+    np.testing.assert_array_equal(recording.samples[0], counts[start : start + 500])
+
+
+def test_damage_on_the_wire_is_missing_in_the_recording(clock: Clock) -> None:
+    def damage(number: int, data: bytes) -> bytes:
+        return b"" if 250 <= number < 253 else data
+
+    with BoardSimulator("cyton", ramp(4000), damage=damage) as board:
+        source = open_source(f"serial:{board.port}?device=cyton&leads=II", clock=clock)
+        recording = source.read_ecg(3)
+        source.close()
+    assert [stop - start for start, stop in recording.missing] in ([3], [])
+    got = recording.samples[0]
+    steps = np.diff(got)[np.isfinite(recording.millivolts(0)[1:]) & np.isfinite(recording.millivolts(0)[:-1])]
+    assert set(steps.tolist()) <= {1, -999}
+
+
+def test_a_silence_is_as_long_in_the_recording_as_on_the_wire(clock: Clock) -> None:
+    with BoardSimulator("healthypi4", ramp(4000)) as board:
+        source = open_source(f"serial:{board.port}?device=healthypi4", clock=clock)
+        stream = source.chunks(port.BOARDS["healthypi4"], 115200)
+        next(stream)
+        board.pause()
+        began = board.sent
+        time.sleep(1)
+        gone = board.sent - began
+        board.resume()
+        recording = source.read_ecg(3)
+        source.close()
+    lost = sum(stop - start for start, stop in recording.missing)
+    assert 0.7 * gone < lost < 1.3 * gone or lost == 0  # 0: what was sent before the silence had all been taken
+
+
+def test_vital_signs_that_the_board_works_out(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BoardSimulator("healthypi4", ramp(8000), speed=4) as board:
+        source = open_source(f"serial:{board.port}?device=healthypi4", clock=clock)
+        vitals = {v.kind: v.value for v in source.read_vitals()}
+        source.close()
+    assert vitals == {
+        VitalKind.TEMPERATURE: 36.9, VitalKind.RESPIRATORY_RATE: 15, VitalKind.SPO2: 98, VitalKind.HEART_RATE: 72
+    }  # fmt: skip
+
+
+def test_a_port_that_is_not_there_and_one_that_is_silent(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port, "FIRST_BYTE_S", 0.5)
+    with pytest.raises(DeviceNotFoundError, match="not there"):
+        list(open_source("serial:/dev/ttyNONE?device=cyton", clock=clock).chunks(None, 9600, 0.5))
+    with BoardSimulator("cyton", []) as board:
+        source = open_source(f"serial:{board.port}?device=cyton", clock=clock)
+        with pytest.raises(DeviceTimeoutError, match="sent nothing"):
+            list(source.chunks(None, 9600, 0.5))
+        source.close()
+
+
+def test_another_board_than_the_one_named_is_found_out(clock: Clock) -> None:
+    with BoardSimulator("cyton", ramp(20_000), speed=4) as board:
+        source = open_source(f"serial:{board.port}?device=olimex", clock=clock)
+        with pytest.raises(DeviceError, match="none was a frame of Olimex"):
+            source.read_ecg(2)
+        source.close()
+
+
+def test_a_board_that_is_unplugged_leaves_what_it_sent(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port, "SILENCE_S", 1.0)
+    board = BoardSimulator("healthypi4", ramp(4000))
+    with board:
+        source = open_source(f"serial:{board.port}?device=healthypi4", clock=clock)
+        stream = source.chunks(port.BOARDS["healthypi4"], 115200)
+        next(stream)
+        while board.sent < 400:
+            time.sleep(0.05)
+        board.close()
+        recording = source.read_ecg(10)
+        source.close()
+    assert recording.missing
+    assert recording.missing[-1][1] == recording.samples.shape[1]
+    assert np.isfinite(recording.millivolts(0)).sum() > 125
+
+
+def test_a_worker_that_is_killed_or_hangs_is_replaced_within_3_s(clock: Clock) -> None:
+    with BoardSimulator("cyton", ramp(100_000)) as board:
+        source = open_source(f"serial:{board.port}?device=cyton", clock=clock)
+        stream = source.chunks(port.BOARDS["cyton"], 115200)
+        next(stream)
+        for blow, expected in ((signal.SIGKILL, 1), (signal.SIGSTOP, 2)):
+            worker: Supervisor = source._worker
+            os.kill(worker.pid or 0, blow)
+            began = time.monotonic()
+            while worker.restarts < expected:
+                next(stream)
+            next(stream)
+            # 3 s, and the start of a process on a machine that runs other tests
+            assert time.monotonic() - began < 3 + 5
+        source.close()
+
+
+@pytest.mark.parametrize("board", ENCODERS)
+def test_a_board_is_recognised_by_what_it_sends(board: str) -> None:
+    ecg = simulate_ecg(seconds=4, fs_hz=250).millivolts[0] * 200 + 512
+    data = b"".join(frames(board, ecg.astype(int).tolist()))[5:]
+    alike = {"ads1293": {"ads1293", "max30003"}, "ads1292r": {"ads1292r", "max30001"}}
+    expected = next((group for group in alike.values() if board in group), {board})
+    assert set(identify(data)) == expected
+
+
+def test_rubbish_is_no_board() -> None:
+    assert identify(np.random.default_rng(1).bytes(8000)) == ()
+    assert identify(b"") == ()
+
+
+def test_detection_reads_the_port_at_the_usual_rates(clock: Clock) -> None:
+    with BoardSimulator("cyton", ramp(100_000)) as board:
+        source = open_source(f"serial:{board.port}?baud=115200", clock=clock)
+        assert source.detect().name == "cyton"
+        source.close()

@@ -1,0 +1,181 @@
+"""The two cards of a grading model, from its figures on held-out photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _fundus_card import EYEPACS_TERMS, IDRID_TERMS, table
+from _fundus_data import Photograph
+from _fundus_dr_report import (
+    SENSITIVITY,
+    Answers,
+    Operating,
+    Run,
+    choose,
+    degradation,
+    figures,
+    heatmap_hits,
+    oedema_figures,
+    selective,
+)
+from _fundus_dr_task import SIZE, DrNet, predict_twin
+from _fundus_golden import photographs as golden_photographs
+from _fundus_metrics import calibration_error, grade_probabilities
+
+from aidpost.inference._fundus_input import INPUT_VERSION, dr_input
+from aidpost.kernels.fundus import decode
+
+# IDRiD's camera. EyePACS doesn't name its own.
+VALIDATED = ["Kowa VX-10", "Kowa VX-10α", "VX-10"]
+
+
+@dataclass
+class Evaluation:
+    """Everything the cards quote."""
+
+    operating: Operating
+    figures: dict[str, dict[str, str]]
+    selective: dict[str, dict[str, str]]
+    heatmap: dict[str, Any]
+    oedema: list[list[str]]
+    degradation: list[list[str]]
+    calibration: float
+
+
+def _groups(held: Sequence[Photograph]) -> dict[str, np.ndarray]:
+    """Rows of each subgroup that the cards report."""
+
+    def rows(test: Any) -> np.ndarray:
+        return np.array([bool(test(p)) for p in held])
+
+    groups = {
+        "all": rows(lambda p: True),
+        "IDRiD (Kowa VX-10, India)": rows(lambda p: p.hospital == "IDRiD"),
+        "EyePACS (many cameras, USA)": rows(lambda p: p.hospital == "EyePACS"),
+        "EyePACS, raw colours": rows(lambda p: p.dataset == "EyePACS-raw"),
+        "EyePACS, stretched": rows(lambda p: p.dataset == "EyePACS-256-stretched"),
+        "EyeQ good": rows(lambda p: p.quality == 0),
+        "EyeQ usable": rows(lambda p: p.quality == 1),
+        "EyeQ reject": rows(lambda p: p.quality == 2),
+    }
+    return {name: group for name, group in groups.items() if group.any()}
+
+
+def evaluate(
+    model: DrNet, run: Run, folder: Path, held: Sequence[Photograph], images: np.ndarray
+) -> Evaluation:
+    """Figures of the int8 file and of its float twin on the held-out photographs."""
+    outputs = [run(image) for image in images]
+    logits = np.stack([o["dr"] for o in outputs])
+    operating = choose(held, logits)
+    answers = Answers(held, grade_probabilities(logits), operating)
+    twin = Answers(held, grade_probabilities(predict_twin(model, images)[0]), operating)
+    groups = _groups(held)
+    raw = [p for p in held if p.dataset != "EyePACS-256-stretched"]
+    return Evaluation(
+        operating,
+        {name: figures(answers, twin, rows) for name, rows in groups.items()},
+        {name: selective(answers, rows) for name, rows in groups.items()},
+        heatmap_hits(run, folder, held, SIZE),
+        oedema_figures(held, np.stack([o["dme"] for o in outputs])),
+        degradation(run, folder, raw, operating, SIZE),
+        calibration_error(answers.truth == answers.probability.argmax(1), answers.probability.max(1)),
+    )
+
+
+def describe(
+    name: str, e: Evaluation, run: Run, size: int, share: Mapping[str, float]
+) -> tuple[dict[str, Any], str, dict[str, np.ndarray]]:
+    """card.toml's content, CARD.md and golden.npz's arrays."""
+    golden: dict[str, np.ndarray] = {}
+    for i, encoded in enumerate(golden_photographs()):
+        photo = decode(encoded.tobytes(), SIZE)
+        assert photo.field is not None
+        answer = run(dr_input(photo.rgb, photo.field, SIZE).pixels)["dr"].astype(np.float64)
+        golden[f"photo_{i}"] = encoded
+        golden[f"expected_{i}"] = grade_probabilities(answer[None])[0]
+    restricted = "EyePACS" in share
+    terms = f"{EYEPACS_TERMS}; {IDRID_TERMS}." if restricted else f"Trained on {IDRID_TERMS} alone."
+    o = e.operating
+    card = {
+        "version": "1.0.0",
+        "task": "fundus-dr",
+        "summary": "Diabetic retinopathy in a fundus photograph, ICDR grade 0 to 4, with a heatmap",
+        "input": {"preprocessing": "dr_input", "preprocessing_version": INPUT_VERSION, "shape": [1, SIZE, SIZE, 3]},
+        "output": {
+            "labels": ["0", "1", "2", "3", "4"],
+            "kind": "cumulative",
+            "index": "dr",
+            "heatmap": "dr_map",
+            "oedema": "dme",
+        },
+        "calibration": {"temperature": 1.0, "expected_error": e.calibration},
+        "thresholds": {"referable": o.referable, **{f"grade_{k + 1}": float(t) for k, t in enumerate(o.grade)}},
+        "abstain": {"min_probability": o.min_probability, "min_margin": 0.0},
+        "cameras": {"validated": VALIDATED},
+        "permitted_use": {"clinical": not restricted, "terms": terms},
+        "golden": {"tolerance": 0.08},
+    }
+    return card, _text(name, e, terms, size, share), golden
+
+
+def _rows(groups: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[list[str]]]:
+    header = ["held-out photographs", *next(iter(groups.values()))]
+    return header, [[name, *row.values()] for name, row in groups.items()]
+
+
+def _text(name: str, e: Evaluation, terms: str, size: int, share: Mapping[str, float]) -> str:
+    o, h = e.operating, e.heatmap
+    trained = " and ".join(f"{hospital} ({part:.0%} of what was drawn)" for hospital, part in share.items())
+    grades = ", ".join(f"{t:.2f}" for t in o.grade)
+    unseen = "" if "EyePACS" in share else " EyePACS is another hospital's here: none of it was trained on."
+    return f"""# {name} 1.0.0
+
+Grades diabetic retinopathy in a photograph of the retina on the International Clinical Diabetic Retinopathy scale, 0 to 4, and says whether it
+is referable (grade 2 or worse).
+
+**Intended use.** A second pair of eyes for a clinician, in people known to have diabetes, on macula-centred photographs that passed the
+quality check. **Not for use without a clinician**: a preliminary answer until one has looked, never a reason to send a patient home alone.
+It looks for nothing else: not glaucoma, not occlusions, not macular oedema as a diagnosis.
+
+**How.** EfficientNet-Lite0 (ImageNet weights, Apache-2.0), {SIZE} pixels a side, int8 throughout, {size / 1e6:.2f} MB. The kernel takes away the camera's
+light, colour and contrast first. The first five blocks are as published but for their statistics; the rest was trained on {trained}.
+Four logits say how likely each grade or worse is, so probabilities of the five grades add up to one.
+
+**Data and terms.** {terms}
+
+**Figures**, int8 beside its float twin, on patients (IDRiD: photographs) that training never saw, 95 % intervals by resampling patients.{unseen}
+Calibration, thresholds and the rule of abstention were chosen on these same photographs, so new ones will do somewhat worse.
+
+{table(*_rows(e.figures))}
+
+- Referable from P(2 or worse) >= {o.referable:.3f}, chosen for a sensitivity of {SENSITIVITY:.2f} over all of them.
+- The grade is the worst k whose P(k or worse) is over {grades} (k = 1 to 4).
+- Expected calibration error of the likeliest grade: {e.calibration:.3f}. (The column is that of P(referable).)
+
+**Abstention.** No grade where the likeliest grade's probability is under {o.min_probability:.3f}.
+
+{table(*_rows(e.selective))}
+
+**Heatmap.** Class activation of "grade 2 or worse", from the model's second output. Over {h["n"]} held-out IDRiD photographs of grade 2 and worse with boxes its
+peak fell in a lesion's box in {h["hit"]:.0%}, in one or within half a cell (1/14 of the picture) of one in {h["near"]:.0%}; a random point of the field falls in one
+in {h["chance"]:.0%}. In the optic disc's box: {h["disc"]:.0%} (at random {h["disc chance"]:.0%}). A cell is 1/7 of the picture: it points to a region, not to a lesion.
+
+**Oedema risk** (a third output, IDRiD's labels; not shown to users, and macular oedema stays under "not assessed"):
+
+{table(["", "n", "AUC (95 % interval)"], e.oedema)}
+
+**As photographs get worse** (held-out IDRiD and raw EyePACS, none refused):
+
+{table(["photographs", "referable AUC", "kappa"], e.degradation)}
+
+**Validated cameras.** Kowa VX-10 (IDRiD). EyePACS mixes table-top cameras that it doesn't name. **No handheld-camera photograph was trained or tested on.**
+
+**Known failures.** Few grade 1 photographs, and microaneurysms are at the edge of what {SIZE} pixels show: grade 1 is often called 0 or 2. EyePACS' grades
+come from one reader each and are often debatable. Small haemorrhages in the periphery, laser scars and drusen mislead it. IDRiD names no patients, so both
+eyes of one person may lie on both sides of the split.
+"""

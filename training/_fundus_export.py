@@ -1,0 +1,162 @@
+"""From a trained torch network to a full-int8 `.tflite`, and running that file.
+
+The network is rebuilt with TensorFlow's own convolutions on folded weights, so what the file holds is plain CONV_2D, DEPTHWISE_CONV_2D,
+ADD and MEAN. Both LiteRT and tflite-runtime 2.14 run all of them in int8.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _fundus_backbone import ConvBn, EfficientNetLite0
+from torch import nn
+
+# The input tensor is the kernel's int8 image read as value / 128, whatever the calibration images hold.
+INPUT_SCALE = 1.0 / 128.0
+
+
+def _conv(tf: Any, x: Any, layer: ConvBn) -> Any:
+    weight, bias = (t.detach().numpy() for t in layer.folded())
+    if layer.groups == 1:
+        x = tf.nn.conv2d(x, weight.transpose(2, 3, 1, 0), layer.stride, "SAME")
+    else:
+        x = tf.nn.depthwise_conv2d(x, weight.transpose(2, 3, 0, 1), [1, layer.stride, layer.stride, 1], "SAME")
+    x = tf.nn.bias_add(x, bias)
+    return tf.nn.relu6(x) if layer.activate else x
+
+
+def _blocks(tf: Any, x: Any, net: EfficientNetLite0, count: int | None = None) -> Any:
+    """The stem and the first `count` blocks, all if None."""
+    x = _conv(tf, x, net.stem)
+    for block in net.blocks[:count]:
+        y = x if block.expand is None else _conv(tf, x, block.expand)
+        y = _conv(tf, _conv(tf, y, block.depthwise), block.project)
+        x = x + y if block.spec.has_skip else y
+    return x
+
+
+def _map(tf: Any, x: Any, layer: nn.Conv2d) -> Any:
+    assert layer.bias is not None
+    kernel = layer.weight.detach().numpy().transpose(2, 3, 1, 0)
+    return tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), layer.bias.detach().numpy())
+
+
+def _convert(call: Callable[[Any, Any], dict[str, Any]], size: int, images: np.ndarray) -> bytes:
+    """Int8 file of `call(tf, image)`, calibrated with n x size x size x 3 int8 images."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    class Module(tf.Module):  # type: ignore[misc]
+        @tf.function(input_signature=[tf.TensorSpec([1, size, size, 3], tf.float32, name="image")])  # type: ignore[misc]
+        def __call__(self, image: Any) -> dict[str, Any]:
+            return call(tf, image)
+
+    def representative() -> Iterable[list[np.ndarray]]:
+        for image in images:
+            x = image.astype(np.float32)[None] * INPUT_SCALE
+            x[0, 0, 0, 0], x[0, 0, 1, 0] = -1.0, 127 * INPUT_SCALE  # the whole range of int8, so that the scale is 1/128
+            yield [x]
+
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(Module(), folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = representative
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
+        return bytes(converter.convert())
+
+
+def to_tflite(
+    net: EfficientNetLite0, maps: dict[str, nn.Conv2d], size: int, images: np.ndarray, keep_map: Iterable[str] = ()
+) -> bytes:
+    """Int8 file of `net` with one 1x1 convolution per head, each pooled to `name`; heads in `keep_map` also give `name_map`.
+
+    `images`: calibration images, n x size x size x 3 int8.
+    """
+    keep = frozenset(keep_map)
+
+    def call(tf: Any, image: Any) -> dict[str, Any]:
+        features = _conv(tf, _blocks(tf, image, net), net.head)
+        outputs = {}
+        for name, layer in maps.items():
+            full = _map(tf, features, layer)
+            outputs[name] = tf.reduce_mean(full, axis=[1, 2])
+            if name in keep:
+                outputs[f"{name}_map"] = full
+        return outputs
+
+    return _convert(call, size, images)
+
+
+class FrozenFront:
+    """The first `blocks` of a network, quantised: what is not trained runs ten times faster so, and the rest learns on int8's own output."""
+
+    def __init__(self, content: bytes):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(model_content=content, num_threads=1)
+        self._interpreter.allocate_tensors()
+        self._entry = self._interpreter.get_input_details()[0]["index"]
+        output = self._interpreter.get_output_details()[0]
+        self._exit = output["index"]
+        self.scale, self.zero = output["quantization"]
+
+    @staticmethod
+    def convert(net: EfficientNetLite0, blocks: int, images: np.ndarray) -> bytes:
+        """The file to construct one from, calibrated with `images`."""
+        return _convert(lambda tf, image: {"front": _blocks(tf, image, net, blocks)}, images.shape[1], images)
+
+    def raw(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """n int8 images to n x h x w x channels int8."""
+        out = []
+        for image in images:
+            self._interpreter.set_tensor(self._entry, image[None])
+            self._interpreter.invoke()
+            out.append(self._interpreter.get_tensor(self._exit)[0])
+        return np.stack(out)
+
+    def real(self, raw: np.ndarray) -> torch.Tensor:
+        """What `raw` gave as n x channels x h x w float."""
+        x = torch.from_numpy(np.ascontiguousarray(raw.transpose(0, 3, 1, 2)))
+        return (x.float() - self.zero) * self.scale
+
+    def __call__(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """n int8 images to n x channels x h x w float."""
+        return self.real(self.raw(images))
+
+
+def runner(model: bytes | Path, threads: int = 1) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """A function from one int8 image (size x size x 3) to the dequantised outputs by name, on LiteRT."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    content = model.read_bytes() if isinstance(model, Path) else model
+    interpreter = Interpreter(model_content=content, num_threads=threads)
+    interpreter.allocate_tensors()
+    entry = interpreter.get_input_details()[0]
+    scale, zero = entry["quantization"]
+    if abs(scale - INPUT_SCALE) > 1e-6 or zero != 0:
+        raise RuntimeError(f"the input tensor's scale is {scale} and zero point {zero}, not 1/128 and 0")
+    signature = interpreter.get_signature_runner()
+    details = signature.get_output_details()
+
+    def run(image: np.ndarray) -> dict[str, np.ndarray]:
+        raw = signature(image=image[None])
+        return {
+            name: (value[0].astype(np.float32) - details[name]["quantization"][1]) * details[name]["quantization"][0]
+            for name, value in raw.items()
+        }
+
+    return run
+
+
+def torch_input(images: np.ndarray) -> torch.Tensor:
+    """n x H x W x 3 int8 to n x 3 x H x W float."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() * INPUT_SCALE

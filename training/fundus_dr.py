@@ -1,0 +1,84 @@
+"""Train the diabetic-retinopathy grader and write `inference/models/fundus-dr`: one command from the data folder to the card.
+
+    python training/fundus_dr.py [--data FOLDER] [--out FOLDER] [--open] [--tiny] [--fresh] [--now]
+
+Resumes from its last checkpoint unless `--fresh`; prints the figures that the card quotes. `--open` trains on IDRiD alone, which is
+openly licensed, and writes `fundus-dr-open`. `--now` writes the model from the last checkpoint without training further.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import _fundus_data as data
+import _fundus_dr_card as card
+import numpy as np
+import torch
+from _fundus_card import write_model
+from _fundus_dr_report import calibrate
+from _fundus_dr_task import SIZE, DrNet, DrTask, load_photographs, predict_twin
+from _fundus_export import runner, to_tflite
+from _fundus_loop import Plan, averaged_model, train
+
+PLAN = Plan(epochs=8, steps=60, batch=32, size=SIZE)
+OPEN = Plan(epochs=6, steps=40, batch=32, size=SIZE)
+TINY = Plan(epochs=1, steps=2, batch=8, size=SIZE, workers=1)
+SHARE = {"IDRiD": 0.25, "EyePACS": 0.75}
+
+
+def fold(model: DrNet, held: list[data.Photograph], images: np.ndarray) -> None:
+    """Put the calibration, made on validation, into the heads' weights: the model's logits are calibrated ones."""
+    pairs = calibrate(held, *predict_twin(model, images))
+    with torch.no_grad():
+        for head, of_head in zip((model.dr, model.dme), pairs, strict=True):
+            slope, offset = (torch.tensor(column) for column in zip(*of_head, strict=True))
+            head.weight *= slope[:, None, None, None]
+            head.bias.copy_(head.bias * slope + offset)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="folder of the recordings (default: $AIDPOST_DATA, else ../shared/data)")
+    parser.add_argument("--out", type=Path, default=data.MODELS, help="where the model's folder goes")
+    parser.add_argument("--open", action="store_true", help="train on openly licensed photographs alone")
+    parser.add_argument("--tiny", action="store_true", help="a few photographs and steps, to test the way through")
+    parser.add_argument("--fresh", action="store_true", help="ignore checkpoints")
+    parser.add_argument("--now", action="store_true", help="write the model from the last checkpoint")
+    parser.add_argument("--work", type=Path, default=data.WORK, help="where checkpoints and caches go")
+    arguments = parser.parse_args()
+    data.WORK = arguments.work
+    folder = data.data_folder(arguments.data)
+    name = "fundus-dr-open" if arguments.open else "fundus-dr"
+    work = data.WORK / (name.removeprefix("fundus-") + ("-tiny" if arguments.tiny else ""))
+    photographs = data.read_labels(folder)
+    if arguments.tiny:
+        photographs = data.subset(photographs, 1)
+    if arguments.fresh:
+        for file in [*work.glob("*.pt"), *work.glob("*.tflite")]:
+            file.unlink()
+    share = {"IDRiD": 1.0} if arguments.open else SHARE
+    plan = TINY if arguments.tiny else OPEN if arguments.open else PLAN
+    maker = partial(DrTask, folder, photographs, share, work)
+    task = maker()  # makes the caches before the workers need them
+    if not arguments.now:
+        train(maker, plan, work / "checkpoint.pt")
+    model = averaged_model(task, work / "checkpoint.pt")
+    held = [p for p in photographs if p.held_out]
+    images = np.asarray(load_photographs(folder, held, SIZE))
+    fold(model, held, images)
+    heads = {"dr": model.dr, "dme": model.dme}
+    content = to_tflite(model.backbone, heads, SIZE, task.calibration(16 if arguments.tiny else 256), ["dr"])
+    evaluation = card.evaluate(model, runner(content), folder, held, images)
+    described = card.describe(name, evaluation, runner(content), len(content), share)
+    print(described[1])
+    print(f"wrote {write_model(name, content, *described, root=arguments.out)}")
+
+
+if __name__ == "__main__":
+    main()
