@@ -8,20 +8,43 @@ from __future__ import annotations
 
 import functools
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
-from aidpost.firmware_bridge.decoders.blood_pressure import BloodPressure
+from aidpost.firmware_bridge.decoders.blood_pressure import BloodPressure, decode_blood_pressure
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime, scaled
-from aidpost.firmware_bridge.decoders.glucose import Glucose
-from aidpost.firmware_bridge.decoders.heart_rate import HeartRate
+from aidpost.firmware_bridge.decoders.glucose import Glucose, decode_glucose
+from aidpost.firmware_bridge.decoders.heart_rate import HeartRate, decode_heart_rate
 from aidpost.firmware_bridge.decoders.medfloat import Number
-from aidpost.firmware_bridge.decoders.nonin import NoninOximetry
-from aidpost.firmware_bridge.decoders.pulse_oximeter import PulseOximetry
-from aidpost.firmware_bridge.decoders.thermometer import Temperature
+from aidpost.firmware_bridge.decoders.nonin import MEASUREMENT as NONIN
+from aidpost.firmware_bridge.decoders.nonin import NoninOximetry, decode_nonin
+from aidpost.firmware_bridge.decoders.pulse_oximeter import PulseOximetry, decode_continuous, decode_spot_check
+from aidpost.firmware_bridge.decoders.thermometer import Temperature, decode_temperature
 from aidpost.firmware_bridge.decoders.viatom import ViatomOximetry
-from aidpost.firmware_bridge.decoders.weight import KG_PER_LB, M_PER_INCH, BodyComposition, Weight
+from aidpost.firmware_bridge.decoders.weight import (
+    KG_PER_LB,
+    M_PER_INCH,
+    BodyComposition,
+    Weight,
+    decode_body_composition,
+    decode_weight,
+)
 from aidpost.records import VITAL_UNITS, AbsentReason, Device, Origin, Timestamp, VitalKind, VitalSign
+
+MEASUREMENTS: dict[str, Callable[[bytes], Any]] = {
+    "2A37": decode_heart_rate,
+    "2A35": decode_blood_pressure,
+    "2A18": decode_glucose,
+    "2A1C": decode_temperature,
+    "2A5E": decode_spot_check,
+    "2A5F": decode_continuous,
+    "2A9D": decode_weight,
+    "2A9C": decode_body_composition,
+    NONIN: decode_nonin,
+}
+"""The characteristics that a vital sign is made of, by 16-bit or full UUID, and their decoders."""
 
 
 @dataclass(frozen=True)

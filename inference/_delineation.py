@@ -1,9 +1,9 @@
 """Onsets, peaks and ends of P, QRS and T around known R-peaks of one lead.
 
-QRS: the slope's envelope is followed outwards from the complex until it stays low. T and P: the peak is where a triple of
-samples a wave's half-width apart is most bent (insensitive to the baseline); onset and end are where a trapezium under the
-wave's flank is largest (Vazquez-Seisdedos et al. 2011). A P wave counts only where the beats agree on it: in atrial
-fibrillation they do not.
+QRS: the slope's envelope is followed outwards from the complex until it stays low. T and P: the peak is where a triple
+of samples a wave's half-width apart is most bent (insensitive to the baseline); onset and end are where a trapezium
+under the wave's flank is largest (Vazquez-Seisdedos et al. 2011). A P wave counts only where the beats agree on it: in
+atrial fibrillation they do not.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ FS_HZ = 250.0
 """Rate at which all is measured; slower recordings are brought up to it, which makes nothing more exact."""
 
 _BAND_HZ = (0.5, 40.0)
+_FEWEST_BEATS = 3
 
 
 @dataclass(frozen=True)
@@ -29,23 +30,25 @@ class Settings:
     """Lengths in seconds, levels relative to the largest slope or bend."""
 
     qrs_reach: float = 0.13
-    qrs_core: float = 0.25
-    qrs_on_level: float = 0.08
-    qrs_off_level: float = 0.11
-    qrs_quiet: float = 0.016
-    t_gap: float = 0.05
+    qrs_core: float = 0.3
+    qrs_on_level: float = 0.055
+    qrs_off_level: float = 0.065
+    qrs_quiet: float = 0.02
+    t_gap: float = 0.07
     t_half_width: float = 0.08
-    t_longest: float = 0.50
-    t_on_reach: float = 0.16
-    t_off_reach: float = 0.18
-    p_half_width: float = 0.036
-    p_longest: float = 0.28
-    p_agreement: float = 1.0
-    p_floor_mv: float = 0.012
-    p_share: float = 0.35
+    t_longest: float = 0.42
+    t_on_reach: float = 0.13
+    t_off_reach: float = 0.14
+    p_half_width: float = 0.044
+    p_longest: float = 0.24
+    p_agreement: float = 0.6
+    p_floor_mv: float = 0.004
+    p_share: float = 0.2
     p_on_reach: float = 0.1
-    p_off_reach: float = 0.08
-    p_near: float = 0.05
+    p_off_reach: float = 0.06
+    p_near: float = 0.03
+    p_alone: float = 1.3
+    p_irregular: float = 6.0
 
 
 @dataclass(frozen=True)
@@ -57,24 +60,33 @@ class Delineation:
     t: Signal
 
 
-def delineate(samples_mv: Signal, fs_hz: float, peaks_s: Signal, settings: Settings | None = None) -> Delineation:
-    """Delineate each beat of a finite signal (n,) in millivolts; `peaks_s` (beats,) are its R-peaks in seconds."""
+def delineate(
+    samples_mv: Signal, fs_hz: float, peaks_s: Signal, settings: Settings | None = None, *, p_waves: bool = True
+) -> Delineation:
+    """Delineate each beat of a finite signal (n,) in millivolts; `peaks_s` (beats,) are its R-peaks in seconds.
+
+    `p_waves` False looks for none, where the rhythm is known to have none. With fewer than three beats nothing is
+    found.
+    """
     s = settings or Settings()
+    if peaks_s.size < _FEWEST_BEATS:
+        nothing = np.full((peaks_s.size, 3), np.nan)
+        return Delineation(nothing, nothing.copy(), nothing.copy())
     wave = _clean(samples_mv, fs_hz)
     at = np.clip(np.rint(peaks_s * FS_HZ).astype(int), 1, wave.size - 2)
-    rr = np.diff(at) if at.size > 1 else np.array([int(FS_HZ)])
-    before = np.concatenate(([int(np.median(rr))], rr))[: at.size]
-    after = np.concatenate((rr, [int(np.median(rr))]))[: at.size]
-    qrs = np.stack([_qrs(wave, r, s) for r in at]) if at.size else np.zeros((0, 3))
+    rr = np.diff(at)
+    middle = int(np.median(rr))
+    before, after = np.concatenate(([middle], rr)), np.concatenate((rr, [middle]))
+    qrs = np.stack([_qrs(wave, r, s) for r in at])
     rest = _without_qrs(wave, qrs)
-    t = np.stack([_t(rest, r, int(end), n, s) for r, end, n in zip(at, qrs[:, 2], after, strict=True)]) if at.size else np.zeros((0, 3))
-    p = _p(rest, at, qrs, t, before, s)
+    t = np.stack([_t(rest, r, int(end), n, s) for r, end, n in zip(at, qrs[:, 2], after, strict=True)])
+    p = _p(rest, at, qrs, t, before, s) if p_waves else np.full_like(t, np.nan)
     return Delineation(p / FS_HZ, qrs / FS_HZ, t / FS_HZ)
 
 
 def _clean(samples_mv: Signal, fs_hz: float) -> Signal:
-    wave = np.asarray(resample(samples_mv, fs_hz, FS_HZ), dtype=np.float64)
-    return sosfiltfilt(lowpass(_BAND_HZ[1], FS_HZ), sosfiltfilt(highpass(_BAND_HZ[0], FS_HZ), wave))
+    wave = sosfiltfilt(highpass(_BAND_HZ[0], FS_HZ), resample(samples_mv, fs_hz, FS_HZ))
+    return sosfiltfilt(lowpass(_BAND_HZ[1], FS_HZ), wave)
 
 
 def _qrs(wave: Signal, r: int, s: Settings) -> Signal:
@@ -93,14 +105,15 @@ def _qrs(wave: Signal, r: int, s: Settings) -> Signal:
 
 def _without_qrs(wave: Signal, qrs: Signal) -> Signal:
     """The wave with each QRS complex bridged by a straight line, so that its flanks bend nothing beside it."""
-    out = wave.copy()
+    out: Signal = wave.copy()
     for on, _, end in qrs.astype(int):
         out[on : end + 1] = np.linspace(wave[on], wave[end], end - on + 1)
     return out
 
 
 def _until_quiet(slope: Signal, start: int, step: int, level: float, quiet: int) -> int:
-    """The first place from `start` on, going by `step`, from which the slope stays under `level` for `quiet` samples."""
+    """The first place from `start` on, going by `step`, from which the slope stays under `level` for `quiet`
+    samples."""
     i = start
     while 0 < i < slope.size - 1:
         low, high = (i, i + quiet) if step > 0 else (i - quiet + 1, i + 1)
@@ -145,10 +158,10 @@ def _flank(wave: Signal, peak: int, step: int, limit: int) -> int:
     return int(index[steep + int(area.argmax())])
 
 
-def _p(wave: Signal, at: npt.NDArray[np.int_], qrs: Signal, t: Signal, before: npt.NDArray[np.int_], s: Settings) -> Signal:
+def _p(
+    wave: Signal, at: npt.NDArray[np.int_], qrs: Signal, t: Signal, before: npt.NDArray[np.int_], s: Settings
+) -> Signal:
     out = np.full((at.size, 3), np.nan)
-    if at.size < 3:
-        return out
     w, longest = round(s.p_half_width * FS_HZ), round(s.p_longest * FS_HZ)
     bend = _bend(wave, s.p_half_width)
     onsets = qrs[:, 0].astype(int)
@@ -164,7 +177,8 @@ def _p(wave: Signal, at: npt.NDArray[np.int_], qrs: Signal, t: Signal, before: n
     mean = np.where(enough, np.nanmean(np.where(enough, seen, 0.0), axis=0), 0.0)
     best = int(np.abs(mean).argmax())
     spread = np.nanstd(seen[:, best])
-    if abs(mean[best]) < max(s.p_floor_mv, s.p_agreement * spread):
+    needed = s.p_agreement + s.p_irregular * max(0.0, _irregularity(before) - 0.08)
+    if abs(mean[best]) < max(s.p_floor_mv, needed * spread) or not _alone(bend, onsets, t_end, best, longest, mean, s):
         return out
     sign = np.sign(mean[best])
     near = round(s.p_near * FS_HZ)
@@ -179,3 +193,24 @@ def _p(wave: Signal, at: npt.NDArray[np.int_], qrs: Signal, t: Signal, before: n
         off = _flank(sign * wave, peak, 1, min(peak + round(s.p_off_reach * FS_HZ), onsets[i]))
         out[i] = on, peak, off
     return out
+
+
+def _irregularity(before: npt.NDArray[np.int_]) -> float:
+    """Median change from one RR interval to the next, relative to the median interval."""
+    if before.size < 3:
+        return 0.0
+    return float(np.median(np.abs(np.diff(before))) / np.median(before))
+
+
+def _alone(
+    bend: Signal, onsets: npt.NDArray[np.int_], t_end: Signal, best: int, longest: int, mean: Signal, s: Settings
+) -> bool:
+    """Whether nothing as large as the P wave comes between it and the T wave before: flutter waves do."""
+    ago = longest - best  # samples from the P wave's peak to the QRS
+    apart = round(0.11 * FS_HZ)
+    others = []
+    for onset, end in zip(onsets, t_end, strict=True):
+        low, high = (0 if np.isnan(end) else int(end) + round(0.05 * FS_HZ)), onset - ago - apart
+        if not np.isnan(end) and high - low >= round(0.06 * FS_HZ):
+            others.append(float((np.sign(mean[best]) * bend[low:high]).max()))
+    return len(others) < 3 or float(np.median(others)) < s.p_alone * abs(float(mean[best]))

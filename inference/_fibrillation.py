@@ -1,8 +1,8 @@
 """A suspicion of ventricular fibrillation or flutter from the waveform alone.
 
-The signal is near a sine wave: shifted by half its own period it cancels itself (the VF filter of Kuo and Dillman, 1978,
-as compared by Amann et al., 2005), and it never rests at the baseline as it does between QRS complexes. There is hardly any
-fibrillation in the public recordings that this was tried on: it is a suspicion, with no sensitivity claimed.
+The signal is near a sine wave: shifted by half its own period it cancels itself (the VF filter of Kuo and Dillman,
+1978, as compared by Amann et al., 2005), and it never rests at the baseline as it does between QRS complexes. There is
+hardly any fibrillation in the public recordings that this was tried on: it is a suspicion, with no sensitivity claimed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Signal = npt.NDArray[np.float64]
 _BAND_HZ = (1.0, 20.0)
 _WINDOW_S = 4.0
 _STEP_S = 1.0
-_LEAKAGE = 0.35
+_LEAKAGE = 0.42
 _PERIOD_HZ = (2.0, 9.0)
 _RESTLESS = 0.50  # fraction of samples beyond a fifth of the window's extent from its middle
 _SMALLEST_MV = 0.2

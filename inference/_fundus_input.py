@@ -22,7 +22,8 @@ def dr_input(rgb: NDArray[np.uint8], circle: Circle, size: int) -> ModelInput:
 def quality_input(rgb: NDArray[np.uint8], circle: Circle | None, size: int) -> ModelInput:
     """The quality model's input, int8 (size, size, 3): the photograph's own colours, black outside the field of view.
 
-    Without a field of view (`circle` is None) the circle around the picture's middle is shown, as large as the picture's longer side;
+    Without a field of view (`circle` is None) the circle around the picture's middle is shown, as large as the
+    picture's longer side;
     real value = (byte - 128) / 128.
     """
     return plain(rgb, whole_picture(rgb) if circle is None else circle, size)

@@ -43,7 +43,9 @@ def _rr_features(rr: Signal) -> Signal:
     alike, both = _recurrence(rr)
     out[0] = 2.0 * np.log2(middle / 0.8)
     out[1:3] = 2.0 * np.log2(middle * np.array([eight.min(), eight.max()]) / 0.8)
-    out[3:8] = _log(np.array([rr.std(), np.sqrt(np.mean(step**2)), np.median(size), np.sqrt(np.mean(turn**2)), size.mean()]))
+    out[3:8] = _log(
+        np.array([rr.std(), np.sqrt(np.mean(step**2)), np.median(size), np.sqrt(np.mean(turn**2)), size.mean()])
+    )
     out[8:13] = 4.0 * np.array([(size > limit).mean() for limit in (0.03, 0.06, 0.1, 0.2, 0.4)])
     out[13:19] = 4.0 * np.log2(np.maximum(np.percentile(rr, (0, 5, 20, 80, 95, 100)), 0.1))
     out[19:23] = np.log2(1.0 + np.array([early.sum(), paused.sum(), late.sum(), (rr < 0.8).sum()])) - 1.0
@@ -101,7 +103,9 @@ def _residual_spectrum(wave: Signal, centres: npt.NDArray[np.intp], average: Sig
     bands = np.array([power[low:high].sum() for low, high in zip(edges[:-1], edges[1:], strict=True)])
     share = bands[2:4].sum() / max(bands.sum(), _EMPTY)
     fine = power[edges[2] : edges[4]]
-    return np.concatenate((_log(np.sqrt(bands)) + 4.0, (4.0 * share, _log(fine.max() / max(fine.mean(), _EMPTY)) - 2.0)))
+    return np.concatenate(
+        (_log(np.sqrt(bands)) + 4.0, (4.0 * share, _log(fine.max() / max(fine.mean(), _EMPTY)) - 2.0))
+    )
 
 
 def _wave_features(wave: Signal) -> Signal:

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from aidpost.inference._ecg_measure import Timing, measure_timing
 from aidpost.inference._ecg_signal import Lead, choose_lead
+from aidpost.inference._fibrillation import suspected_spans
+from aidpost.inference._intervals import Measured, measure_intervals
 from aidpost.inference._rhythm import RhythmReading, read_rhythm
 from aidpost.inference._rules import Fact, RuleBook, rule_book
 from aidpost.inference.model import Model, Models
@@ -64,8 +66,8 @@ def analyze(
     reading = read_rhythm(model, chosen.samples_mv, chosen.usable, chosen.fs_hz)
     rhythm = _rhythm(model, reading, chosen.quality)
     timing = measure_timing(chosen, peaks)
-    measurements = _measurements(chosen, timing)
-    facts = _facts(chosen.quality, rhythm, measurements, timing, reading, model)
+    measurements = _measurements(chosen, peaks, timing, rhythm)
+    facts = _facts(chosen, rhythm, measurements, timing, reading, model)
     findings = _findings(book, facts, recording, rhythm, model)
     return EcgResult(
         id=recording.id,
@@ -105,22 +107,31 @@ def _rhythm(model: Model, reading: RhythmReading | None, quality: Quality) -> Rh
     return Rhythm(label=labels[int(reading.probability.argmax())], probability=probability)
 
 
-def _measurements(lead: Lead, timing: Timing) -> EcgMeasurements:
+def _measurements(lead: Lead, peaks: npt.NDArray[np.int64], timing: Timing, rhythm: Rhythm) -> EcgMeasurements:
     if not lead.quality.usable:
         return EcgMeasurements()
-    return EcgMeasurements(heart_rate_bpm=timing.heart_rate_bpm)
+    found = measure_intervals(lead, peaks, p_waves=rhythm.label != "A")
+    values = {f"{name}_ms": _value(getattr(found, name)) for name in ("pr", "qrs", "qt", "qtcf")}
+    return EcgMeasurements(heart_rate_bpm=timing.heart_rate_bpm, st_mv={lead.name: _value(found.st_mv)}, **values)
+
+
+def _value(measured: Measured | None) -> float | None:
+    return None if measured is None else measured.value
 
 
 def _facts(
-    quality: Quality,
+    lead: Lead,
     rhythm: Rhythm,
     measured: EcgMeasurements,
     timing: Timing,
     reading: RhythmReading | None,
     model: Model,
 ) -> dict[str, Fact]:
+    quality = lead.quality
     facts: dict[str, Fact] = {
         "usable": quality.usable,
+        # asked of an unusable recording too: fibrillation may look like noise
+        "fibrillation_s": max((stop - start for start, stop in suspected_spans(lead)), default=0.0),
         "reasons": ", ".join(_REASONS.get(reason, reason) for reason in quality.reasons) or "too little usable signal",
     }
     if not quality.usable:
@@ -139,7 +150,7 @@ def _facts(
 
 _REASONS = {
     "lead_off": "an electrode has no contact",
-    "flat": "the line is flat",
+    "flat": "the line is flat: look at the patient first, then at the electrodes",
     "saturated": "the signal is clipped",
     "mains": "mains interference",
     "muscle": "muscle noise: let the patient rest and relax",

@@ -149,6 +149,7 @@ cdef uint8_t *encode_signal(Work *work, const int32_t *x, int n, int lead, int r
     rans = rans_encode(work.coded, n, end)
     rans_length = end - rans
     if raw_length + rans_length + PREDICTED >= 4 * <ptrdiff_t>n + 1:
+        memset(difference, 0, n * sizeof(int16_t))  # a decoder does not work them out for a raw lead
         put(&out, RAW, 1)
         for t in range(n):
             put(&out, <uint32_t>x[t], 4)

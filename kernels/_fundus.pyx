@@ -9,12 +9,14 @@ from libc.string cimport memset
 
 cdef extern from "_fundus_loops.h" nogil:
     void blend_rows(const uint8_t *, ptrdiff_t, const int16_t *, int, int, int16_t *)
-    void blend_columns(const int16_t *, const int32_t *, const int16_t *, int, int, uint8_t *)
+    void blend_columns(const int16_t *, const int32_t *, const int32_t *, int, int, uint8_t *)
     void add_row(int32_t *, const uint8_t *, int)
     void subtract_row(int32_t *, const uint8_t *, int)
     void prefix_row(const int32_t *, int, int32_t *)
     void subtract_mean(const uint8_t *, const int32_t *, const int32_t *, const float *, int, int16_t *)
-    void add_magnitudes(const int16_t *, int, int64_t *)
+    void add_magnitudes(const int16_t *, int, int32_t *)
+    void add_light(const uint8_t *, int, int, int, int16_t *, int16_t *)
+    void add_edges(const uint8_t *, ptrdiff_t, int, int32_t *)
     void quantise_row(const int16_t *, const int16_t *, int, int8_t *)
 
 
@@ -22,16 +24,23 @@ def resample(const uint8_t[:, :, ::1] photo, const int32_t[::1] first_row, const
              const int32_t[::1] first_column, const int16_t[:, ::1] column_weights, uint8_t[:, :, ::1] out):
     """Separable filter: rows first, to Q6, then columns; only the columns that are needed."""
     cdef int size = <int>out.shape[0], row_taps = <int>row_weights.shape[1], column_taps = <int>column_weights.shape[1]
-    cdef int y, left = first_column[0], width = first_column[size - 1] + column_taps - first_column[0]
+    cdef int y, x, k, left = first_column[0], width = first_column[size - 1] + column_taps - first_column[0], pairs = (column_taps + 1) // 2
     cdef ptrdiff_t stride = 3 * photo.shape[1]
-    cdef int16_t *blended = <int16_t *>malloc(3 * <size_t>photo.shape[1] * sizeof(int16_t))
-    if blended == NULL:
+    # an odd tap more than there are, with weight zero, reads one pixel and a number behind the row
+    cdef int16_t *blended = <int16_t *>calloc(3 * <size_t>photo.shape[1] + 8, sizeof(int16_t))
+    cdef int32_t *pair = <int32_t *>malloc(<size_t>size * pairs * sizeof(int32_t))
+    if blended == NULL or pair == NULL:
+        free(blended); free(pair)
         raise MemoryError
     with nogil:
+        for x in range(size):
+            for k in range(pairs):
+                pair[x * pairs + k] = column_weights[x, 2 * k] | (
+                    <int32_t>column_weights[x, 2 * k + 1] << 16 if 2 * k + 1 < column_taps else 0)
         for y in range(size):
             blend_rows(&photo[first_row[y], left, 0], stride, &row_weights[y, 0], row_taps, 3 * width, blended + 3 * left)
-            blend_columns(blended, &first_column[0], &column_weights[0, 0], column_taps, size, &out[y, 0, 0])
-    free(blended)
+            blend_columns(blended, &first_column[0], pair, pairs, size, &out[y, 0, 0])
+    free(blended); free(pair)
 
 
 def local_difference(const uint8_t[:, :, ::1] pixels, const int32_t[::1] lo, const int32_t[::1] hi, int half,
@@ -44,9 +53,10 @@ def local_difference(const uint8_t[:, :, ::1] pixels, const int32_t[::1] lo, con
     cdef int32_t *prefix = <int32_t *>calloc(3 * reach, sizeof(int32_t))
     cdef int32_t *count = <int32_t *>calloc(reach, sizeof(int32_t))
     cdef float *inverse = <float *>malloc(3 * <size_t>size * sizeof(float))
+    cdef int32_t *sums = <int32_t *>calloc(3 * <size_t>size, sizeof(int32_t))
     cdef float reciprocal
-    if column == NULL or column_count == NULL or prefix == NULL or count == NULL or inverse == NULL:
-        free(column); free(column_count); free(prefix); free(count); free(inverse)
+    if sums == NULL or column == NULL or column_count == NULL or prefix == NULL or count == NULL or inverse == NULL:
+        free(sums); free(column); free(column_count); free(prefix); free(count); free(inverse)
         raise MemoryError
     with nogil:
         for y in range(-half, size):
@@ -83,8 +93,10 @@ def local_difference(const uint8_t[:, :, ::1] pixels, const int32_t[::1] lo, con
             n = 3 * hi[y] - x
             subtract_mean(&pixels[y, lo[y], 0], prefix + x + 3 * (2 * half + 1), prefix + x, inverse + x, n,
                           &difference[y, lo[y], 0])
-            add_magnitudes(&difference[y, lo[y], 0], n, &magnitude[0])
-    free(column); free(column_count); free(prefix); free(count); free(inverse)
+            add_magnitudes(&difference[y, lo[y], 0], n, sums + x)
+        for x in range(3 * size):
+            magnitude[x % 3] += sums[x]
+    free(sums); free(column); free(column_count); free(prefix); free(count); free(inverse)
 
 
 def quantise(const int16_t[:, :, ::1] difference, const int32_t[::1] lo, const int32_t[::1] hi, const int16_t[::1] gain,
@@ -105,29 +117,40 @@ def quantise(const int16_t[:, :, ::1] difference, const int32_t[::1] lo, const i
 
 def measure(const uint8_t[:, :, ::1] pixels, const int32_t[::1] lo, const int32_t[::1] hi, int dark, int bright, int64_t[::1] out):
     """out: sums of red, green and blue; dark and bright pixels; pixels; Laplacian magnitude of green and its pixels."""
-    cdef int size = <int>pixels.shape[0], y, x, left, right, light, value
-    cdef int64_t red = 0, green = 0, blue = 0, darks = 0, brights = 0, n = 0, edges = 0, edge_pixels = 0
+    cdef int size = <int>pixels.shape[0], y, x, left, right, n
+    cdef ptrdiff_t stride = 3 * <ptrdiff_t>size
+    cdef int32_t *totals = <int32_t *>calloc(3 * <size_t>size, sizeof(int32_t))
+    cdef int32_t *edges = <int32_t *>calloc(3 * <size_t>size, sizeof(int32_t))
+    cdef int16_t *darks = <int16_t *>calloc(3 * <size_t>size, sizeof(int16_t))
+    cdef int16_t *brights = <int16_t *>calloc(3 * <size_t>size, sizeof(int16_t))
+    if totals == NULL or edges == NULL or darks == NULL or brights == NULL:
+        free(totals); free(edges); free(darks); free(brights)
+        raise MemoryError
+    out[:] = 0
     with nogil:
         for y in range(size):
-            for x in range(lo[y], hi[y]):
-                red += pixels[y, x, 0]
-                green += pixels[y, x, 1]
-                blue += pixels[y, x, 2]
-                light = (pixels[y, x, 0] + 2 * pixels[y, x, 1] + pixels[y, x, 2]) >> 2
-                darks += light < dark
-                brights += light >= bright
-            n += hi[y] - lo[y] if hi[y] > lo[y] else 0
+            x = lo[y]
+            n = hi[y] - x
+            if n <= 0:
+                continue
+            out[5] += n
+            add_row(totals + 3 * x, &pixels[y, x, 0], 3 * n)
+            add_light(&pixels[y, x, 0], 3 * n - 2, dark, bright, darks + 3 * x, brights + 3 * x)
             if y == 0 or y == size - 1:
                 continue
-            left = max(lo[y] + 1, max(lo[y - 1], lo[y + 1]))
-            right = min(hi[y] - 1, min(hi[y - 1], hi[y + 1]))
-            for x in range(left, right):
-                value = (4 * pixels[y, x, 1] - pixels[y - 1, x, 1] - pixels[y + 1, x, 1]
-                         - pixels[y, x - 1, 1] - pixels[y, x + 1, 1])
-                edges += value if value >= 0 else -value
-            edge_pixels += right - left if right > left else 0
-    out[0] = red; out[1] = green; out[2] = blue; out[3] = darks; out[4] = brights; out[5] = n
-    out[6] = edges; out[7] = edge_pixels
+            left = max(max(lo[y] + 1, 1), max(lo[y - 1], lo[y + 1]))
+            right = min(min(hi[y] - 1, size - 1), min(hi[y - 1], hi[y + 1]))
+            if right > left:
+                add_edges(&pixels[y, left, 0], stride, 3 * (right - left), edges + 3 * left)
+                out[7] += right - left
+        for x in range(size):
+            out[0] += totals[3 * x]
+            out[1] += totals[3 * x + 1]
+            out[2] += totals[3 * x + 2]
+            out[3] += darks[3 * x]
+            out[4] += brights[3 * x]
+            out[6] += edges[3 * x + 1]
+    free(totals); free(edges); free(darks); free(brights)
 
 
 def brightness_grid(const uint8_t[:, :, ::1] photo, int step, uint8_t[:, ::1] grid):

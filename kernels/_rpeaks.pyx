@@ -25,6 +25,7 @@ cdef enum:
     MANY = 1000  # samples: no neighbour
     DEPTH = 3
     LEAVES = 8
+    CLIMB = 5
     CLOSE = 65536  # scores are log odds times this: less than 1 either way is not sure
 
 cdef double UNIT = 8192.0  # integer steps in a mV
@@ -84,7 +85,7 @@ cdef class Core:
     cdef long long* g
     cdef long long* cum
     cdef long long* absent
-    cdef long long best, best_at, measured, u1, u2, w1, w2, w3, sum1, sum2, sum3, sum4, sum5
+    cdef long long best, best_at, last_peak, measured, u1, u2, w1, w2, w3, sum1, sum2, sum3, sum4, sum5
     cdef long long[16] q
     cdef Candidate[QUEUE] queue
     cdef long long first, last
@@ -111,6 +112,7 @@ cdef class Core:
         self.reach = 0.01 * fs if fs > 50 else 0.5
         self.scale = 16 / (2 * self.reach)
         self.pad = <long long>(0.3 * fs) + 4
+        self.need = <long long>(0.5 + self.pad + self.reach) + 1
         self.gap = <long long>(0.02 * fs) + 1
         while size < 10 * fs:
             size *= 2
@@ -135,7 +137,9 @@ cdef class Core:
         self.two = two
         self.doubt = doubt
         self.trace = trace
-        self.floor = <long long>(0.004 * UNIT * 16 * 4 * 45)
+        # a QRS complex of 1 mV and some 30 ms makes an envelope of 6e6; IEC 60601-2-27 wants nothing below 0.15 mV seen
+        self.floor = <long long>(0.05 * 6e6)
+        self.last_peak = -1
         self.sign = 0
         self.best_at = -1
 
@@ -559,8 +563,9 @@ cdef class Core:
 
     cdef void emit(self, const Candidate* c) noexcept nogil:
         cdef long long peak = self.locate(c.at)
-        if peak < 0 or peak >= self.real:
+        if peak <= self.last_peak or peak >= self.real:
             return
+        self.last_peak = peak
         self.out_count += self.append(&self.out, &self.out_room, self.out_count, peak)
 
     cdef int append(self, long long** array, long long* room, long long count, long long value) noexcept nogil:
@@ -579,7 +584,7 @@ cdef class Core:
         # the largest deflection from the local mean, on the signal averaged over some 10 ms; then the raw extremum
         cdef long long centre = <long long>(at * self.fs / RATE + 0.5) + self.pad
         cdef long long reach = <long long>(0.08 * self.fs), r = <long long>(0.005 * self.fs)
-        cdef long long wide = <long long>(0.15 * self.fs), i, best_i, width = 2 * r + 1
+        cdef long long wide = <long long>(0.15 * self.fs), i, best_i, width = 2 * r + 1, shift
         cdef double base, v, best = -1
         cdef int sign = 1
         base = <double>(self.total[(centre + wide + 1) & self.raw_mask] - self.total[(centre - wide) & self.raw_mask])
@@ -602,13 +607,14 @@ cdef class Core:
                     sign = 1
         self.sign = sign
         centre = best_i
-        # again until nothing within r + 1 samples is further out
-        while centre != best_i or reach >= 0:
+        # the raw extremum: again until nothing within r + 1 samples is further out, but not up a whole ramp
+        for shift in range(CLIMB):
             centre = best_i
-            reach = -1
             for i in range(centre - r - 1, centre + r + 2):
                 if sign * (self.raw[i & self.raw_mask] - self.raw[best_i & self.raw_mask]) > 0:
                     best_i = i
+            if best_i == centre:
+                break
         return best_i - self.pad
 
 

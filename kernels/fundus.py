@@ -59,6 +59,8 @@ class Circle:
     @property
     def visible(self) -> float:
         """Fraction of the circle's area within its bounds, 0 to 1."""
+        if self.r < 1e-6:
+            return 0.0
         n = 256
         y = self.cy + self.r * ((np.arange(n) + 0.5) * 2 / n - 1)
         half = np.sqrt(np.maximum(self.r**2 - (y - self.cy) ** 2, 0))
@@ -290,9 +292,20 @@ def _fit_outline(grid: NDArray[np.uint8]) -> tuple[NDArray[np.float64], int] | N
         circle = np.zeros(3)
         on = _fundus.fit_circle(points, n, _TRIALS, 0.2 * longest, 0.8 * longest, tolerance, circle)
         score = on * on / n
-        if score > best_score and on >= 0.3 * n and _fundus.sectors(points, n, circle, tolerance) >= 6:
+        convincing = on >= 0.3 * n and _fundus.sectors(points, n, circle, tolerance) >= 6 and _stands_out(grid, circle)
+        if score > best_score and convincing:
             best, best_score = (circle, level), score
     return best
+
+
+def _stands_out(grid: NDArray[np.uint8], circle: NDArray[np.float64]) -> bool:
+    """Whether it is darker outside the circle than inside: noise, or a picture of something else, is not."""
+    rows, columns = grid.shape
+    y, x = np.arange(rows)[:, None] + 0.5, np.arange(columns) + 0.5
+    inside = (x - circle[0]) ** 2 + (y - circle[1]) ** 2 < circle[2] ** 2
+    n = int(np.count_nonzero(inside))
+    total, within = int(grid.sum()), int(grid[inside].sum())
+    return n < inside.size and (total - within) * n < 0.7 * within * (inside.size - n)
 
 
 def _bounds(grid: NDArray[np.uint8], circle: NDArray[np.float64], level: int) -> tuple[float, float, float, float]:
@@ -393,7 +406,7 @@ def _check_size(size: int) -> None:
 
 def _check_crop(pixels: NDArray[np.uint8]) -> int:
     _check_photo(pixels)
-    size = pixels.shape[0]
+    size = int(pixels.shape[0])
     _check_size(size)
     if pixels.shape[1] != size:
         raise ValueError(f"expected a square crop, got {pixels.shape}")

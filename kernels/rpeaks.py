@@ -54,7 +54,7 @@ class RPeakDetector:
     A peak is given at most `latency_s` after it. The work is done in blocks of a second.
     """
 
-    latency_s = 6.5
+    latency_s = 6.3
 
     def __init__(self, fs_hz: float) -> None:
         self._fs = rate(fs_hz, _OPERATION, 50, 10_000)

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from aidpost.errors import KeyUnavailableError
 from aidpost.sync import seal
-from aidpost.sync._durable import replace_file
+from aidpost.sync._durable import make_folder, replace_file
 
 CREDENTIAL = "aidpost-device-key"
 """Name of the systemd credential: `LoadCredentialEncrypted=aidpost-device-key` in the unit."""
@@ -88,7 +88,7 @@ def from_passphrase(state_dir: Path, passphrase: str) -> DeviceKey:
         raise _unavailable("passphrase", "it is empty")
     salt_file = state_dir / _SALT
     if not salt_file.exists():
-        state_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(state_dir)
         replace_file(salt_file, os.urandom(16))
     salt = salt_file.read_bytes()
     scrypt = Scrypt(salt=salt, length=seal.KEY_BYTES, n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P)
@@ -107,7 +107,7 @@ def from_credential(credentials: Path) -> DeviceKey:
 def from_file(path: Path, *, create: bool = False) -> DeviceKey:
     """The device key from a plain file: it protects against nothing but a lost database, and is marked weak."""
     if create and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         replace_file(path, seal.new_key(), mode=0o600)
     try:
         return DeviceKey(path.read_bytes(), f"key file {path}", weak=True)

@@ -21,7 +21,7 @@ from aidpost import records
 from aidpost.errors import KeyUnavailableError, StorageFullError, StoreDamagedError, StoreError
 from aidpost.records import BlobRef, ExamReport, Origin, Patient, Record, Timestamp
 from aidpost.sync import _schema, seal
-from aidpost.sync._durable import make_folder, sync_folder
+from aidpost.sync._durable import make_folder
 from aidpost.sync._writer import Writer, connect
 from aidpost.sync.blobs import BlobFiles
 from aidpost.sync.bodies import BlobManifest, Erasure
@@ -96,6 +96,7 @@ class Store:
             It was written by a newer version.
         """
         make_folder(folder)
+        # the database's name is on the disk with SQLite's own sync of the folder, before its first page is written
         store = cls(folder, key, clock, budget or Budget())
         try:
             store._check()
@@ -104,8 +105,6 @@ class Store:
         except BaseException:
             store.close()
             raise
-        # SQLite syncs the folder for its log, but not for the database's own name
-        sync_folder(folder)
         return store
 
     def close(self) -> None:

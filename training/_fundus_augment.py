@@ -1,6 +1,7 @@
 """What happens to a photograph between two cameras, two operators and two compressions, at random.
 
-All functions take and give H x W x 3 uint8. For locally normalised photographs 128 is "as its surroundings", for raw ones 0 is black.
+All functions take and give H x W x 3 uint8. For locally normalised photographs 128 is "as its surroundings", for raw
+ones 0 is black.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def optics(image: Image, rng: np.random.Generator, p: float = 0.25) -> Image:
 
 
 def normalised_colours(image: Image, rng: np.random.Generator) -> Image:
-    """Contrast per channel, mixing of channels and an offset, around the neutral 128, which stays 128 outside the disc."""
+    """Contrast per channel, mixing of channels and an offset, around the neutral 128, which stays 128 outside the
+    disc."""
     x = image.astype(np.float32) - 128.0
     outside = ~np.any(x, axis=2, keepdims=True)
     common = rng.normal(0, 0.22)

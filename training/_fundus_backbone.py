@@ -1,6 +1,7 @@
 """EfficientNet-Lite0 (ReLU6, no squeeze-excite) in torch, with the published ImageNet weights.
 
-Tan and Le, "EfficientNet: Rethinking Model Scaling", 2019, and the Lite variant of 2020. Padding is TensorFlow's SAME (more on the
+Tan and Le, "EfficientNet: Rethinking Model Scaling", 2019, and the Lite variant of 2020. Padding is TensorFlow's SAME
+(more on the
 right and below at stride 2), because the weights were trained with it and the `.tflite` file runs with it.
 """
 
@@ -78,7 +79,8 @@ class Depthwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        """Gradients of x and of the weight: the latter is x filtered by the gradient, every sample's channel on its own."""
+        """Gradients of x and of the weight: the latter is x filtered by the gradient, every sample's channel on its
+        own."""
         x, weight = ctx.saved_tensors
         gradient, stride = gradients[0].contiguous(), ctx.stride
         n, channels, height, width = x.shape
@@ -118,7 +120,6 @@ class ConvBn(nn.Module):
             x = self._convolve(x, weight, bias)
         return F.hardtanh(x, 0.0, 6.0) if self.activate else x
 
-
     def _convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         if self.groups > 1 and self.kernel > 3 and torch.is_grad_enabled():
             x = Depthwise.apply(x, weight, self.stride)
@@ -150,7 +151,8 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The feature extractor: 3 x H x W in [-1, 1] to 1280 (`head_channels`) x H/32 x W/32; whole, or its first `blocks` and a new head."""
+    """The feature extractor: 3 x H x W in [-1, 1] to 1280 (`head_channels`) x H/32 x W/32; whole, or its first
+    `blocks` and a new head."""
 
     def __init__(self, blocks: int | None = None, head_channels: int = HEAD_CHANNELS):
         super().__init__()

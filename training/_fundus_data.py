@@ -85,7 +85,8 @@ def subset(photographs: Sequence[Photograph], per_group: int) -> list[Photograph
 def cached(name: str, files: Sequence[str], size: int, make: Callable[[str], np.ndarray], tag: str = "") -> np.ndarray:
     """n x size x size x 3 int8, made once by `make(file)` and then read back by memory map.
 
-    The file's name carries a checksum of the list of files and of `tag` (the preprocessing's version), so a stale cache is never read.
+    The file's name carries a checksum of the list of files and of `tag` (the preprocessing's version), so a stale
+    cache is never read.
     """
     WORK.mkdir(parents=True, exist_ok=True)
     key = zlib.crc32("\n".join([tag, *files]).encode())

@@ -1,6 +1,8 @@
-"""Good photographs made bad on purpose, each for one reason: what the quality model's reasons are trained and tested on.
+"""Good photographs made bad on purpose, each for one reason: what the quality model's reasons are trained and tested
+on.
 
-All take a crop (size x size x 3 uint8, black outside the field of view) and a strength from 0 (just noticeable) to 1 (hopeless).
+All take a crop (size x size x 3 uint8, black outside the field of view) and a strength from 0 (just noticeable) to 1
+(hopeless).
 """
 
 from __future__ import annotations

@@ -65,9 +65,7 @@ def _groups(held: Sequence[Photograph]) -> dict[str, np.ndarray]:
     return {name: group for name, group in groups.items() if group.any()}
 
 
-def evaluate(
-    model: DrNet, run: Run, folder: Path, held: Sequence[Photograph], images: np.ndarray
-) -> Evaluation:
+def evaluate(model: DrNet, run: Run, folder: Path, held: Sequence[Photograph], images: np.ndarray) -> Evaluation:
     """Figures of the int8 file and of its float twin on the held-out photographs."""
     outputs = [run(image) for image in images]
     logits = np.stack([o["dr"] for o in outputs])
@@ -135,21 +133,28 @@ def _text(name: str, e: Evaluation, terms: str, size: int, share: Mapping[str, f
     unseen = "" if "EyePACS" in share else " EyePACS is another hospital's here: none of it was trained on."
     return f"""# {name} 1.0.0
 
-Grades diabetic retinopathy in a photograph of the retina on the International Clinical Diabetic Retinopathy scale, 0 to 4, and says whether it
+Grades diabetic retinopathy in a photograph of the retina on the International Clinical Diabetic Retinopathy scale, 0
+to 4, and says whether it
 is referable (grade 2 or worse).
 
-**Intended use.** A second pair of eyes for a clinician, in people known to have diabetes, on macula-centred photographs that passed the
-quality check. **Not for use without a clinician**: a preliminary answer until one has looked, never a reason to send a patient home alone.
+**Intended use.** A second pair of eyes for a clinician, in people known to have diabetes, on macula-centred
+photographs that passed the
+quality check. **Not for use without a clinician**: a preliminary answer until one has looked, never a reason to send a
+patient home alone.
 It looks for nothing else: not glaucoma, not occlusions, not macular oedema as a diagnosis.
 
-**How.** EfficientNet-Lite0 (ImageNet weights, Apache-2.0), {SIZE} pixels a side, int8 throughout, {size / 1e6:.2f} MB. The kernel takes away the camera's
-light, colour and contrast first. The first five blocks are as published but for their statistics; the rest was trained on {trained}.
+**How.** EfficientNet-Lite0 (ImageNet weights, Apache-2.0), {SIZE} pixels a side, int8 throughout, {size / 1e6:.2f} MB.
+The kernel takes away the camera's
+light, colour and contrast first. The first five blocks are as published but for their statistics; the rest was trained
+on {trained}.
 Four logits say how likely each grade or worse is, so probabilities of the five grades add up to one.
 
 **Data and terms.** {terms}
 
-**Figures**, int8 beside its float twin, on patients (IDRiD: photographs) that training never saw, 95 % intervals by resampling patients.{unseen}
-Calibration, thresholds and the rule of abstention were chosen on these same photographs, so new ones will do somewhat worse.
+**Figures**, int8 beside its float twin, on patients (IDRiD: photographs) that training never saw, 95 % intervals by
+resampling patients.{unseen}
+Calibration, thresholds and the rule of abstention were chosen on these same photographs, so new ones will do somewhat
+worse.
 
 {table(*_rows(e.figures))}
 
@@ -161,9 +166,12 @@ Calibration, thresholds and the rule of abstention were chosen on these same pho
 
 {table(*_rows(e.selective))}
 
-**Heatmap.** Class activation of "grade 2 or worse", from the model's second output. Over {h["n"]} held-out IDRiD photographs of grade 2 and worse with boxes its
-peak fell in a lesion's box in {h["hit"]:.0%}, in one or within half a cell (1/14 of the picture) of one in {h["near"]:.0%}; a random point of the field falls in one
-in {h["chance"]:.0%}. In the optic disc's box: {h["disc"]:.0%} (at random {h["disc chance"]:.0%}). A cell is 1/7 of the picture: it points to a region, not to a lesion.
+**Heatmap.** Class activation of "grade 2 or worse", from the model's second output. Over {h["n"]} held-out IDRiD
+photographs of grade 2 and worse with boxes its
+peak fell in a lesion's box in {h["hit"]:.0%}, in one or within half a cell (1/14 of the picture) of one in
+{h["near"]:.0%}; a random point of the field falls in one
+in {h["chance"]:.0%}. In the optic disc's box: {h["disc"]:.0%} (at random {h["disc chance"]:.0%}). A cell is 1/7 of the
+picture: it points to a region, not to a lesion.
 
 **Oedema risk** (a third output, IDRiD's labels; not shown to users, and macular oedema stays under "not assessed"):
 
@@ -173,9 +181,12 @@ in {h["chance"]:.0%}. In the optic disc's box: {h["disc"]:.0%} (at random {h["di
 
 {table(["photographs", "referable AUC", "kappa"], e.degradation)}
 
-**Validated cameras.** Kowa VX-10 (IDRiD). EyePACS mixes table-top cameras that it doesn't name. **No handheld-camera photograph was trained or tested on.**
+**Validated cameras.** Kowa VX-10 (IDRiD). EyePACS mixes table-top cameras that it doesn't name. **No handheld-camera
+photograph was trained or tested on.**
 
-**Known failures.** Few grade 1 photographs, and microaneurysms are at the edge of what {SIZE} pixels show: grade 1 is often called 0 or 2. EyePACS' grades
-come from one reader each and are often debatable. Small haemorrhages in the periphery, laser scars and drusen mislead it. IDRiD names no patients, so both
+**Known failures.** Few grade 1 photographs, and microaneurysms are at the edge of what {SIZE} pixels show: grade 1 is
+often called 0 or 2. EyePACS' grades
+come from one reader each and are often debatable. Small haemorrhages in the periphery, laser scars and drusen mislead
+it. IDRiD names no patients, so both
 eyes of one person may lie on both sides of the split.
 """

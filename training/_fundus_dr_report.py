@@ -159,7 +159,8 @@ def _peak(activation: np.ndarray, shown: np.ndarray) -> tuple[float, float]:
 
 
 def heatmap_hits(run: Run, folder: Path, photographs: Sequence[Photograph], size: int) -> dict[str, Any]:
-    """How often the heatmap's peak lies in a lesion's box, in the disc's, and how often a random point of the field would.
+    """How often the heatmap's peak lies in a lesion's box, in the disc's, and how often a random point of the field
+    would.
 
     Over held-out IDRiD photographs of grade 2 and worse that have boxes.
     """
@@ -197,9 +198,7 @@ def heatmap_hits(run: Run, folder: Path, photographs: Sequence[Photograph], size
     }
 
 
-def _inside(
-    boxes: Sequence[tuple[str, list[float]]], kind: str, scale: int, circle: Circle, size: int
-) -> np.ndarray:
+def _inside(boxes: Sequence[tuple[str, list[float]]], kind: str, scale: int, circle: Circle, size: int) -> np.ndarray:
     """Which pixels of the model's square lie in a box of that kind."""
     side = 2 * RIM * circle.r
     mask = np.zeros((size, size), bool)
@@ -213,7 +212,8 @@ def _inside(
 
 
 def spoil(rgb: np.ndarray, circle: Circle, kind: str, amount: float) -> np.ndarray:
-    """A photograph blurred (sigma in hundredths of the field's radius) or darkened (share of the light left, with the sensor's noise)."""
+    """A photograph blurred (sigma in hundredths of the field's radius) or darkened (share of the light left, with the
+    sensor's noise)."""
     if kind == "blur":
         return cv2.GaussianBlur(rgb, (0, 0), amount / 100 * circle.r)
     noise = np.random.default_rng(3).normal(0, 2.0, rgb.shape)
@@ -236,7 +236,9 @@ def degradation(
         probability = grade_probabilities(np.stack(logits))
         answers = Answers(photographs, probability, operating)
         area = auc(answers.truth >= REFERABLE, answers.at_least[:, 1])
-        what = {"none": "as taken", "blur": f"blur, sigma {amount / 100:.2f} r", "dark": f"{amount:.0%} of the light"}[kind]
+        what = {"none": "as taken", "blur": f"blur, sigma {amount / 100:.2f} r", "dark": f"{amount:.0%} of the light"}[
+            kind
+        ]
         rows.append([what, f"{area:.3f}", f"{quadratic_kappa(answers.truth, answers.grade):.3f}"])
     return rows
 

@@ -30,7 +30,8 @@ DROP_PATH = 0.1
 
 
 class DrNet(nn.Module):
-    """Backbone, then per cell of the last map 4 logits (grade >= 1 .. 4) and 2 (oedema risk >= 1, 2); the picture's are their means."""
+    """Backbone, then per cell of the last map 4 logits (grade >= 1 .. 4) and 2 (oedema risk >= 1, 2); the picture's
+    are their means."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +117,8 @@ def figures(photographs: Sequence[Photograph], logits: np.ndarray) -> dict[str, 
 
 @dataclass
 class DrTask:
-    """Photographs drawn by hospital, then grade; see `_fundus_loop.Task`. `work` keeps the initial weights and the frozen front."""
+    """Photographs drawn by hospital, then grade; see `_fundus_loop.Task`. `work` keeps the initial weights and the
+    frozen front."""
 
     folder: Path
     photographs: Sequence[Photograph]

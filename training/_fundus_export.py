@@ -1,6 +1,7 @@
 """From a trained torch network to a full-int8 `.tflite`, and running that file.
 
-The network is rebuilt with TensorFlow's own convolutions on folded weights, so what the file holds is plain CONV_2D, DEPTHWISE_CONV_2D,
+The network is rebuilt with TensorFlow's own convolutions on folded weights, so what the file holds is plain CONV_2D,
+DEPTHWISE_CONV_2D,
 ADD and MEAN. Both LiteRT and tflite-runtime 2.14 run all of them in int8.
 """
 
@@ -60,7 +61,10 @@ def _convert(call: Callable[[Any, Any], dict[str, Any]], size: int, images: np.n
     def representative() -> Iterable[list[np.ndarray]]:
         for image in images:
             x = image.astype(np.float32)[None] * INPUT_SCALE
-            x[0, 0, 0, 0], x[0, 0, 1, 0] = -1.0, 127 * INPUT_SCALE  # the whole range of int8, so that the scale is 1/128
+            x[0, 0, 0, 0], x[0, 0, 1, 0] = (
+                -1.0,
+                127 * INPUT_SCALE,
+            )  # the whole range of int8, so that the scale is 1/128
             yield [x]
 
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +81,8 @@ def _convert(call: Callable[[Any, Any], dict[str, Any]], size: int, images: np.n
 def to_tflite(
     net: EfficientNetLite0, maps: dict[str, nn.Conv2d], size: int, images: np.ndarray, keep_map: Iterable[str] = ()
 ) -> bytes:
-    """Int8 file of `net` with one 1x1 convolution per head, each pooled to `name`; heads in `keep_map` also give `name_map`.
+    """Int8 file of `net` with one 1x1 convolution per head, each pooled to `name`; heads in `keep_map` also give
+    `name_map`.
 
     `images`: calibration images, n x size x size x 3 int8.
     """
@@ -97,7 +102,8 @@ def to_tflite(
 
 
 class FrozenFront:
-    """The first `blocks` of a network, quantised: what is not trained runs ten times faster so, and the rest learns on int8's own output."""
+    """The first `blocks` of a network, quantised: what is not trained runs ten times faster so, and the rest learns on
+    int8's own output."""
 
     def __init__(self, content: bytes):
         from ai_edge_litert.interpreter import Interpreter

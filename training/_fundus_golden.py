@@ -8,19 +8,25 @@ import numpy as np
 Image = np.ndarray
 
 
-def _vessels(layer: Image, rng: np.random.Generator, start: np.ndarray, angle: float, width: float, length: float) -> None:
+def _vessels(
+    layer: Image, rng: np.random.Generator, start: np.ndarray, angle: float, width: float, length: float
+) -> None:
     point = start.astype(float)
     step = layer.shape[0] / 60
     while length > 0 and width > 0.6:
         angle += rng.normal(0, 0.13)
         following = point + step * np.array([np.cos(angle), np.sin(angle)])
-        cv2.line(layer, tuple(np.rint(point).astype(int)), tuple(np.rint(following).astype(int)), 1.0, max(round(width), 1))
+        cv2.line(
+            layer, tuple(np.rint(point).astype(int)), tuple(np.rint(following).astype(int)), 1.0, max(round(width), 1)
+        )
         point, length, width = following, length - step, width * 0.985
         if rng.random() < 0.12:
             _vessels(layer, rng, point, angle + rng.choice([-1, 1]) * rng.uniform(0.4, 0.9), width * 0.65, length * 0.6)
 
 
-def _spots(image: Image, rng: np.random.Generator, count: int, radius: tuple[float, float], colour: tuple[float, ...]) -> None:
+def _spots(
+    image: Image, rng: np.random.Generator, count: int, radius: tuple[float, float], colour: tuple[float, ...]
+) -> None:
     size = image.shape[0]
     for _ in range(count):
         layer = np.zeros((size, size), np.float32)
@@ -32,7 +38,8 @@ def _spots(image: Image, rng: np.random.Generator, count: int, radius: tuple[flo
 
 
 def draw_retina(seed: int, size: int = 640, lesions: int = 0, light: float = 1.0, defocus: float = 0.0) -> Image:
-    """A right eye's fundus, size x size x 3 uint8 (red first): disc, macula, vessels and, by `lesions`, 0-3, what diabetes adds."""
+    """A right eye's fundus, size x size x 3 uint8 (red first): disc, macula, vessels and, by `lesions`, 0-3, what
+    diabetes adds."""
     rng = np.random.default_rng(seed)
     y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + 0.5) / size
     shade = 1.05 - 0.7 * ((x - 0.5) ** 2 + (y - 0.5) ** 2)
@@ -59,7 +66,8 @@ def draw_retina(seed: int, size: int = 640, lesions: int = 0, light: float = 1.0
 
 
 def photographs() -> list[np.ndarray]:
-    """The golden photographs, each the bytes (uint8) of a PNG or JPEG file; one is larger, so that it is decoded at half its size."""
+    """The golden photographs, each the bytes (uint8) of a PNG or JPEG file; one is larger, so that it is decoded at
+    half its size."""
     drawn = [
         (draw_retina(1, size=360), ".png"),
         (draw_retina(2, lesions=1), ".jpg"),

@@ -1,6 +1,7 @@
 """The training loop: data-parallel processes of one thread each, one-cycle AdamW, averaged weights, resumable.
 
-One thread per process: on a busy two-core machine two processes that meet once a step lose far less than two threads that meet at every
+One thread per process: on a busy two-core machine two processes that meet once a step lose far less than two threads
+that meet at every
 layer.
 """
 
@@ -113,9 +114,7 @@ def _epoch(
     rng = np.random.default_rng([plan.seed, epoch, rank])
     torch.manual_seed(plan.seed * 1000 + epoch * 10 + rank)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    bar = tqdm(
-        range(plan.steps), desc=f"epoch {epoch + 1}/{plan.epochs}", disable=rank != 0, mininterval=20
-    )
+    bar = tqdm(range(plan.steps), desc=f"epoch {epoch + 1}/{plan.epochs}", disable=rank != 0, mininterval=20)
     smoothed = None
     for i in bar:
         step = epoch * plan.steps + i

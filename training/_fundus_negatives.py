@@ -1,4 +1,5 @@
-"""Drawn pictures that are not a retina: what a camera sees when it looks elsewhere, and what somebody may upload by mistake.
+"""Drawn pictures that are not a retina: what a camera sees when it looks elsewhere, and what somebody may upload by
+mistake.
 
 None is a photograph, so photographs can test what was learnt from them. All are size x size x 3 uint8, red first.
 """
@@ -65,13 +66,17 @@ def dead_leaves(rng: Rng, size: int) -> Image:
 
 def text(rng: Rng, size: int) -> Image:
     """A page, a form, a screen."""
-    paper, ink = (_colour(rng), _colour(rng)) if rng.random() < 0.5 else (rng.uniform(200, 255, 3), rng.uniform(0, 60, 3))
+    paper, ink = (
+        (_colour(rng), _colour(rng)) if rng.random() < 0.5 else (rng.uniform(200, 255, 3), rng.uniform(0, 60, 3))
+    )
     image = _clip(np.broadcast_to(paper, (size, size, 3)))
     height = rng.uniform(0.25, 1.6)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz ABCDEFGHIJ 0123456789 .,:-/"))
     for y in np.arange(0, size + 20, 26 * height + 4):
         line = "".join(rng.choice(letters, 60))
-        cv2.putText(image, line, (int(rng.uniform(-30, 20)), int(y)), int(rng.integers(0, 8)), height, tuple(map(float, ink)), 1)
+        cv2.putText(
+            image, line, (int(rng.uniform(-30, 20)), int(y)), int(rng.integers(0, 8)), height, tuple(map(float, ink)), 1
+        )
     if rng.random() < 0.5:
         matrix = cv2.getRotationMatrix2D((size / 2, size / 2), float(rng.uniform(-30, 30)), float(rng.uniform(1, 1.6)))
         image = cv2.warpAffine(image, matrix, (size, size), borderMode=cv2.BORDER_REFLECT)
@@ -93,8 +98,9 @@ def noise(rng: Rng, size: int) -> Image:
     """A sensor without light, a broken cable."""
     cells = int(rng.choice([size, size // 2, size // 4, size // 8, 6]))
     image = rng.normal(rng.uniform(20, 200), rng.uniform(10, 90), (cells, cells, 1 if rng.random() < 0.4 else 3))
-    image = cv2.resize(_clip(np.broadcast_to(image, (cells, cells, 3))), (size, size), interpolation=int(rng.integers(0, 3)))
-    return image
+    return cv2.resize(
+        _clip(np.broadcast_to(image, (cells, cells, 3))), (size, size), interpolation=int(rng.integers(0, 3))
+    )
 
 
 def pattern(rng: Rng, size: int) -> Image:
@@ -163,7 +169,11 @@ def ball(rng: Rng, size: int) -> Image:
     colour = np.array([205, 100, 45]) * rng.uniform(0.5, 1.2) if rng.random() < 0.6 else _colour(rng)
     y, x = np.mgrid[0:size, 0:size] / size
     light = 1 - rng.uniform(0.2, 1.2) * np.hypot(x - rng.uniform(0.2, 0.8), y - rng.uniform(0.2, 0.8))
-    image = colour * np.clip(light, 0, 2)[..., None] * (1 + rng.uniform(0, 0.2) * _power_noise(rng, size, rng.uniform(0, 2))[..., None])
+    image = (
+        colour
+        * np.clip(light, 0, 2)[..., None]
+        * (1 + rng.uniform(0, 0.2) * _power_noise(rng, size, rng.uniform(0, 2))[..., None])
+    )
     if rng.random() < 0.5:
         spot = _blob(size, *(size * rng.uniform(0.2, 0.8, 2)), *(size * rng.uniform(0.03, 0.2, 2)))
         image = image * (1 - spot) + rng.uniform(150, 255, 3) * spot
@@ -174,7 +184,9 @@ def scan(rng: Rng, size: int) -> Image:
     """Grey medical pictures: a chest, a slice, an ultrasound sector, an OCT's layers."""
     image = np.zeros((size, size, 1))
     for _ in range(int(rng.integers(2, 9))):
-        shape = _blob(size, *(size * rng.uniform(0.1, 0.9, 2)), *(size * rng.uniform(0.05, 0.5, 2)), rng.uniform(0.05, 0.9))
+        shape = _blob(
+            size, *(size * rng.uniform(0.1, 0.9, 2)), *(size * rng.uniform(0.05, 0.5, 2)), rng.uniform(0.05, 0.9)
+        )
         image = image * (1 - shape) + rng.uniform(0, 255) * shape
     if rng.random() < 0.4:
         y = np.arange(size)[:, None] + 6 * _power_noise(rng, size, 2.4)
@@ -195,7 +207,11 @@ def not_a_retina(rng: Rng, size: int) -> Image:
         image = np.repeat(image.mean(2, keepdims=True), 3, 2).astype(np.uint8)
     if rng.random() < 0.4:
         tint = np.array([1.0, rng.uniform(0.35, 0.7), rng.uniform(0.1, 0.5)])  # everything red, as a retina is
-        image = _clip(image.mean(2, keepdims=True) * tint * rng.uniform(0.8, 1.5)) if rng.random() < 0.5 else _clip(image * tint)
+        image = (
+            _clip(image.mean(2, keepdims=True) * tint * rng.uniform(0.8, 1.5))
+            if rng.random() < 0.5
+            else _clip(image * tint)
+        )
     if rng.random() < 0.5:
         rows = int(size * rng.uniform(0.05, 0.22))
         image[:rows] = 0

@@ -100,7 +100,8 @@ def degraded(image: np.ndarray, name: str, hopeless: bool, rng: np.random.Genera
 def make_samples(
     photographs: Sequence[Photograph], crops: np.ndarray, copies: int, drawn: int, rng: np.random.Generator
 ) -> Samples:
-    """Every labelled photograph `copies` times (raw colours thrice as often), degraded good ones, and `drawn` pictures of other things."""
+    """Every labelled photograph `copies` times (raw colours thrice as often), degraded good ones, and `drawn` pictures
+    of other things."""
     out = Samples()
     soft = {0: (0.94, 0.06, 0.0), 1: (0.06, 0.88, 0.06), 2: (0.0, 0.06, 0.94), None: (0.75, 0.25, 0.0)}
     for p, crop in zip(photographs, tqdm(crops, desc="augment", mininterval=10), strict=True):

@@ -41,13 +41,12 @@ def toml(sha256: str, judged: dict[str, Any]) -> str:
 version = "{VERSION}"
 task = "ecg-rhythm"
 sha256 = "{sha256}"
-summary = "Rhythm of a single-lead ECG of 9-60 s: normal sinus (N), atrial fibrillation (A), other (O), too
-noisy (~)."
+summary = "Rhythm of a single-lead ECG of 9-60 s: normal sinus (N), atrial fibrillation (A), other (O), noisy (~)."
 
 [input]
 preprocessing = "rhythm"
 preprocessing_version = {RHYTHM_INPUT_VERSION}
-shape = [1, 3000, 5]
+shape = [1, 3020, 5]
 limit = {LIMIT}
 
 [output]
@@ -107,7 +106,7 @@ def _accuracy(judged: dict[str, Any], size: int) -> str:
         )
     table = "\n".join(rows)
     called = "\n".join(f"| {names[i]} | " + " | ".join(str(n) for n in confusion[i]) + " |" for i in range(4))
-    members = ", ".join(f"{one:.3f}" for one in judged["member_f1"])
+    parts = judged["part_f1"]
     return f"""## Accuracy
 
 On {judged["recordings"]} recordings of the 2017 PhysioNet/CinC challenge that took no part in training (one
@@ -123,9 +122,9 @@ its hidden test.
 |---|---|---|---|---|
 {called}
 
-The members of the ensemble alone reach {members} (float). The file is {size / 1000:.0f} kB, weights and
-activations int8; the released int8 file and its float twin name the same rhythm on
-{100 * judged["released_agreement"]:.1f} % of those recordings.
+The signal networks alone reach {parts["signal"]:.3f}, the feature networks alone {parts["features"]:.3f} (float).
+The file is {size / 1000:.0f} kB, weights and activations int8; the released int8 file and its float twin name the
+same rhythm on {100 * judged["released_agreement"]:.1f} % of those recordings.
 """
 
 

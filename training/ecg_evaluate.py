@@ -14,7 +14,7 @@ from aidpost.inference._rhythm_input import rhythm_input, rhythm_windows
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-Model = Callable[[Floats], Floats]  # (n, 3000, 5) -> (n, 4) logits
+Model = Callable[[Floats], Floats]  # (n, 3020, 5) -> (n, 4) logits
 Change = Callable[[Array, float, int], tuple[Array, float]]  # samples, rate, index -> samples, rate
 
 
@@ -55,7 +55,7 @@ def bootstrap(truth: Ints, predicted: Ints, rounds: int = 2000, seed: int = 0) -
 
 
 def window_logits(model: Model, pieces: Iterable[Floats]) -> list[Floats]:
-    """Logits of each recording's windows, from its (T, 5) channels."""
+    """Logits of each recording's windows, from its (T + 20, 5) input."""
     return [model(rhythm_windows(piece)) for piece in pieces]
 
 

@@ -14,7 +14,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -25,22 +24,12 @@ import torch.nn.functional as F
 from ecg_augment import Sampler
 from ecg_card import write_folder
 from ecg_data import INPUT_SCALE, Cache, Recordings, build_cache, read_cinc, read_noise
-from ecg_evaluate import (
-    Model,
-    abstention,
-    bootstrap,
-    calibration_error,
-    f1_scores,
-    fit_temperature,
-    headline,
-    recording_probability,
-    under_conditions,
-    window_logits,
-)
+from ecg_evaluate import f1_scores, recording_probability, under_conditions, window_logits
 from ecg_export import Int8Model, to_int8
-from ecg_rhythm_net import TINY, Average, Ensemble, RhythmNet, Shape, macs, parameter_count
+from ecg_judge import as_floats, as_function, judge, representative_windows
+from ecg_rhythm_net import TINY, Average, Ensemble, FeatureNet, RhythmNet, Shape, macs, parameter_count
 
-from aidpost.inference._rhythm_input import LIMIT, WINDOW, rhythm_windows
+from aidpost.inference._rhythm_input import WINDOW
 
 CLASS_WEIGHT = (1.0, 1.6, 1.25, 1.6)
 Ints = npt.NDArray[np.int64]
@@ -52,7 +41,11 @@ class Plan:
     """How much is trained on what."""
 
     shape: Shape = field(default_factory=Shape)
-    members: int = 2
+    members: int = 2  # signal networks
+    feature_members: int = 3
+    feature_passes: int = 40
+    feature_noise: float = 0.15
+    feature_weight: float = 0.45  # of the feature networks' logits in the mean
     variants: int = 4  # how often each recording is preprocessed, the first time undisturbed
     passes: int = 28
     final_passes: int = 7
@@ -161,6 +154,38 @@ def train_member(
     return held, run(more, f"member {member}, all folds")
 
 
+def train_features(plan: Plan, variants: list[Cache], label: Ints, rows: Ints, member: int) -> FeatureNet:
+    """Train a feature network on the chosen rows, a disturbed variant of each recording half of the time; seconds."""
+    torch.manual_seed(plan.seed + 200 + member)
+    rng = np.random.default_rng((plan.seed, 200 + member))
+    table = np.stack([one.features() for one in variants]).astype(np.float32) * np.float32(INPUT_SCALE)
+    mean, deviation = table[0, rows].mean(axis=0), np.maximum(table[0, rows].std(axis=0), 0.3)
+    net, batch = FeatureNet(plan.shape), 2 * plan.batch
+    steps = max(rows.size // batch, 1)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=plan.rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=plan.feature_passes * steps)
+    weight = torch.tensor(CLASS_WEIGHT)
+    for _ in range(plan.feature_passes):
+        order = rng.permutation(rows)
+        for chosen in np.array_split(order[: steps * batch], steps):
+            which = np.where(rng.random(chosen.size) < 0.5, 0, rng.integers(0, len(variants), chosen.size))
+            x = torch.from_numpy((table[which, chosen] - mean) / deviation)
+            loss = F.cross_entropy(
+                net(x + plan.feature_noise * torch.randn(x.shape)),
+                torch.from_numpy(label[chosen]),
+                weight=weight,
+                label_smoothing=0.05,
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    with torch.no_grad():  # the features' scales go into the first layer
+        net.first.weight /= torch.from_numpy(deviation)
+        net.first.bias -= net.first.weight @ torch.from_numpy(mean)
+    return net.eval()
+
+
 def run(trainer: Trainer, name: str, watched: Ints | None = None) -> RhythmNet:
     """Train to the end, from the checkpoint if there is one; tells the mean F1 on `watched` rows now and then."""
     trainer.resume()
@@ -169,7 +194,8 @@ def run(trainer: Trainer, name: str, watched: Ints | None = None) -> RhythmNet:
         trainer.one_pass()
         trainer.save()
         if watched is not None and (trainer.done % 4 == 0 or trainer.done == trainer.passes):
-            model, cache = as_function(trainer.averaged()), trainer.sampler.variants[0]
+            model = as_function(Ensemble([trainer.averaged()], [], 0.0))
+            cache = trainer.sampler.variants[0]
             logits = window_logits(model, (as_floats(cache, row) for row in watched))
             scores = f1_scores(trainer.label[watched], recording_probability(logits, 1.0).argmax(axis=1))
             print(f", mean F1 {scores[:3].mean():.4f} {np.round(scores, 3)}", end="")
@@ -177,33 +203,21 @@ def run(trainer: Trainer, name: str, watched: Ints | None = None) -> RhythmNet:
     return trainer.averaged()
 
 
-def float_model(members: list[RhythmNet]) -> Ensemble:
-    """The members as one network, ready for use."""
-    return Ensemble(members).eval()
-
-
-def as_function(net: torch.nn.Module) -> Model:
-    """A PyTorch network as (n, 3000, 5) -> (n, 4)."""
-
-    def call(windows: Floats) -> Floats:
-        with torch.no_grad():
-            x = torch.from_numpy(windows).transpose(1, 2).unsqueeze(2)
-            return np.asarray(net(x.contiguous(memory_format=torch.channels_last)).numpy())
-
-    return call
-
-
-def representative_windows(cache: Cache, rows: Ints, count: int, seed: int) -> Floats:
-    """Windows to calibrate the quantiser on, the first of them spanning the input's whole range."""
-    chosen = np.random.default_rng(seed).choice(rows, min(count, rows.size), replace=False)
-    windows = [rhythm_windows(as_floats(cache, row))[0] for row in chosen]
-    windows[0][:2, 0] = (-LIMIT, LIMIT)
-    return np.stack(windows)
-
-
-def as_floats(cache: Cache, row: int) -> Floats:
-    """(T, 5) of one recording, as the device computes it (to int8)."""
-    return cache.channels(row).astype(np.float32) * np.float32(INPUT_SCALE)
+def train_all(plan: Plan, variants: list[Cache], recordings: Recordings, work: Path) -> tuple[Ensemble, Ensemble]:
+    """Every member, trained or taken from its checkpoint: (as validated without the held-out fold, as released)."""
+    label, fold = recordings.label, recordings.fold
+    pairs = [train_member(plan, member, variants, label, fold, work) for member in range(plan.members)]
+    ensembles = []
+    for signal, rows in (
+        ((pair[0] for pair in pairs), np.flatnonzero(fold != plan.holdout)),
+        (
+            (pair[1] for pair in pairs),
+            np.arange(label.size),
+        ),
+    ):
+        features = [train_features(plan, variants, label, rows, member) for member in range(plan.feature_members)]
+        ensembles.append(Ensemble(list(signal), features, plan.feature_weight).eval())
+    return ensembles[0], ensembles[1]
 
 
 def main() -> None:
@@ -222,81 +236,22 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     recordings, noise = read_cinc(arguments.data, plan.limit), read_noise(arguments.data, half=0)
     variants = [build_cache(work, recordings, noise, variant, plan.seed) for variant in range(plan.variants)]
-    members = range(plan.members) if arguments.member is None else (arguments.member,)
-    pairs = [train_member(plan, one, variants, recordings.label, recordings.fold, work) for one in members]
     if arguments.member is not None:
+        train_member(plan, arguments.member, variants, recordings.label, recordings.fold, work)
         return
-    held, released = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    print(
-        f"{sum(map(parameter_count, released))} parameters, "
-        f"{sum(macs(net, WINDOW, 5) for net in released) / 1e6:.1f} M MAC a window"
-    )
-
-    everything = np.arange(recordings.label.size)
-    fit, rows = (np.flatnonzero((recordings.fold == plan.holdout) == one) for one in (False, True))
-    held_path = work / "held.tflite"
-    to_int8(Ensemble(held), representative_windows(variants[0], fit, 400, plan.seed), held_path)
-    to_int8(Ensemble(released), representative_windows(variants[0], everything, 400, plan.seed), work / "model.tflite")
-    judged = judge(held, held_path, released, work / "model.tflite", variants[0], recordings, rows, plan)
-    judged["conditions"] = under_conditions(
-        Int8Model(held_path),
-        recordings,
-        rows[: plan.condition_rows],
-        read_noise(arguments.data, half=1),
-        judged["temperature"],
-    )
-    write_folder(arguments.out, work / "model.tflite", judged)
-
-
-def judge(
-    held: list[RhythmNet],
-    held_int8: Path,
-    released: list[RhythmNet],
-    released_int8: Path,
-    cache: Cache,
-    recordings: Recordings,
-    rows: Ints,
-    plan: Plan,
-) -> dict[str, Any]:
-    """Everything the card quotes from the held-out fold, and how far the released int8 file is from its float twin."""
-    truth = recordings.label[rows]
-    pieces = [as_floats(cache, row) for row in rows]
-    single = [window_logits(as_function(float_model([one])), pieces) for one in held]
-    logits = {
-        "float": window_logits(as_function(float_model(held)), pieces),
-        "int8": window_logits(Int8Model(held_int8), pieces),
-    }
-    temperature = fit_temperature(logits["int8"], truth)
-    probability = {name: recording_probability(one, temperature) for name, one in logits.items()}
-    predicted = {name: one.argmax(axis=1) for name, one in probability.items()}
-    ours = [
-        recording_probability(window_logits(one, pieces), temperature).argmax(axis=1)
-        for one in (as_function(float_model(released)), Int8Model(released_int8))
-    ]
-    return {
-        "recordings": int(rows.size),
-        "condition_rows": min(plan.condition_rows, rows.size),
-        "counts": np.bincount(truth, minlength=4),
-        "temperature": temperature,
-        "member_f1": [headline(truth, recording_probability(one, 1.0).argmax(axis=1)) for one in single],
-        "f1": {name: f1_scores(truth, one) for name, one in predicted.items()},
-        "interval": bootstrap(truth, predicted["int8"]),
-        "confusion": np.array([[np.sum((truth == t) & (predicted["int8"] == p)) for p in range(4)] for t in range(4)]),
-        "calibration_error": calibration_error(probability["int8"], truth),
-        "abstention": abstention(probability["int8"], truth, coverage=0.97),
-        "length": by_length([piece.shape[0] / 100 for piece in pieces], truth, predicted["int8"]),
-        "released_agreement": float(np.mean(ours[0] == ours[1])),
-    }
-
-
-def by_length(seconds: list[float], truth: Ints, predicted: Ints) -> dict[str, tuple[int, float]]:
-    """Recordings and mean F1 by length of recording."""
-    bins = {"9-20 s": (0, 20), "20-40 s": (20, 40), "40-61 s": (40, 99)}
-    out = {}
-    for name, (low, high) in bins.items():
-        chosen = (np.array(seconds) >= low) & (np.array(seconds) < high)
-        out[name] = (int(chosen.sum()), headline(truth[chosen], predicted[chosen]))
-    return out
+    held, released = train_all(plan, variants, recordings, work)
+    signal_macs = sum(macs(net, WINDOW, 5) for net in released.signal)
+    print(f"{parameter_count(released)} parameters, {signal_macs / 1e6:.1f} M multiply-accumulates a window")
+    rows = np.flatnonzero(recordings.fold == plan.holdout)
+    files = work / "held.tflite", work / "model.tflite"
+    to_int8(held, representative_windows(variants[0], np.flatnonzero(recordings.fold != plan.holdout)), files[0])
+    to_int8(released, representative_windows(variants[0], np.arange(recordings.label.size)), files[1])
+    judged = judge(held, released, files, variants[0], recordings.label, rows)
+    tried = rows[: plan.condition_rows]
+    judged["condition_rows"] = tried.size
+    noise = read_noise(arguments.data, half=1)
+    judged["conditions"] = under_conditions(Int8Model(files[0]), recordings, tried, noise, judged["temperature"])
+    write_folder(arguments.out, files[1], judged)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""Train the diabetic-retinopathy grader and write `inference/models/fundus-dr`: one command from the data folder to the card.
+"""Train the diabetic-retinopathy grader and write `inference/models/fundus-dr`: one command from the data folder to
+the card.
 
     python training/fundus_dr.py [--data FOLDER] [--out FOLDER] [--open] [--tiny] [--fresh] [--now]
 
-Resumes from its last checkpoint unless `--fresh`; prints the figures that the card quotes. `--open` trains on IDRiD alone, which is
-openly licensed, and writes `fundus-dr-open`. `--now` writes the model from the last checkpoint without training further.
+Resumes from its last checkpoint unless `--fresh`; prints the figures that the card quotes. `--open` trains on IDRiD
+alone, which is
+openly licensed, and writes `fundus-dr-open`. `--now` writes the model from the last checkpoint without training
+further.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from _fundus_dr_task import SIZE, DrNet, DrTask, load_photographs, predict_twin
 from _fundus_export import runner, to_tflite
 from _fundus_loop import Plan, averaged_model, train
 
-PLAN = Plan(epochs=8, steps=60, batch=32, size=SIZE)
+PLAN = Plan(epochs=6, steps=60, batch=32, size=SIZE)
 OPEN = Plan(epochs=6, steps=40, batch=32, size=SIZE)
 TINY = Plan(epochs=1, steps=2, batch=8, size=SIZE, workers=1)
 SHARE = {"IDRiD": 0.25, "EyePACS": 0.75}
@@ -73,7 +76,7 @@ def main() -> None:
     images = np.asarray(load_photographs(folder, held, SIZE))
     fold(model, held, images)
     heads = {"dr": model.dr, "dme": model.dme}
-    content = to_tflite(model.backbone, heads, SIZE, task.calibration(16 if arguments.tiny else 256), ["dr"])
+    content = to_tflite(model.backbone, heads, SIZE, task.calibration(16 if arguments.tiny else 160), ["dr"])
     evaluation = card.evaluate(model, runner(content), folder, held, images)
     described = card.describe(name, evaluation, runner(content), len(content), share)
     print(described[1])

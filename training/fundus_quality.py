@@ -1,4 +1,5 @@
-"""Train the photograph-quality model and write `inference/models/fundus-quality`: one command from the data folder to the card.
+"""Train the photograph-quality model and write `inference/models/fundus-quality`: one command from the data folder to
+the card.
 
     python training/fundus_quality.py [--data FOLDER] [--out FOLDER] [--others FOLDER] [--tiny] [--fresh]
 

@@ -98,8 +98,8 @@ def _parse_signal(path: Path, line: str) -> SignalSpec:
         baseline = int(gain["baseline"]) if gain["baseline"] else zero
     except ValueError:
         raise unreadable(path, f"the signal line {line!r} has a field that is not a number") from None
-    if not math.isfinite(scale):
-        raise unreadable(path, f"the gain of signal line {line!r} is not finite")
+    if not math.isfinite(scale) or max(abs(baseline), abs(initial)) >= 1 << 31:
+        raise unreadable(path, f"the signal line {line!r} has a number out of range")
     return SignalSpec(
         file=fields[0],
         format=int(form["format"]),

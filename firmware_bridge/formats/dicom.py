@@ -23,20 +23,20 @@ JPEG_BASELINE, JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51
 _PLAIN = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
 # PS3.16 CID 3001 in MDC codes: 2:1 is lead I
 _MDC_LEADS = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"} | {n + 2: f"V{n}" for n in range(1, 7)}
-_DAMAGED = (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError, EOFError, NotImplementedError)
+# what pydicom raises on damaged bytes is not documented, and is nearly anything
+_DAMAGED = Exception
 
 
 def _read(path: Path, what: str, *, pixels: bool) -> Any:
     try:
         import pydicom
-        from pydicom.errors import InvalidDicomError
     except ImportError:
         raise missing_extra(path, "pydicom") from None
     try:
         with warnings.catch_warnings():  # pydicom warns of values that break a rule which does not matter here
             warnings.simplefilter("ignore")
             return pydicom.dcmread(path, stop_before_pixels=not pixels)
-    except (InvalidDicomError, OSError, *_DAMAGED) as error:
+    except _DAMAGED as error:
         raise UnreadableInputError(
             operation=f"reading the {what}", target=str(path), cause=f"its DICOM data is damaged ({error})"
         ) from error

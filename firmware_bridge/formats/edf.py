@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aidpost.errors import UnsupportedFormatError
+from aidpost.errors import AidpostError, UnsupportedFormatError
 from aidpost.firmware_bridge.formats.wave import MILLIVOLT, Wave, is_ecg_label, unique_names, unreadable
 from aidpost.records import Device
 
@@ -56,7 +56,9 @@ def read_edf(path: Path) -> Wave:
         signals = list(edf.signals)
         chosen = _choose(path, signals)
         return _to_wave(path, edf, chosen)
-    except (ValueError, KeyError, IndexError, OverflowError, ZeroDivisionError, EOFError, OSError) as error:
+    except AidpostError:
+        raise
+    except Exception as error:
         raise unreadable(path, f"its EDF data is damaged ({error})") from error
 
 

@@ -189,7 +189,7 @@ def _read_file(path: Path, signals: list[SignalSpec], length: int | None) -> Cou
 
 
 def _signal_bytes(path: Path, name: str) -> Octets:
-    if "/" in name or name in {"-", "~", ""}:
+    if "/" in name or "\0" in name or name in {"-", "~", ""}:
         raise unreadable(path, f"the header names the signal file {name!r}, which is not beside it")
     signal = path.with_name(name)
     try:

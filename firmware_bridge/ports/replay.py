@@ -15,9 +15,11 @@ from aidpost.firmware_bridge.assembler import BOARD_OPTIONS, EcgAssembler
 from aidpost.firmware_bridge.boards import BOARDS
 from aidpost.firmware_bridge.capture import Capture, Chunk, open_capture
 from aidpost.firmware_bridge.clock import Clock
+from aidpost.firmware_bridge.decoders.base import DecodeError
+from aidpost.firmware_bridge.gatt_vitals import MEASUREMENTS, Context, vital_signs_of
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
 from aidpost.firmware_bridge.vitals import vital_signs
-from aidpost.records import EcgRecording, Origin, VitalSign
+from aidpost.records import Device, EcgRecording, Origin, VitalSign
 
 RAW_CHUNK = 4096
 MAX_SECONDS = 86_400.0
@@ -32,6 +34,10 @@ class ReplaySource(BaseSource):
         self._pace = spec.choice("pace", "fast", ("fast", "real"))
         self._path = Path(spec.address)
         self._capture: Capture | None = open_capture(self._path)
+        self._gatt = self._capture is not None and self._capture.header.channels != ("serial",)
+        if self._gatt:
+            self.kinds = frozenset({Kind.VITALS})
+            return
         name = spec.get("device") or (self._capture.header.device if self._capture else "")
         if name not in BOARDS:
             cause = f"there is no board {name!r}" if name else "the file does not say which board sent it"
@@ -63,6 +69,8 @@ class ReplaySource(BaseSource):
         return assembler
 
     def read_ecg(self, seconds: float | None = None) -> EcgRecording:
+        if Kind.ECG not in self.kinds:
+            return super().read_ecg(seconds)
         at = self.clock.now()
         assembler = self._assemble(min(seconds or MAX_SECONDS, MAX_SECONDS))
         if not len(assembler):
@@ -77,6 +85,24 @@ class ReplaySource(BaseSource):
     def read_vitals(self) -> list[VitalSign]:
         if Kind.VITALS not in self.kinds:
             return super().read_vitals()
+        if self._gatt:
+            return self._characteristics()
         at = self.clock.now()
         readings = self._assemble(MAX_SECONDS).readings
         return vital_signs(readings, board=self._board, at=at, origin=Origin.REPLAY, source=str(self.spec))
+
+    def _characteristics(self) -> list[VitalSign]:
+        """The vital signs of a Bluetooth capture: of each measurement that can be decoded, in order."""
+        assert self._capture is not None
+        device = Device(name=self._capture.header.device, address=self._capture.header.source)
+        found: list[VitalSign] = []
+        for chunk in self.chunks():
+            if chunk.channel not in MEASUREMENTS:
+                continue
+            try:
+                measurement = MEASUREMENTS[chunk.channel](chunk.data)
+            except DecodeError:
+                continue
+            context = Context(at=self.clock.now(), origin=Origin.REPLAY, device=device, source=str(self.spec))
+            found += vital_signs_of(measurement, context)
+        return found

@@ -13,6 +13,7 @@ from pathlib import Path
 from aidpost.errors import DeviceBusyError, DeviceError, DeviceLostError, DeviceNotFoundError, DeviceTimeoutError
 from aidpost.firmware_bridge.assembler import BOARD_OPTIONS, EcgAssembler
 from aidpost.firmware_bridge.boards import BOARDS, Board, identify
+from aidpost.firmware_bridge.capture import CaptureHeader, CaptureWriter, Chunk
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders.base import Block, Corrupt
 from aidpost.firmware_bridge.ports import _serial_worker
@@ -199,6 +200,22 @@ class SerialSource(BaseSource):
             cause=f"{corrupt} bytes came, and none was a frame of {name}",
             remedy="Check device= and baud=, or leave device= out to have the board recognised.",
         )
+
+    def record(self, path: Path, seconds: float) -> int:
+        """Write what arrives in `seconds` to a capture at `path`; gives the number of bytes. For `replay:`, later."""
+        if self._board is None:
+            self._board = self.detect()
+        board, now, total = self._board, self.clock.now(), 0
+        header = CaptureHeader(board.name, self.spec.address, now.wall_ms, now.boot)
+        began: float | None = None
+        with CaptureWriter(path, header) as writer:
+            for at, data in self.chunks(board, self._baud or board.baud):
+                began = at if began is None else began
+                writer.write(Chunk(round((at - began) * 1e6), data))
+                total += len(data)
+                if at - began >= seconds:
+                    break
+        return total
 
     def close(self) -> None:
         if self._worker is not None:

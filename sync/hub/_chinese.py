@@ -29,6 +29,7 @@ CHINESE = {
     "ECG trace from": "心电波形，起始于",
     "Exam": "检查",
     "Exams here": "本中心检查数",
+    "Export as CSV": "导出 CSV",
     "Eye not known": "眼别未知",
     "Findings": "发现",
     "Give the place and the date by which the patient should be seen.": "请填写转诊地点和最迟就诊日期。",

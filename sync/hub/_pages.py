@@ -16,7 +16,7 @@ from aidpost.sync.hub.users import Session
 
 _PAGE = 50
 _SILENT_MS = 24 * 3_600_000
-_SHOWN = {"open": ("open",), "retake": ("retake",), "reviewed": ("reviewed",), "all": ("open", "retake", "reviewed")}
+_SHOWN = ("open", "retake", "reviewed", "all")
 
 
 def worklist(site: Site, request: Request, session: Session) -> Response:
@@ -25,7 +25,7 @@ def worklist(site: Site, request: Request, session: Session) -> Response:
     show = show if show in _SHOWN else "open"
     page = _page_number(request)
     exams = schema.exams
-    query = select(exams).where(exams.c.state.in_(_SHOWN[show]))
+    query = select(exams) if show == "all" else select(exams).where(exams.c.state == show)
     if show in ("open", "retake"):
         query = query.order_by(exams.c.triage.desc(), exams.c.started_ms, exams.c.id)
     else:

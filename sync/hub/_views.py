@@ -16,7 +16,7 @@ from aidpost.records import ExamReport, Origin, Review, ReviewDecision, TriageLe
 from aidpost.sync.bodies import BlobManifest
 from aidpost.sync.envelope import Envelope
 from aidpost.sync.hub import schema
-from aidpost.sync.hub.clocks import best_time
+from aidpost.sync.hub.clocks import Clock
 
 
 class Stored(NamedTuple):
@@ -41,20 +41,19 @@ def add_reports(connection: Connection, stored: Sequence[Stored]) -> None:
     """Lists the exams of new reports; of several reports of one exam, the one that no other supersedes is shown."""
     if not stored:
         return
-    known = {row.id for row in _rows_in(connection, schema.reports, [item.record.id for item in stored])}
+    known = _known(connection, schema.reports, [item.record.id for item in stored])
     fresh = {item.record.id: item for item in stored if item.record.id not in known}
     insert_new(connection, schema.reports, [_report_row(item) for item in fresh.values()])
-    exam_ids = list(dict.fromkeys(item.record.exam.id for item in fresh.values()))
-    listed = {row.id for row in _rows_in(connection, schema.exams, exam_ids)}
-    simple: list[dict[str, Any]] = []
-    for exam in exam_ids:
-        candidates = [item for item in fresh.values() if item.record.exam.id == exam]
-        if exam in listed or len(candidates) > 1:
-            show_current(connection, exam)
-        else:
-            simple.append(_exam_row(connection, candidates[0]) | {"state": _state(connection, candidates[0].record)})
-    if simple:
-        connection.execute(insert(schema.exams), simple)
+    by_exam: dict[uuid.UUID, list[Stored]] = {}
+    for item in fresh.values():
+        by_exam.setdefault(item.record.exam.id, []).append(item)
+    listed = _known(connection, schema.exams, list(by_exam))
+    first = [items[0] for exam, items in by_exam.items() if exam not in listed and len(items) == 1]
+    rows = _exam_rows(connection, first)
+    if rows:
+        connection.execute(insert(schema.exams), rows)
+    for exam in by_exam.keys() - {item.record.exam.id for item in first}:
+        show_current(connection, exam)
     add_vitals(connection, [item._replace(record=vital) for item in fresh.values() for vital in item.record.vitals])
 
 
@@ -77,15 +76,16 @@ def show_current(connection: Connection, exam: uuid.UUID) -> None:
     report = decode(ExamReport, bytes(envelope.body))
     origin = Origin(envelope.origin)
     item = Stored(current.device, current.stream, envelope, report, origin, envelope.received_ms)  # type: ignore[arg-type]
-    connection.execute(insert(schema.exams).values(**_exam_row(connection, item), state=_state(connection, report)))
+    connection.execute(insert(schema.exams), _exam_rows(connection, [item]))
 
 
 def add_vitals(connection: Connection, stored: Iterable[Stored]) -> None:
     """Lists vital signs for the trends of a patient."""
     rows = []
+    clock = Clock(connection)
     for item in stored:
         vital: VitalSign = item.record
-        at_ms, _ = best_time(connection, item.device, vital.at, item.received_ms)
+        at_ms, _ = clock.best_time(item.device, vital.at, item.received_ms)
         rows.append(
             {
                 "id": vital.id,
@@ -141,6 +141,9 @@ def clean(text: str, limit: int) -> str:
     return text.replace("\0", "")[:limit]
 
 
+_PAGE = 500
+"""Values of one SQL `IN`."""
+
 _STATES = {
     ReviewDecision.CONFIRMED: "reviewed",
     ReviewDecision.CORRECTED: "reviewed",
@@ -148,8 +151,11 @@ _STATES = {
 }
 
 
-def _rows_in(connection: Connection, table: Table, ids: Sequence[uuid.UUID]) -> Iterable[Any]:
-    return connection.execute(select(table.c.id).where(table.c.id.in_(ids))).all()
+def _known(connection: Connection, table: Table, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    known: set[uuid.UUID] = set()
+    for start in range(0, len(ids), _PAGE):
+        known.update(connection.execute(select(table.c.id).where(table.c.id.in_(ids[start : start + _PAGE]))).scalars())
+    return known
 
 
 def _report_row(item: Stored) -> dict[str, Any]:
@@ -165,10 +171,16 @@ def _report_row(item: Stored) -> dict[str, Any]:
     }
 
 
-def _exam_row(connection: Connection, item: Stored) -> dict[str, Any]:
+def _exam_rows(connection: Connection, items: Sequence[Stored]) -> list[dict[str, Any]]:
+    states = _states(connection, [item.record.id for item in items])
+    clock = Clock(connection)
+    return [_exam_row(clock, item) | {"state": states.get(item.record.id, "open")} for item in items]
+
+
+def _exam_row(clock: Clock, item: Stored) -> dict[str, Any]:
     report: ExamReport = item.record
     exam, patient, started = report.exam, report.patient, report.exam.started
-    started_ms, basis = best_time(connection, item.device, started, item.received_ms)
+    started_ms, basis = clock.best_time(item.device, started, item.received_ms)
     grades = [photo.dr.grade for photo in report.fundus if photo.dr and photo.dr.grade is not None]
     qualities = [*(ecg.quality for ecg in report.ecg), *(photo.quality for photo in report.fundus)]
     parts = (("eyes", report.fundus), ("ecg", report.ecg), ("vitals", report.vitals))
@@ -206,11 +218,15 @@ def _summary(report: ExamReport) -> str:
     return "; ".join(dict.fromkeys(worth))
 
 
-def _state(connection: Connection, report: ExamReport) -> str:
-    decision = connection.execute(
-        select(schema.reviews.c.decision)
-        .where(schema.reviews.c.report == report.id)
-        .order_by(schema.reviews.c.at_ms.desc(), schema.reviews.c.id)
-        .limit(1)
-    ).scalar_one_or_none()
-    return _STATES[ReviewDecision(decision)] if decision else "open"
+def _states(connection: Connection, reports: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
+    """What the latest review of each report makes of it."""
+    table = schema.reviews
+    states: dict[uuid.UUID, str] = {}
+    for start in range(0, len(reports), _PAGE):
+        rows = connection.execute(
+            select(table.c.report, table.c.decision)
+            .where(table.c.report.in_(reports[start : start + _PAGE]))
+            .order_by(table.c.at_ms, table.c.id)
+        )
+        states.update((row.report, _STATES[ReviewDecision(row.decision)]) for row in rows)
+    return states

@@ -59,18 +59,30 @@ def note_anchor(connection: Connection, device: str, at: Timestamp, received_ms:
     )
 
 
-def best_time(connection: Connection, device: str, at: Timestamp, received_ms: int) -> tuple[int, TimeBasis]:
-    """Milliseconds of Unix time and how they are known. Of an unconfirmed time, the latest that it can have
-    been: when the hub had it."""
-    if at.synced:
-        return at.wall_ms, TimeBasis.SYNCED
-    table = schema.anchors
-    began = connection.execute(
-        select(table.c.boot_began_ms).where(table.c.device == device, table.c.boot == at.boot)
-    ).scalar_one_or_none()
-    if began is not None:
-        return began + at.monotonic_ms, TimeBasis.ANCHORED
-    return received_ms, TimeBasis.UNCONFIRMED
+class Clock:
+    """Corrects times within one transaction, asking for each boot once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._began: dict[tuple[str, int], int | None] = {}
+
+    def best_time(self, device: str, at: Timestamp, received_ms: int) -> tuple[int, TimeBasis]:
+        """Milliseconds of Unix time and how they are known. Of an unconfirmed time, the latest that it can have been:
+        when the hub had it."""
+        if at.synced:
+            return at.wall_ms, TimeBasis.SYNCED
+        began = self._boot_began(device, at.boot)
+        if began is not None:
+            return began + at.monotonic_ms, TimeBasis.ANCHORED
+        return received_ms, TimeBasis.UNCONFIRMED
+
+    def _boot_began(self, device: str, boot: int) -> int | None:
+        if (device, boot) not in self._began:
+            table = schema.anchors
+            self._began[device, boot] = self._connection.execute(
+                select(table.c.boot_began_ms).where(table.c.device == device, table.c.boot == boot)
+            ).scalar_one_or_none()
+        return self._began[device, boot]
 
 
 def bounds(connection: Connection, device: str, boot: int, received_ms: int) -> tuple[int | None, int]:

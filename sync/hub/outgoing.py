@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from aidpost.records import Record, encode
 from aidpost.sync.envelope import Envelope, Receipt
@@ -65,6 +65,12 @@ def anything(connection: Connection) -> bool:
     table = schema.outgoing
     query = select(table.c.seq).where(table.c.received_ms.is_(None), table.c.refused == "").limit(1)
     return connection.execute(query).one_or_none() is not None
+
+
+def waiting_count() -> Select[Any]:
+    """How many records wait for a device's receipt."""
+    table = schema.outgoing
+    return select(func.count()).where(table.c.received_ms.is_(None), table.c.refused == "")
 
 
 def take_due(connection: Connection, now_ms: int, only: str | None = None) -> list[Waiting]:

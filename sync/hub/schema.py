@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    desc,
 )
 
 SCHEMA_VERSION = 1
@@ -164,7 +165,10 @@ exams = Table(
     Column("state", String(16), nullable=False),  # open, reviewed, retake
     Column("leased_by", String(64)),
     Column("leased_until_ms", BigInteger),
-    Index("exams_worklist", "state", "triage", "started_ms"),
+    # one for each order in which the pages list exams, so that no page sorts a hundred thousand of them
+    Index("exams_worklist", "state", desc("triage"), "started_ms", "id"),
+    Index("exams_done", "state", desc("started_ms"), "id"),
+    Index("exams_newest", desc("started_ms"), "id"),
     Index("exams_patient", "patient", "started_ms"),
     Index("exams_boot", "device", "device_boot"),
 )

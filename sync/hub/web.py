@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aidpost.sync.hub import _exam_page, _login, _pages, _patient_page, _review_form, schema
+from aidpost.sync.hub import _exam_page, _export, _fhir_pages, _login, _pages, _patient_page, _review_form, schema
 from aidpost.sync.hub._site import Site
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
@@ -51,6 +51,9 @@ def create_app(
     async def healthz(_request: Request) -> Response:
         return await run_in_threadpool(_health, site)
 
+    async def metrics(request: Request) -> Response:
+        return await run_in_threadpool(_export.metrics, site, request)
+
     async def failed(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         return await run_in_threadpool(_error_page, site, request, error)
@@ -77,6 +80,9 @@ def create_app(
             Route("/referrals", site.page(_pages.referral_list)),
             Route("/patients/{patient:uuid}", site.page(_patient_page.patient)),
             Route("/devices", site.page(_pages.devices)),
+            Route("/export.csv", site.page(_export.exams_csv, role=clinician)),
+            Route("/metrics", metrics),
+            *_fhir_routes(site),
             Route("/audit", site.page(_pages.audit_log, role=Role.ADMINISTRATOR)),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],
@@ -109,6 +115,17 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def _fhir_routes(site: Site) -> list[Route]:
+    answers: dict[str, _fhir_pages.Answer] = {
+        "/fhir/DiagnosticReport": _fhir_pages.search_reports,
+        "/fhir/DiagnosticReport/{id}": _fhir_pages.report,
+        "/fhir/Observation": _fhir_pages.search_observations,
+        "/fhir/Patient/{id}": _fhir_pages.patient,
+        "/fhir/Bundle/{id}": _fhir_pages.exam_bundle,
+    }
+    return [Route(path, _fhir_pages.endpoint(site, answer)) for path, answer in answers.items()]
 
 
 def _health(site: Site) -> Response:

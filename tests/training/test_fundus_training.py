@@ -1,4 +1,5 @@
-"""Training of the fundus models: its figures of merit, what it makes of photographs, the shipped files, and a tiny run."""
+"""Training of the fundus models: its figures of merit, what it makes of photographs, the shipped files, and a tiny
+run."""
 
 from __future__ import annotations
 
@@ -125,7 +126,10 @@ def test_a_model_folder_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_toml_quotes_what_needs_quoting() -> None:
-    assert to_toml({"a": 'say "no"', "t": {"x": [1.5, 2], "b": True}}) == 'a = "say \\"no\\""\n\n[t]\nx = [1.5, 2]\nb = true\n'
+    assert (
+        to_toml({"a": 'say "no"', "t": {"x": [1.5, 2], "b": True}})
+        == 'a = "say \\"no\\""\n\n[t]\nx = [1.5, 2]\nb = true\n'
+    )
 
 
 @pytest.mark.parametrize("name", FUNDUS_MODELS)

@@ -16,6 +16,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from paho.mqtt.enums import CallbackAPIVersion
+from sqlalchemy import create_engine
 
 from aidpost.records import (
     Clinic,
@@ -144,8 +145,26 @@ def held_of(receipts: list[Receipt], cls: str) -> set[int]:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> HubConfig:
-    return HubConfig(state_dir=str(tmp_path / "hub"), name="hub-1", broker_host="", listen_port=0)
+def database_url() -> Iterator[str]:
+    """SQLite in the hub's folder; or, with AIDPOST_TEST_POSTGRES, a database of its own on that server."""
+    server = os.environ.get("AIDPOST_TEST_POSTGRES", "")
+    if not server:
+        yield ""
+        return
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    name = f"hub_{uuid.uuid4().hex}"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield engine.url.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()
+
+
+@pytest.fixture
+def config(tmp_path: Path, database_url: str) -> HubConfig:
+    folder = str(tmp_path / "hub")
+    return HubConfig(state_dir=folder, database_url=database_url, name="hub-1", broker_host="", listen_port=0)
 
 
 @pytest.fixture

@@ -1,0 +1,87 @@
+"""`ble:AA:BB:CC:DD:EE:FF` or `ble:heart-rate`: a Bluetooth sensor, live, through bleak.
+
+By address, or by kind: then the first sensor found that advertises that service. Options: `wait` (seconds for the first
+reading, 60), `scan` (seconds, 15), and `since` (a glucose meter's last stored sequence number: only later records are
+asked for; store it after the records).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from aidpost.errors import AidpostError
+from aidpost.firmware_bridge.clock import Clock
+from aidpost.firmware_bridge.ports import _ble
+from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
+from aidpost.records import EcgRecording, VitalSign
+
+PROFILES: dict[str, str] = {
+    "heart-rate": "180D",
+    "blood-pressure": "1810",
+    "thermometer": "1809",
+    "glucose": "1808",
+    "cgm": "181F",
+    "oximeter": "1822",
+    "weight": "181D",
+    "body-composition": "181B",
+    "polar": _ble.POLAR_SERVICE,
+    "nonin": _ble.NONIN_SERVICE,
+}
+"""Kinds of sensors, and the service each advertises."""
+
+DEFAULT_SECONDS = 30.0
+_ADDRESS = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+
+T = TypeVar("T")
+
+
+class BleSource(BaseSource):
+    """One sensor: found, connected and let go for each reading. Coroutines of the same name serve a running loop."""
+
+    kinds = frozenset({Kind.VITALS, Kind.ECG})
+
+    def __init__(self, spec: SourceSpec, clock: Clock) -> None:
+        super().__init__(spec, clock)
+        spec.require_only("wait", "scan", "since")
+        if spec.address not in PROFILES and not _ADDRESS.fullmatch(spec.address):
+            raise spec.usage_error(
+                f"{spec.address!r} is neither an address nor a kind of sensor", f"Kinds are {', '.join(PROFILES)}."
+            )
+        self._target = _ble.Target(
+            address=spec.address.upper() if spec.address not in PROFILES else "",
+            service=PROFILES.get(spec.address, ""),
+            scan_s=spec.number("scan", 15, low=0.1, high=600),
+            wait_s=spec.number("wait", 60, low=0.1, high=3600),
+            since=int(spec.number("since", 0, low=0, high=65535)),
+            name=str(spec),
+        )
+
+    async def vitals(self) -> list[VitalSign]:
+        """What the sensor measures or has stored; for use in a running event loop."""
+        return await _ble.read_vitals(self._target, self.clock)
+
+    async def ecg(self, seconds: float) -> EcgRecording:
+        """An ECG from a sensor that has one (Polar H10); for use in a running event loop."""
+        return await _ble.read_ecg(self._target, self.clock, seconds)
+
+    def read_vitals(self) -> list[VitalSign]:
+        return _run(self.vitals)
+
+    def read_ecg(self, seconds: float | None = None) -> EcgRecording:
+        return _run(lambda: self.ecg(seconds or DEFAULT_SECONDS))
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work())
+    raise AidpostError(
+        operation="reading a Bluetooth sensor",
+        target="event loop",
+        cause="a loop already runs in this thread",
+        remedy="Await vitals() or ecg() instead.",
+    )

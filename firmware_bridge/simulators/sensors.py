@@ -1,0 +1,99 @@
+"""Simulated Bluetooth sensors for `simulators.bluez`: what a strap, a cuff, a meter and their like say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aidpost.firmware_bridge.decoders import polar
+from aidpost.firmware_bridge.decoders.blood_pressure import encode_blood_pressure
+from aidpost.firmware_bridge.decoders.gatt import DeviceTime
+from aidpost.firmware_bridge.decoders.heart_rate import encode_heart_rate
+from aidpost.firmware_bridge.decoders.medfloat import encode_float32, encode_sfloat
+from aidpost.firmware_bridge.simulators.bluez import Characteristic, Sensor
+
+NOTIFY, INDICATE = ("notify",), ("indicate",)
+
+
+def device_information(model: str, serial: str = "SIM-1") -> dict[str, tuple[Characteristic, ...]]:
+    """Device Information and Battery, as most sensors have them."""
+    texts = {"2A29": "Aidpost", "2A24": model, "2A25": serial, "2A26": "1.0"}
+    return {
+        "180A": tuple(Characteristic(uuid, value=text.encode()) for uuid, text in texts.items()),
+        "180F": (Characteristic("2A19", value=bytes([87])),),
+    }
+
+
+def heart_rate_strap(address: str = "AA:00:00:00:00:01", rates: Sequence[int] = (71, 72, 73)) -> Sensor:
+    """A strap that sends those rates, one after the other, with an RR interval each."""
+    sends = tuple(encode_heart_rate(rate, (round(60 * 1024 / rate),), contact=True) for rate in rates)
+    measurement = Characteristic("2A37", NOTIFY, sends=sends)
+    return Sensor(address, "Simulated strap", {"180D": (measurement,), **device_information("strap")})
+
+
+def blood_pressure_cuff(
+    address: str = "AA:00:00:00:00:02",
+    readings: Sequence[tuple[int, int, int, DeviceTime | None]] = ((142, 91, 78, None),),
+) -> Sensor:
+    """A cuff that uploads (systolic, diastolic, pulse, its own time), oldest first."""
+    sends = tuple(encode_blood_pressure(s, d, round(d + (s - d) / 3), p, time) for s, d, p, time in readings)
+    services = {
+        "1810": (Characteristic("2A35", INDICATE, sends=sends), Characteristic("2A49", value=b"\x04\0")),
+        "1805": (Characteristic("2A2B", ("read", "write"), value=bytes(10)),),
+    }
+    return Sensor(address, "Simulated cuff", {**services, **device_information("cuff")})
+
+
+def thermometer(address: str = "AA:00:00:00:00:03", celsius: float = 37.2) -> Sensor:
+    """An ear thermometer with one reading."""
+    sends = (b"\x04" + encode_float32(celsius, 1) + b"\x03",)
+    services = {"1809": (Characteristic("2A1C", INDICATE, sends=sends),)}
+    return Sensor(address, "Simulated thermometer", {**services, **device_information("thermometer")})
+
+
+def pulse_oximeter(address: str = "AA:00:00:00:00:04", spo2: int = 97, pulse: int = 74) -> Sensor:
+    """An oximeter with one spot check."""
+    sends = (b"\0" + encode_sfloat(spo2) + encode_sfloat(pulse),)
+    services = {"1822": (Characteristic("2A5E", INDICATE, sends=sends),)}
+    return Sensor(address, "Simulated oximeter", {**services, **device_information("oximeter")})
+
+
+def glucose_meter(address: str = "AA:00:00:00:00:05", mmol: Sequence[float] = (5.4, 6.1, 11.2)) -> Sensor:
+    """A meter whose memory holds those readings, as sequence numbers 1 and up; the last is of control solution when it
+    is negative."""
+    records = [_glucose_record(number, value) for number, value in enumerate(mmol, 1)]
+
+    def answer(command: bytes) -> list[tuple[str, bytes]]:
+        first = 1
+        if command[:3] == b"\x01\x03\x01" and len(command) == 5:
+            first = int.from_bytes(command[3:5], "little")
+        elif command != b"\x01\x01":
+            return [("2A52", bytes([6, 0, command[0], 2]))]
+        found = [("2A18", record) for record in records[max(0, first - 1) :]]
+        return [*found, ("2A52", bytes([6, 0, 1, 1 if found else 6]))]
+
+    control_point = Characteristic("2A52", ("write", "indicate"), on_write=answer)
+    services = {"1808": (Characteristic("2A18", NOTIFY), control_point)}
+    return Sensor(address, "Simulated meter", {**services, **device_information("meter")})
+
+
+def _glucose_record(number: int, mmol: float) -> bytes:
+    time = (2026).to_bytes(2, "little") + bytes([11, 22, 8, number % 60, 0])
+    kind = 0x1A if mmol < 0 else 0x11
+    return bytes([6]) + number.to_bytes(2, "little") + time + encode_sfloat(abs(mmol) / 1000, 4) + bytes([kind])
+
+
+def polar_h10(address: str = "AA:00:00:00:00:06", counts: Sequence[int] = ()) -> Sensor:
+    """A chest strap whose ECG, in microvolt, starts when it is asked for."""
+    size = 73
+    frames = []
+    for end in range(size, len(counts) + 1, size):
+        last_ns = round(end / polar.FS_HZ * 1e9)
+        frames.append((polar.DATA, polar.encode_polar_ecg(last_ns, tuple(counts[end - size : end]))))
+
+    def answer(command: bytes) -> list[tuple[str, bytes]]:
+        ok = (polar.CONTROL, bytes([0xF0, command[0], command[1], 0, 0]))
+        return [ok, *frames] if command == polar.START_ECG else [ok]
+
+    control = Characteristic(polar.CONTROL, ("read", "write", "indicate"), b"\x0f\x01", on_write=answer)
+    services = {polar.SERVICE: (control, Characteristic(polar.DATA, NOTIFY))}
+    return Sensor(address, "Polar H10 SIM", {**services, **device_information("H10")})

@@ -1,0 +1,107 @@
+"""Numbers for other programs: Prometheus metrics, and the exams as CSV without names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import secrets
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from aidpost.records import TriageLevel
+from aidpost.sync.hub import audit, outgoing, referrals, schema
+from aidpost.sync.hub._site import Site, day
+from aidpost.sync.hub.database import now_ms
+from aidpost.sync.hub.users import Role, Session
+
+_COLUMNS = (
+    "id", "patient", "report", "device", "clinic", "birth_date", "sex", "triage", "origin", "dr_grade", "abstained",
+    "ungradable", "modalities", "started_ms", "time_basis", "received_ms", "state",
+)  # fmt: skip
+_PAGE = 1000
+
+
+def metrics(site: Site, request: Request) -> Response:
+    """`/metrics` in Prometheus' text format. Names devices, never patients."""
+    token = request.headers.get("authorization", "").removeprefix("Bearer ")
+    expected = site.config.metrics_token
+    if not (expected and secrets.compare_digest(token.encode(), expected.encode())):
+        session = site.session(request)
+        if session is None or session.role is not Role.ADMINISTRATOR:
+            raise HTTPException(401, "Metrics need the token of hub.metrics_token.")
+    with site.database.read() as connection:
+        lines = list(_lines(site, connection))
+    return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
+
+def exams_csv(site: Site, _request: Request, session: Session) -> Response:
+    """All exams, one a row, without names, numbers or telephones. Audited."""
+    with site.database.write() as connection:
+        audit.append(connection, session.user, "exported", "exams.csv")
+    headers = {"content-disposition": f'attachment; filename="exams-{day(now_ms())}.csv"'}
+    return StreamingResponse(_rows(site), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _rows(site: Site) -> Iterator[str]:
+    exams, last = schema.exams, None
+    yield _line([*_COLUMNS])
+    while True:
+        query = select(*(exams.c[name] for name in _COLUMNS)).order_by(exams.c.id).limit(_PAGE)
+        if last is not None:
+            query = query.where(exams.c.id > last)
+        with site.database.read() as connection:
+            page = connection.execute(query).all()
+        for row in page:
+            level = list(TriageLevel)[row.triage].value
+            yield _line([level if name == "triage" else getattr(row, name) for name in _COLUMNS])
+        if len(page) < _PAGE:
+            return
+        last = page[-1].id
+
+
+def _line(values: list[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow([_cell(value) for value in values])
+    return buffer.getvalue()
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else str(value)
+    # a spreadsheet runs what begins like a formula
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _lines(site: Site, connection: Connection) -> Iterator[str]:
+    exams, devices = schema.exams, schema.devices
+    yield "# TYPE aidpost_exams gauge"
+    for state, rank, number in connection.execute(
+        select(exams.c.state, exams.c.triage, func.count()).group_by(exams.c.state, exams.c.triage)
+    ):
+        yield f'aidpost_exams{{state="{state}",triage="{list(TriageLevel)[rank].value}"}} {number}'
+    yield "# TYPE aidpost_device_last_seen_seconds gauge"
+    yield "# TYPE aidpost_device_queued gauge"
+    yield "# TYPE aidpost_device_dead_letters gauge"
+    for row in connection.execute(select(devices).order_by(devices.c.name)):
+        if row.seen_ms is not None:
+            yield f'aidpost_device_last_seen_seconds{{device="{row.name}"}} {row.seen_ms / 1000:.0f}'
+        yield f'aidpost_device_queued{{device="{row.name}"}} {row.queued}'
+        yield f'aidpost_device_dead_letters{{device="{row.name}"}} {row.dead_letters}'
+    totals: tuple[tuple[str, Select[Any]], ...] = (
+        ("aidpost_rejected_records", select(func.count()).select_from(schema.rejects)),
+        ("aidpost_conflicts", select(func.count()).select_from(schema.conflicts)),
+        ("aidpost_blobs_waiting", select(func.count()).where(schema.manifests.c.waiting.is_(True))),
+        ("aidpost_outgoing_waiting", outgoing.waiting_count()),
+    )
+    for name, query in totals:
+        yield f"# TYPE {name} gauge"
+        yield f"{name} {connection.execute(query).scalar_one()}"
+    yield "# TYPE aidpost_referrals_overdue gauge"
+    yield f"aidpost_referrals_overdue {referrals.overdue(connection, day(now_ms()))}"
+    if site.broker_connected:
+        yield "# TYPE aidpost_broker_connected gauge"
+        yield f"aidpost_broker_connected {int(site.broker_connected())}"
