@@ -1,6 +1,7 @@
 """The waveform codec beside FLAC level 8 and zstd level 19, on the recordings in AIDPOST_DATA; one core, same run.
 
-Ratios are of raw int16, speeds of raw int16 too; the shortest of several runs counts. FLAC (libsndfile) takes at most eight
+Ratios are of raw int16, speeds of raw int16 too; the shortest of several runs counts. FLAC (libsndfile) takes at most
+eight
 channels, so twelve leads go as six and six. Run from the repository's top: python benchmarks/waveform_codec.py [--all]
 """
 
@@ -23,7 +24,9 @@ from aidpost.kernels import codec
 
 def recordings(data: Path, step: int) -> dict[str, list[np.ndarray]]:
     def read(header: Path) -> np.ndarray:
-        return np.ascontiguousarray(wfdb.rdrecord(str(header.with_suffix("")), physical=False).d_signal.T.astype(np.int16))
+        return np.ascontiguousarray(
+            wfdb.rdrecord(str(header.with_suffix("")), physical=False).d_signal.T.astype(np.int16)
+        )
 
     cinc = np.load(data / "ecg/cinc2017/cinc2017.npz")
     signal, offset = cinc["signal_uv"], cinc["offset"]
@@ -61,7 +64,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true", help="every recording, not every fifth")
     step = 1 if parser.parse_args().all else 5
-    print("| set | raw MB | ours | FLAC -8 | zstd -19 | ours / FLAC | encode MB/s | decode MB/s | FLAC encode | FLAC decode |")
+    print(
+        "| set | raw MB | ours | FLAC -8 | zstd -19 | ours / FLAC | encode MB/s | decode MB/s | "
+        "FLAC encode | FLAC decode |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name, items in recordings(Path(os.environ.get("AIDPOST_DATA", "../shared/data")), step).items():
         raw = sum(x.nbytes for x in items)
@@ -77,7 +83,12 @@ def main() -> None:
             speed(lambda p=piece: flac(p), piece.nbytes),
             speed(lambda e=peer: unflac(e), piece.nbytes),
         ]
-        cells = [f"{raw / 1e6:.1f}", *(f"{s / raw:.4f}" for s in sizes), f"{sizes[0] / sizes[1]:.3f}", *(f"{s:.0f}" for s in speeds)]
+        cells = [
+            f"{raw / 1e6:.1f}",
+            *(f"{s / raw:.4f}" for s in sizes),
+            f"{sizes[0] / sizes[1]:.3f}",
+            *(f"{s:.0f}" for s in speeds),
+        ]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 

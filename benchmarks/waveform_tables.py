@@ -1,6 +1,7 @@
 """Makes kernels/_codec_tables.h: how often each residual comes up, by context, over the recordings in AIDPOST_DATA.
 
-Without data (`--model`) the tables come from a two-sided geometric distribution alone, which is also what the counts are
+Without data (`--model`) the tables come from a two-sided geometric distribution alone, which is also what the counts
+are
 mixed with, so that nothing is impossible. Run from the repository's top: python benchmarks/waveform_tables.py
 """
 
@@ -43,14 +44,17 @@ def counted(paths: list[np.ndarray]) -> np.ndarray:
             piece = np.ascontiguousarray(lead[start : start + 8192], np.int32)
             for _ in range(1 if start else 2):
                 _, coded, final = _codec.contexts(piece, weight, 7, 0)
-                used, weight = weight, np.frombuffer(final, np.int8)
-            coded = np.delete(np.frombuffer(coded, np.uint16), [0, (len(piece) + 1) // 2])  # what starts a half is not coded
+                weight = np.frombuffer(final, np.int8)
+            coded = np.delete(
+                np.frombuffer(coded, np.uint16), [0, (len(piece) + 1) // 2]
+            )  # what starts a half is not coded
             np.add.at(counts, (coded >> 8, coded & 255), 1)
     return fold_tail(counts)
 
 
 def quantise(counts: np.ndarray) -> np.ndarray:
-    """Frequencies that sum to 2^BITS in each context, none zero: always give the next unit to where it saves most bits."""
+    """Frequencies that sum to 2^BITS in each context, none zero: always give the next unit to where it saves most
+    bits."""
     total = 1 << BITS
     used = np.arange(SYMBOLS) <= LIMIT[:, None]
     frequency = used * np.maximum(1, np.floor(counts / counts.sum(1, keepdims=True) * (total - SYMBOLS))).astype(int)
@@ -81,9 +85,12 @@ def main() -> None:
         counts = counts / 10 + counted(leads_of(Path(os.environ.get("AIDPOST_DATA", "../shared/data"))))
     rows = ["    {" + ", ".join(map(str, row)) + "}," for row in quantise(counts)]
     OUT.write_text(
-        "/* Made by benchmarks/waveform_tables.py from MIT-BIH, LUDB and CinC 2017 recordings. Changing it changes the format. */\n"
+        "/* Made by benchmarks/waveform_tables.py from MIT-BIH, LUDB and CinC 2017 recordings. "
+        "Changing it changes the format. */\n"
         f"#define CONTEXTS {CONTEXTS}\n#define SYMBOLS {SYMBOLS}\n#define PROBABILITY_BITS {BITS}\n"
-        "static const uint16_t FREQUENCY[CONTEXTS][SYMBOLS] = {\n" + "\n".join(rows) + "\n};\n"
+        "static const uint16_t FREQUENCY[CONTEXTS][SYMBOLS] = {\n"
+        + "\n".join(rows)
+        + "\n};\n"
         + f"static const uint8_t LIMIT[CONTEXTS] = {{{', '.join(map(str, LIMIT))}}};\n"
     )
 

@@ -31,8 +31,8 @@ class Settings:
 
     qrs_reach: float = 0.13
     qrs_core: float = 0.3
-    qrs_on_level: float = 0.055
-    qrs_off_level: float = 0.065
+    qrs_on_level: float = 0.06
+    qrs_off_level: float = 0.07
     qrs_quiet: float = 0.02
     t_gap: float = 0.07
     t_half_width: float = 0.08
@@ -169,7 +169,7 @@ def _p(
     seen = bend[rows]
     t_end = np.concatenate(([np.nan], t[:-1, 2]))
     allowed = rows > np.where(np.isnan(t_end), at - 0.6 * before, t_end)[:, None]
-    allowed[:, -w // 2 :] = False
+    allowed[:, -w:] = False  # nearer to the QRS it is the corner of its onset
     seen = np.where(allowed, seen, np.nan)
     enough = allowed.sum(axis=0) >= max(3, at.size // 2)
     if not enough.any():

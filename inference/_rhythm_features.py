@@ -6,6 +6,8 @@ before and after its QRS, and what is left when it is taken away. All are within
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -100,7 +102,7 @@ def _residual_spectrum(wave: Signal, centres: npt.NDArray[np.intp], average: Sig
     power = np.abs(np.fft.rfft(left * np.hanning(left.size))) ** 2 / left.size**2
     hertz = np.fft.rfftfreq(left.size, 1.0 / _FS_HZ)
     edges = np.searchsorted(hertz, _BANDS_HZ)
-    bands = np.array([power[low:high].sum() for low, high in zip(edges[:-1], edges[1:], strict=True)])
+    bands = np.array([power[low:high].sum() for low, high in pairwise(edges)])
     share = bands[2:4].sum() / max(bands.sum(), _EMPTY)
     fine = power[edges[2] : edges[4]]
     return np.concatenate(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from aidpost.inference._ecg_measure import Timing, measure_timing
 from aidpost.inference._ecg_signal import Lead, choose_lead
+from aidpost.inference._ectopy import measure_ectopy
 from aidpost.inference._fibrillation import suspected_spans
 from aidpost.inference._intervals import Measured, measure_intervals
 from aidpost.inference._rhythm import RhythmReading, read_rhythm
@@ -25,6 +26,7 @@ from aidpost.records import Beats, EcgMeasurements, EcgRecording, EcgResult, Fin
 __all__ = ["analyze"]
 
 _UNCLASSIFIED = "Q"  # AAMI EC57: the honest class of a beat that no model has looked at
+_RUN_BEATS = 3
 _EPISODE_PROBABILITY = 0.7
 
 
@@ -67,7 +69,8 @@ def analyze(
     rhythm = _rhythm(model, reading, chosen.quality)
     timing = measure_timing(chosen, peaks)
     measurements = _measurements(chosen, peaks, timing, rhythm)
-    facts = _facts(chosen, rhythm, measurements, timing, reading, model)
+    beats = _beats(peaks)
+    facts = _facts(chosen, rhythm, measurements, timing, reading, model) | _ectopy(chosen, peaks, beats)
     findings = _findings(book, facts, recording, rhythm, model)
     return EcgResult(
         id=recording.id,
@@ -81,7 +84,7 @@ def analyze(
         origin=recording.origin,
         device=recording.device,
         quality=chosen.quality,
-        beats=_beats(peaks),
+        beats=beats,
         rhythm=rhythm,
         measurements=measurements,
         findings=findings,
@@ -95,6 +98,18 @@ def analyze(
 
 def _beats(peaks: npt.NDArray[np.int64]) -> Beats:
     return Beats(sample=tuple(int(peak) for peak in peaks), label=(_UNCLASSIFIED,) * peaks.size)
+
+
+def _ectopy(lead: Lead, peaks: npt.NDArray[np.int64], beats: Beats) -> dict[str, Fact]:
+    found = measure_ectopy(peaks, beats.label, lead.fs_hz, float(lead.usable.sum() / lead.fs_hz))
+    if found is None or not lead.quality.usable:
+        return {}
+    return {
+        "pvc_per_hour": found.ventricular_per_hour,
+        "pvc_fraction": found.ventricular_fraction,
+        "vt_longest_beats": float(found.longest_run),
+        "vt_longest_s": found.longest_run_s if found.longest_run >= _RUN_BEATS else 0.0,
+    }
 
 
 def _rhythm(model: Model, reading: RhythmReading | None, quality: Quality) -> Rhythm:

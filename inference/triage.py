@@ -187,6 +187,7 @@ def _joined_facts(seen: Observations, eyes: Sequence[EyeReading], ecg: Sequence[
         "rate_difference": max(apart, default=None),
         "referable": any(one is True for one in referable) if referable else None,
         "organ_symptom": True if True in symptoms else None,
+        "ecg_not_interpreted": any(not one.quality.usable and not one.findings for one in ecg),
         "cha2ds2_vasc": risk.text,
         "anything": bool(seen.used or ecg or eyes or any(name.startswith("answer.") for name in seen.facts)),
     }

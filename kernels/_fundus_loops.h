@@ -26,24 +26,25 @@
 
 /* One output row of the vertical filter: `taps` source rows weighted in Q14, to Q6. */
 AIDPOST_CLONES
-static void blend_rows(const uint8_t *__restrict__ source, ptrdiff_t stride, const int16_t *__restrict__ weight, int taps, int n, int16_t *__restrict__ out)
+static void blend_rows(const uint8_t *__restrict__ source, ptrdiff_t stride, const int16_t *__restrict__ weight, int taps, int n,
+                       int16_t *__restrict__ out)
 {
-    for (int start = 0; start < n; start += LANES) {
+    for (ptrdiff_t start = 0; start < n; start += LANES) {
         int32_t sum[LANES];
-        int width = n - start < LANES ? n - start : LANES;
-        for (int i = 0; i < LANES; i++)
+        ptrdiff_t width = n - start < LANES ? n - start : LANES;
+        for (ptrdiff_t i = 0; i < LANES; i++)
             sum[i] = 128;
         for (int k = 0; k < taps; k++) {
             const uint8_t *row = source + k * stride + start;
             const int16_t w = weight[k];
             if (width == LANES)
-                for (int i = 0; i < LANES; i++)
+                for (ptrdiff_t i = 0; i < LANES; i++)
                     sum[i] += (int16_t)row[i] * w;
             else
-                for (int i = 0; i < width; i++)
+                for (ptrdiff_t i = 0; i < width; i++)
                     sum[i] += (int16_t)row[i] * w;
         }
-        for (int i = 0; i < width; i++)
+        for (ptrdiff_t i = 0; i < width; i++)
             out[start + i] = (int16_t)(sum[i] >> 8);
     }
 }
@@ -84,14 +85,14 @@ static void blend_columns(const int16_t *__restrict__ row, const int32_t *__rest
 AIDPOST_CLONES
 static void add_row(int32_t *__restrict__ column, const uint8_t *__restrict__ pixel, int n)
 {
-    for (int i = 0; i < n; i++)
+    for (ptrdiff_t i = 0; i < n; i++)
         column[i] += pixel[i];
 }
 
 AIDPOST_CLONES
 static void subtract_row(int32_t *__restrict__ column, const uint8_t *__restrict__ pixel, int n)
 {
-    for (int i = 0; i < n; i++)
+    for (ptrdiff_t i = 0; i < n; i++)
         column[i] -= pixel[i];
 }
 
@@ -114,7 +115,7 @@ AIDPOST_CLONES
 static void subtract_mean(const uint8_t *__restrict__ pixel, const int32_t *__restrict__ upper, const int32_t *__restrict__ lower, const float *__restrict__ inverse, int n,
                           int16_t *__restrict__ difference)
 {
-    for (int i = 0; i < n; i++) {
+    for (ptrdiff_t i = 0; i < n; i++) {
         float mean = (float)(upper[i] - lower[i]) * inverse[i];
         difference[i] = (int16_t)((int32_t)(((float)pixel[i] - mean) * 64.0f + 16384.5f) - 16384);
     }
@@ -124,7 +125,7 @@ static void subtract_mean(const uint8_t *__restrict__ pixel, const int32_t *__re
 AIDPOST_CLONES
 static void add_magnitudes(const int16_t *__restrict__ difference, int n, int32_t *__restrict__ column)
 {
-    for (int i = 0; i < n; i++)
+    for (ptrdiff_t i = 0; i < n; i++)
         column[i] += difference[i] < 0 ? -difference[i] : difference[i];
 }
 
@@ -132,9 +133,10 @@ static void add_magnitudes(const int16_t *__restrict__ difference, int n, int32_
 AIDPOST_CLONES
 static void add_light(const uint8_t *__restrict__ pixel, int n, int dark, int bright, int16_t *__restrict__ darks, int16_t *__restrict__ brights)
 {
+    const uint8_t *green = pixel + 1, *blue = pixel + 2;
     const int16_t low = (int16_t)(4 * dark), high = (int16_t)(4 * bright);
-    for (int i = 0; i < n; i++) {
-        int16_t sum = (int16_t)(pixel[i] + 2 * pixel[i + 1] + pixel[i + 2]);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        int16_t sum = (int16_t)(pixel[i] + 2 * green[i] + blue[i]);
         darks[i] = (int16_t)(darks[i] + (sum < low));
         brights[i] = (int16_t)(brights[i] + (sum >= high));
     }
@@ -143,8 +145,9 @@ static void add_light(const uint8_t *__restrict__ pixel, int n, int dark, int br
 AIDPOST_CLONES
 static void add_edges(const uint8_t *__restrict__ pixel, ptrdiff_t stride, int n, int32_t *__restrict__ column)
 {
-    for (int i = 0; i < n; i++) {
-        int16_t edge = (int16_t)(4 * pixel[i] - pixel[i - 3] - pixel[i + 3] - pixel[i - stride] - pixel[i + stride]);
+    const uint8_t *left = pixel - 3, *right = pixel + 3, *up = pixel - stride, *down = pixel + stride;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        int16_t edge = (int16_t)(4 * pixel[i] - left[i] - right[i] - up[i] - down[i]);
         column[i] += edge < 0 ? -edge : edge;
     }
 }
@@ -153,7 +156,7 @@ static void add_edges(const uint8_t *__restrict__ pixel, ptrdiff_t stride, int n
 AIDPOST_CLONES
 static void quantise_row(const int16_t *__restrict__ difference, const int16_t *__restrict__ gain, int n, int8_t *__restrict__ out)
 {
-    for (int i = 0; i < n; i++) {
+    for (ptrdiff_t i = 0; i < n; i++) {
         int16_t value = (int16_t)((int16_t)((difference[i] * gain[i]) >> 16) + 1) >> 1;
         out[i] = (int8_t)(value < -128 ? -128 : value > 127 ? 127 : value);
     }

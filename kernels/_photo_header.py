@@ -1,4 +1,5 @@
-"""What a photograph says of itself before a pixel of it is decoded: format, size, channels, and whether its end is there."""
+"""What a photograph says of itself before a pixel of it is decoded: format, size, channels, and whether its end is
+there."""
 
 from __future__ import annotations
 

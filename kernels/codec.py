@@ -1,9 +1,12 @@
 """Lossless compression of recorded waveforms, for the store and the wire.
 
-An ECG is predicted sample by sample with sixteen adaptive taps (normalised LMS on first differences, integer), fifteen on
-the lead's own past and one on another lead's present; the residuals are coded with range asymmetric numeral systems (rANS;
+An ECG is predicted sample by sample with sixteen adaptive taps (normalised LMS on first differences, integer),
+fifteen on
+the lead's own past and one on another lead's present; the residuals are coded with range asymmetric numeral systems
+(rANS;
 Duda 2013) under probability tables chosen by how large the last residuals were. Leads that follow from two others
-(Einthoven's III = II - I, Goldberger's aVR, aVL, aVF) cost almost nothing. Integers throughout: every board decodes what any
+(Einthoven's III = II - I, Goldberger's aVR, aVL, aVF) cost almost nothing. Integers throughout: every board decodes
+what any
 other encoded; `reference_codec` says the same in plain Python.
 
 A stream is a row of frames, each whole in itself, little-endian::
@@ -13,9 +16,11 @@ A stream is a row of frames, each whole in itself, little-endian::
     6   2  samples per lead    8  3  length of the body
     11  6  number of the frame's first sample in the recording
     17  .  body: for each lead
-           1  derivation: 0, or 1 + 6 (sa + 1) + 2 (sb + 1) + h and two bytes a, b: (sa lead[a] + sb lead[b]) >> h is added
+           1  derivation: 0, or 1 + 6 (sa + 1) + 2 (sb + 1) + h and two bytes a, b: (sa lead[a] + sb lead[b]) >> h is
+           added
            1  form: 0 raw (int32 samples), 1 constant (int32), 2 predicted:
-              reference lead (255: none), shift, rate, first sample of either half (4, 4), start weights (16), lengths of
+              reference lead (255: none), shift, rate, first sample of either half (4, 4), start weights (16), lengths
+              of
               both streams (3, 3), the rANS stream and the stream of bits sent as they are
     .   4  CRC-32 of everything before it
 """
@@ -26,6 +31,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +57,8 @@ _OPERATION = "decoding the waveform"
 class DecodedStream:
     """What could be read of a stream.
 
-    `samples`: int32 (leads, n), the whole frames one after another; `spans`: which samples of the recording these are, as
+    `samples`: int32 (leads, n), the whole frames one after another; `spans`: which samples of the recording these
+    are, as
     (first, stop); `missing`: which are not there, in between or before; `error`: what was wrong, None if nothing.
     """
 
@@ -70,10 +77,13 @@ class _Frame(NamedTuple):
     stop: int
 
 
-def encode(samples: ArrayLike, *, first_sample: int = 0, last: bool = True, frame_samples: int = FRAME_SAMPLES) -> bytes:
+def encode(
+    samples: ArrayLike, *, first_sample: int = 0, last: bool = True, frame_samples: int = FRAME_SAMPLES
+) -> bytes:
     """Encode integer samples, (leads, n) or (n,), of int16, int32 or any integer type whose values fit int32.
 
-    A recording that is still going on is encoded a piece at a time, the pieces' bytes appended to one another: `first_sample`
+    A recording that is still going on is encoded a piece at a time, the pieces' bytes appended to one another:
+    `first_sample`
     is where the piece starts, `last` whether the recording ends with it. No samples is a frame of none.
 
     Raises
@@ -93,7 +103,7 @@ def encode(samples: ArrayLike, *, first_sample: int = 0, last: bool = True, fram
     weights, rates = np.zeros((leads, 16), np.int8), np.zeros(leads, np.uint8)
     scratch = np.empty(leads * (4 * (bounds[1] + 1) + 64), np.uint8)
     parts: list[bytes] = []
-    for i, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for i, (start, stop) in enumerate(pairwise(bounds)):
         size = 0
         if stop > start:
             size = _codec.encode_body(data, start, stop - start, derivation, i == 0, weights, rates, scratch)
@@ -177,7 +187,8 @@ def _collect(data: bytes) -> tuple[list[_Frame], str | None]:
 
 
 def _scan(data: bytes) -> Iterator[_Frame]:
-    """Frames whose checksum is good, wherever they are. Bytes checked in vain are limited, so that time stays linear."""
+    """Frames whose checksum is good, wherever they are. Bytes checked in vain are limited, so that time stays
+    linear."""
     view, at, patience = memoryview(data), 0, 4 * len(data) + (1 << 20)
     while (at := data.find(_MAGIC, at)) >= 0 and patience > 0:
         if at + _HEADER.size + 4 > len(data):

@@ -5,14 +5,14 @@ quality model; `normalise` and `plain` chain them. Everything after the JPEG dec
 correctly rounded float operations, so that every board gives the same bits; `reference_fundus` proves it.
 
 The normalisation takes away what belongs to the camera and the light (the slowly varying background, after Graham,
-"Kaggle Diabetic Retinopathy Detection competition report", 2015, with a box in place of the Gaussian) and each channel's
+"Kaggle Diabetic Retinopathy Detection competition report", 2015, with a box in place of the Gaussian) and each
+channel's
 contrast (one gain per channel and photograph, which also undoes a camera's or an archive's contrast stretch).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidpost.kernels import _fundus
+from aidpost.kernels import _fundus_geometry as _geometry
 from aidpost.kernels._photo_header import read_header, unreadable
 
 NORMALISATION_VERSION = 1
@@ -33,8 +34,6 @@ INPUT_SCALE = 1.0 / 128.0
 
 _RIM = 0.975  # of the radius is kept: the rim itself glows or is dark with the camera, not with the eye
 _WINDOW = 16  # half the local mean's window is the size divided by this, r / 8
-_TARGET = 18  # mean magnitude of the normalised difference, in int8 steps
-_FLOOR_Q6 = 32  # half a grey level: keeps a channel without contrast (blue, mostly) from being blown up into noise
 _DARK, _BRIGHT = 24, 240
 _GRID = 192  # cells along the longer side, where the field of view is looked for
 _LEVELS = (0.06, 0.12, 0.25, 0.45)  # thresholds tried, between the background and the bright part
@@ -88,9 +87,12 @@ class DecodedPhoto:
 class PhotoMeasures:
     """Measures of a photograph inside its field of view.
 
-    `sharpness`: mean |Laplacian| over mean |difference from the local mean|, of green. `contrast`: that mean difference, red,
-    green, blue, in grey levels. `brightness`: mean of (R + 2 G + B) / 4, 0-255. `dark` and `bright`: fraction of pixels below
-    24 and from 240 on. `colour`: shares of red, green and blue in the total, summing to 1. `visible`: see `Circle.visible`.
+    `sharpness`: mean |Laplacian| over mean |difference from the local mean|, of green. `contrast`: that mean
+    difference, red,
+    green, blue, in grey levels. `brightness`: mean of (R + 2 G + B) / 4, 0-255. `dark` and `bright`: fraction of
+    pixels below
+    24 and from 240 on. `colour`: shares of red, green and blue in the total, summing to 1. `visible`: see
+    `Circle.visible`.
     """
 
     sharpness: float
@@ -111,9 +113,11 @@ class ModelInput:
 
 
 def decode(encoded: bytes, min_side: int) -> DecodedPhoto:
-    """Decode a JPEG or PNG at the smallest of libjpeg's scales that keeps the field of view at `min_side` pixels or more.
+    """Decode a JPEG or PNG at the smallest of libjpeg's scales that keeps the field of view at `min_side` pixels or
+    more.
 
-    The scale is first guessed from the picture's shorter side; where the field of view is a smaller part of the picture, it is
+    The scale is first guessed from the picture's shorter side; where the field of view is a smaller part of the
+    picture, it is
     decoded again. A JPEG whose last rows are missing decodes to flat grey there, and is refused.
 
     Raises
@@ -143,8 +147,10 @@ def decode(encoded: bytes, min_side: int) -> DecodedPhoto:
 def field_of_view(rgb: NDArray[np.uint8]) -> Circle | None:
     """Find the round field of view in a photograph, uint8 (h, w, 3), channels in any order.
 
-    On a grid of at most 192 cells a side the outline is taken at several thresholds; the circle that most of it lies on wins
-    (RANSAC with a fixed seed, then Kasa's least squares). None if no circle is convincing: not a fundus photograph, black, or
+    On a grid of at most 192 cells a side the outline is taken at several thresholds; the circle that most of it lies
+    on wins
+    (RANSAC with a fixed seed, then Kasa's least squares). None if no circle is convincing: not a fundus photograph,
+    black, or
     the picture lies wholly within the field.
     """
     _check_photo(rgb)
@@ -168,8 +174,10 @@ def field_of_view(rgb: NDArray[np.uint8]) -> Circle | None:
 def crop(rgb: NDArray[np.uint8], circle: Circle, size: int) -> tuple[NDArray[np.uint8], Circle]:
     """Cut the field of view out and resample it to uint8 (size, size, 3); also the circle in the result's pixels.
 
-    The inner 97.5 % of the radius fill the square. What lies outside the photograph repeats its border and is masked later.
-    The filter is a triangle two output pixels wide (bilinear when enlarging, antialiased when reducing), in fixed point.
+    The inner 97.5 % of the radius fill the square. What lies outside the photograph repeats its border and is masked
+    later.
+    The filter is a triangle two output pixels wide (bilinear when enlarging, antialiased when reducing), in fixed
+    point.
 
     Raises
     ------
@@ -185,7 +193,10 @@ def crop(rgb: NDArray[np.uint8], circle: Circle, size: int) -> tuple[NDArray[np.
         raise ValueError("the circle does not touch the photograph")
     pixels = np.empty((size, size, 3), np.uint8)
     _fundus.resample(
-        np.ascontiguousarray(rgb), *_weights(y0, side, height, size), *_weights(x0, side, width, size), pixels
+        np.ascontiguousarray(rgb),
+        *_geometry.weights(y0, side, height, size),
+        *_geometry.weights(x0, side, width, size),
+        pixels,
     )
     k = size / side
     left, right = (min(max((v - x0) * k, 0.0), float(size)) for v in (circle.left, circle.right))
@@ -198,8 +209,10 @@ def normalise_int8(
 ) -> tuple[NDArray[np.int8], PhotoMeasures]:
     """Normalise a crop's illumination and colour and quantise it; with the measures of the same pass.
 
-    From every channel its mean over the visible pixels of a window r/4 wide is subtracted; the difference is multiplied so that its
-    mean magnitude is 18 steps of 1/128, and saturated to -1..127/128. Outside the visible circle it is 0. The model's real value
+    From every channel its mean over the visible pixels of a window r/4 wide is subtracted; the difference is
+    multiplied so that its
+    mean magnitude is 18 steps of 1/128, and saturated to -1..127/128. Outside the visible circle it is 0. The model's
+    real value
     is (steps / 128), quantised with `scale` and `zero_point`; at 1/128 and 0 the steps are the result.
 
     Parameters
@@ -210,15 +223,15 @@ def normalise_int8(
         As `crop` returned it, in these pixels.
     """
     size = _check_crop(pixels)
-    lo, hi = _spans(circle, size)
+    lo, hi = _geometry.spans(circle, size)
     pixels = np.ascontiguousarray(pixels)
     difference = np.empty((size, size, 3), np.int16)
     magnitude = np.zeros(3, np.int64)
     _fundus.local_difference(pixels, lo, hi, size // _WINDOW, difference, magnitude)
     measures = _measure(pixels, lo, hi, magnitude, circle)
     out = np.empty((size, size, 3), np.int8)
-    gain = np.tile(_gains(magnitude, int(np.maximum(hi - lo, 0).sum())), size)
-    _fundus.quantise(difference, lo, hi, gain, *_table(scale, zero_point), out)
+    gain = np.tile(_geometry.gains(magnitude, int(np.maximum(hi - lo, 0).sum())), size)
+    _fundus.quantise(difference, lo, hi, gain, *_geometry.table(scale, zero_point), out)
     return out, measures
 
 
@@ -230,13 +243,13 @@ def crop_int8(
     The real value is (byte - 128) / 128. Parameters as `normalise_int8`.
     """
     size = _check_crop(pixels)
-    lo, hi = _spans(circle, size)
+    lo, hi = _geometry.spans(circle, size)
     pixels = np.ascontiguousarray(pixels)
     magnitude = np.zeros(3, np.int64)
     _fundus.local_difference(pixels, lo, hi, size // _WINDOW, np.empty((size, size, 3), np.int16), magnitude)
     x = np.arange(size)
     masked = np.where(((x >= lo[:, None]) & (x < hi[:, None]))[..., None], pixels, 0)
-    table, _ = _table(scale, zero_point)
+    table, _ = _geometry.table(scale, zero_point)
     return table[masked], _measure(pixels, lo, hi, magnitude, circle)
 
 
@@ -305,7 +318,7 @@ def _stands_out(grid: NDArray[np.uint8], circle: NDArray[np.float64]) -> bool:
     inside = (x - circle[0]) ** 2 + (y - circle[1]) ** 2 < circle[2] ** 2
     n = int(np.count_nonzero(inside))
     total, within = int(grid.sum()), int(grid[inside].sum())
-    return n < inside.size and (total - within) * n < 0.7 * within * (inside.size - n)
+    return bool(n < inside.size and (total - within) * n < 0.7 * within * (inside.size - n))
 
 
 def _bounds(grid: NDArray[np.uint8], circle: NDArray[np.float64], level: int) -> tuple[float, float, float, float]:
@@ -325,52 +338,6 @@ def _bounds(grid: NDArray[np.uint8], circle: NDArray[np.float64], level: int) ->
     return limits[0], limits[2], limits[1], limits[3]
 
 
-@lru_cache(maxsize=8)
-def _weights_at(start: float, side: float, n: int, size: int) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
-    ratio = side / size
-    reach = max(ratio, 1.0)
-    centre = start + (np.arange(size) + 0.5) * ratio
-    taps = min(int(np.ceil(2 * reach)) + 1, n)
-    first = np.clip(np.floor(centre - reach + 0.5).astype(np.int64), 0, n - taps)
-    where = np.clip(centre, 0.5, n - 0.5)[:, None]  # beyond the photograph: its border
-    weight = np.maximum(1 - np.abs(first[:, None] + np.arange(taps) + 0.5 - where) / reach, 0)
-    fixed = np.rint(weight / weight.sum(1, keepdims=True) * 16384).astype(np.int64)
-    fixed[np.arange(size), fixed.argmax(1)] += 16384 - fixed.sum(1)
-    return first.astype(np.int32), fixed.astype(np.int16)
-
-
-def _weights(start: float, side: float, n: int, size: int) -> tuple[NDArray[np.int32], NDArray[np.int16]]:
-    # to 1/256 pixel: the same photograph is the same everywhere, and one camera's repeated crops are found again
-    return _weights_at(round(start * 256) / 256, max(round(side * 256), 256) / 256, n, size)
-
-
-@lru_cache(maxsize=8)
-def _spans(circle: Circle, size: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """First visible pixel and one past the last, for each row; pixels count by their centres."""
-    y = np.arange(size) + 0.5
-    half = np.sqrt(np.maximum(circle.r**2 - (y - circle.cy) ** 2, 0))
-    lo = np.ceil(np.maximum(circle.cx - half, circle.left) - 0.5)
-    hi = np.floor(np.minimum(circle.cx + half, circle.right) - 0.5) + 1
-    seen = (half > 0) & (y > circle.top) & (y < circle.bottom)
-    lo = np.where(seen, np.clip(lo, 0, size), 0).astype(np.int32)
-    return lo, np.maximum(np.where(seen, np.clip(hi, 0, size), 0), lo).astype(np.int32)
-
-
-def _gains(magnitude: NDArray[np.int64], n: int) -> NDArray[np.int16]:
-    """Gain of each channel in Q11, at most 16: target over mean magnitude, the floor added."""
-    top = _TARGET * 64 * 2048 * n
-    return np.array([min(32767, top // (int(m) + _FLOOR_Q6 * n)) if n else 0 for m in magnitude], np.int16)
-
-
-@lru_cache(maxsize=8)
-def _table(scale: float, zero_point: int) -> tuple[NDArray[np.int8], bool]:
-    """int8 for each step -128..127 under the model's quantisation, and whether that changes nothing."""
-    if not (np.isfinite(scale) and scale > 0 and -128 <= zero_point <= 127):
-        raise ValueError(f"not an int8 quantisation: scale {scale}, zero point {zero_point}")
-    table = np.clip(np.rint(np.arange(-128, 128) / 128 / scale) + zero_point, -128, 127).astype(np.int8)
-    return table, bool(np.array_equal(table, np.arange(-128, 128)))
-
-
 def _measure(
     pixels: NDArray[np.uint8],
     lo: NDArray[np.int32],
@@ -384,7 +351,7 @@ def _measure(
     n, edge_pixels, total = max(n, 1), max(edge_pixels, 1), max(red + green + blue, 1)
     contrast = (int(magnitude[0]) / n / 64, int(magnitude[1]) / n / 64, int(magnitude[2]) / n / 64)
     return PhotoMeasures(
-        sharpness=edges / edge_pixels / (contrast[1] + _FLOOR_Q6 / 64),
+        sharpness=edges / edge_pixels / (contrast[1] + _geometry.FLOOR_Q6 / 64),
         contrast=contrast,
         brightness=(red + 2 * green + blue) / 4 / n,
         dark=dark / n,

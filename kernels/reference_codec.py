@@ -13,7 +13,8 @@ _RANS_LOW = 1 << 16
 
 
 class Tables(NamedTuple):
-    """`frequency` by context and symbol, each context's summing to 2048; `limit`: the symbol that announces a larger one."""
+    """`frequency` by context and symbol, each context's summing to 2048; `limit`: the symbol that announces a larger
+    one."""
 
     frequency: list[list[int]]
     limit: list[int]
@@ -52,7 +53,8 @@ class Predictor:
         return int32((total >> 13) << self.shift)
 
     def adapt(self, error: int, newest: int) -> None:
-        """Move each weight along its input by the error over the inputs' energy, a power of two; take in the newest difference."""
+        """Move each weight along its input by the error over the inputs' energy, a power of two; take in the newest
+        difference."""
         energy = sum(h * h for h in self.past) + 16
         step = (clip16(error >> self.shift) << (29 - self.rate)) >> energy.bit_length()
         step = max(-16383, min(16383, step))
@@ -107,10 +109,8 @@ class _Half:
         self.state = row[symbol] * (self.state >> _PROBABILITY_BITS) + slot - start
         if self.state < _RANS_LOW:
             self.state = self.state << 16 | rans.take(16)
-        if symbol == tables.limit[context]:
-            folded = raw.take(raw.take(5) + 1)
-        else:
-            folded = symbol << bits | raw.take(bits)
+        large = symbol == tables.limit[context]
+        folded = raw.take(raw.take(5) + 1) if large else symbol << bits | raw.take(bits)
         self.magnitude.add(folded)
         error = folded >> 1 if folded % 2 == 0 else -(folded >> 1) - 1
         difference = int32(error + self.predictor.predict(reference))

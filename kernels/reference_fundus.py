@@ -18,7 +18,7 @@ def resample(
     blended = (np.einsum("yk,ykxc->yxc", row_weights.astype(np.int64), photo[rows].astype(np.int64)) + 128) >> 8
     columns = first_column[:, None] + np.arange(column_weights.shape[1])
     sums = np.einsum("xk,yxkc->yxc", column_weights.astype(np.int64), blended[:, columns])
-    return ((sums + (1 << 19)) >> 20).astype(np.uint8)
+    return np.asarray((sums + (1 << 19)) >> 20, np.uint8)
 
 
 def visible(lo: NDArray[np.int32], hi: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -53,7 +53,9 @@ def local_difference(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], half: i
     return out
 
 
-def quantise(difference: NDArray[np.int16], mask: NDArray[np.bool_], gain: NDArray[np.int16], table: NDArray[np.int8]) -> NDArray[np.int8]:
+def quantise(
+    difference: NDArray[np.int16], mask: NDArray[np.bool_], gain: NDArray[np.int16], table: NDArray[np.int8]
+) -> NDArray[np.int8]:
     """Q6 times Q11 gains (by channel), rounded half up, saturated, through the table of the model's quantisation."""
     steps = (((difference.astype(np.int64) * gain) >> 16) + 1) >> 1
     clipped = np.where(mask[..., None], np.clip(steps, -128, 127), 0)
@@ -61,7 +63,8 @@ def quantise(difference: NDArray[np.int16], mask: NDArray[np.bool_], gain: NDArr
 
 
 def measure(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], dark: int, bright: int) -> NDArray[np.int64]:
-    """Sums of red, green, blue; dark, bright and all pixels; magnitude of green's Laplacian and the pixels it was taken at."""
+    """Sums of red, green, blue; dark, bright and all pixels; magnitude of green's Laplacian and the pixels it was
+    taken at."""
     p = pixels.astype(np.int64)
     light = (p[..., 0] + 2 * p[..., 1] + p[..., 2]) >> 2
     inner = mask.copy()

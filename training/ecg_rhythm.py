@@ -41,11 +41,11 @@ class Plan:
     """How much is trained on what."""
 
     shape: Shape = field(default_factory=Shape)
-    members: int = 2  # signal networks
+    members: int = 1  # signal networks
     feature_members: int = 3
     feature_passes: int = 40
-    feature_noise: float = 0.15
-    feature_weight: float = 0.45  # of the feature networks' logits in the mean
+    feature_noise: float = 0.3
+    feature_weight: float = 0.4  # of the feature networks' logits in the mean
     variants: int = 4  # how often each recording is preprocessed, the first time undisturbed
     passes: int = 28
     final_passes: int = 7
@@ -119,10 +119,8 @@ class Trainer:
             self.average.update(self.net)
             total += loss.item()
             if step % 10 == 0:
-                print(
-                    f"\r  pass {self.done + 1}/{self.passes} {100 * step // self.steps} % loss {total / (step + 1):.4f}",
-                    end="",
-                )
+                share = 100 * step // self.steps
+                print(f"\r  pass {self.done + 1}/{self.passes} {share:3d} % loss {total / (step + 1):.4f}", end="")
         self.done += 1
         print(
             f"\r  pass {self.done}/{self.passes} loss {total / self.steps:.4f} in {time.monotonic() - start:.0f} s",

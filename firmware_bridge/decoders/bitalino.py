@@ -26,16 +26,25 @@ def frame_bytes(channels: int) -> int:
     return -(-(12 + 10 * channels) // 8) if channels <= 4 else 8
 
 
+def _table() -> tuple[int, ...]:
+    out = []
+    for crc in range(16):
+        for _ in range(4):
+            crc = crc << 1 ^ (0x13 if crc & 8 else 0)
+        out.append(crc & 0x0F)
+    return tuple(out)
+
+
+_CRC4 = _table()
+"""What four bits do to a CRC-4 of polynomial x^4+x+1."""
+
+
 def crc4(data: bytes) -> int:
-    """CRC-4 (x^4+x+1, initially 0) over all bits, the last nibble taken as zero."""
+    """CRC-4 (x^4+x+1, initially 0) over all bits but the last nibble, which holds it."""
     crc = 0
-    for byte in (*data[:-1], data[-1] & 0xF0):
-        for bit in range(7, -1, -1):
-            crc <<= 1
-            if crc & 0x10:
-                crc ^= 0x13
-            crc ^= byte >> bit & 1
-    return crc & 0x0F
+    for byte in data[:-1]:
+        crc = _CRC4[_CRC4[crc ^ byte >> 4] ^ byte & 15]
+    return _CRC4[crc ^ data[-1] >> 4]
 
 
 class BitalinoDecoder(FrameDecoder):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,76 +21,75 @@ from aidpost.firmware_bridge.formats.wave import MILLIVOLT, Counts, Wave, is_ecg
 MAX_HEADER_BYTES = 1 << 20
 
 Octets = npt.NDArray[np.uint8]
+Samples = npt.NDArray[Any]  # of whatever integer type holds the format
 
 
-def _sign(values: Counts, bits: int) -> Counts:
-    """Two's complement of that many bits in the low part of each value, sign-extended."""
-    shift = 32 - bits
-    return (values << shift) >> shift
+def _format_8(raw: Octets, count: int) -> Samples:
+    return raw[:count].view(np.int8)  # first differences: summed by the caller, signal by signal
 
 
-def _format_8(raw: Octets, count: int) -> Counts:
-    return raw[:count].view(np.int8).astype(np.int32)  # first differences: summed by the caller, signal by signal
+def _format_16(raw: Octets, count: int) -> Samples:
+    return raw[: 2 * count].view("<i2")
 
 
-def _format_16(raw: Octets, count: int) -> Counts:
-    return raw[: 2 * count].view("<i2").astype(np.int32)
+def _format_61(raw: Octets, count: int) -> Samples:
+    return raw[: 2 * count].view(">i2")
 
 
-def _format_61(raw: Octets, count: int) -> Counts:
-    return raw[: 2 * count].view(">i2").astype(np.int32)
+def _format_24(raw: Octets, count: int) -> Samples:
+    words = np.zeros((count, 4), np.uint8)
+    words[:, 1:] = raw[: 3 * count].reshape(-1, 3)
+    return words.view("<i4").reshape(-1) >> 8
 
 
-def _format_24(raw: Octets, count: int) -> Counts:
-    octets = raw[: 3 * count].reshape(-1, 3).astype(np.int32)
-    return _sign(octets[:, 0] | octets[:, 1] << 8 | octets[:, 2] << 16, 24)
+def _format_32(raw: Octets, count: int) -> Samples:
+    return raw[: 4 * count].view("<i4")
 
 
-def _format_32(raw: Octets, count: int) -> Counts:
-    return raw[: 4 * count].view("<i4").astype(np.int32)
+def _format_80(raw: Octets, count: int) -> Samples:
+    return raw[:count].astype(np.int16) - 128
 
 
-def _format_80(raw: Octets, count: int) -> Counts:
-    return raw[:count].astype(np.int32) - 128
+def _format_160(raw: Octets, count: int) -> Samples:
+    return (raw[: 2 * count].view("<u2") ^ 0x8000).view("<i2")
 
 
-def _format_160(raw: Octets, count: int) -> Counts:
-    return raw[: 2 * count].view("<u2").astype(np.int32) - 32768
-
-
-def _format_212(raw: Octets, count: int) -> Counts:
+def _format_212(raw: Octets, count: int) -> Samples:
+    """Two 12-bit samples in three bytes, each put into the high bits of 16 and shifted down, sign and all."""
     pairs = -(-count // 2)
     octets = np.zeros(3 * pairs, np.uint8)  # an odd last sample has only two of its three bytes in the file
     octets[: min(len(raw), 3 * pairs)] = raw[: 3 * pairs]
-    first, middle, last = octets.reshape(-1, 3).T.astype(np.int32)
-    out = np.empty((pairs, 2), np.int32)
-    out[:, 0] = first | (middle & 0x0F) << 8
-    out[:, 1] = last | (middle & 0xF0) << 4
-    return _sign(out.reshape(-1)[:count], 12)
+    first, middle, last = octets[0::3], octets[1::3], octets[2::3]
+    out = np.empty((pairs, 2, 2), np.uint8)
+    out[:, 0, 0] = first << 4
+    out[:, 0, 1] = middle << 4 | first >> 4
+    out[:, 1, 0] = last << 4
+    out[:, 1, 1] = middle & 0xF0 | last >> 4
+    return out.view("<i2").reshape(-1)[:count] >> 4
 
 
-def _padded_words(raw: Octets, count: int, dtype: str) -> Counts:
-    """Groups of three samples in four bytes, as int32 words of `dtype`; a cut last group is filled with zeros."""
+def _padded_words(raw: Octets, count: int, dtype: str) -> Samples:
+    """Groups of three samples in four bytes, as words of `dtype` in int32; a cut last group is filled with zeros."""
     octets = np.zeros(4 * -(-count // 3), np.uint8)
     octets[: min(len(raw), len(octets))] = raw[: len(octets)]
     return octets.view(dtype).astype(np.int32)
 
 
-def _format_310(raw: Octets, count: int) -> Counts:
+def _format_310(raw: Octets, count: int) -> Samples:
     words = _padded_words(raw, count, "<u2").reshape(-1, 2)
     third = words[:, 0] >> 11 | (words[:, 1] >> 11) << 5
-    out = np.stack([words[:, 0] >> 1 & 0x3FF, words[:, 1] >> 1 & 0x3FF, third], axis=1)
-    return _sign(out.reshape(-1)[:count], 10)
+    out = np.stack([words[:, 0] >> 1, words[:, 1] >> 1, third], axis=1)
+    return out.reshape(-1)[:count] << 22 >> 22
 
 
-def _format_311(raw: Octets, count: int) -> Counts:
+def _format_311(raw: Octets, count: int) -> Samples:
     words = _padded_words(raw, count, "<i4")
-    out = np.stack([words & 0x3FF, words >> 10 & 0x3FF, words >> 20 & 0x3FF], axis=1)
-    return _sign(out.reshape(-1)[:count], 10)
+    out = np.stack([words, words >> 10, words >> 20], axis=1)
+    return out.reshape(-1)[:count] << 22 >> 22
 
 
 # format: (decoder, bits in a sample, bytes that hold `n` samples)
-_Decoder = tuple[Callable[[Octets, int], Counts], int, Callable[[int], int]]
+_Decoder = tuple[Callable[[Octets, int], Samples], int, Callable[[int], int]]
 _FORMATS: dict[int, _Decoder] = {
     8: (_format_8, 8, lambda n: n),
     16: (_format_16, 16, lambda n: 2 * n),
@@ -128,18 +128,22 @@ def read_wfdb(path: Path, fs_limit_hz: float = 100_000.0) -> Wave:
     if not chosen:
         units = ", ".join(f"{s.name or '?'} in {s.unit}" for s in header.signals)
         raise unreadable(header_path, f"no signal is an ECG ({units})", "Give a record that holds an ECG.")
-    counts = _read_signals(header_path, header)[chosen]
+    counts = _read_signals(header_path, header)
+    if len(chosen) < len(counts):
+        counts = counts[chosen]
     signals = [header.signals[n] for n in chosen]
     lowest = np.array([[-(1 << (_FORMATS[s.format][1] - 1))] for s in signals])
     # format 8 stores differences: it has no number that could mean "no sample"
-    invalid = (counts == lowest) & np.array([[s.format != 8] for s in signals])
+    invalid = None
+    if (counts.min(axis=1, initial=0) <= lowest[:, 0]).any():
+        invalid = (counts == lowest) & np.array([[s.format != 8] for s in signals])
     return Wave(
         counts=counts,
         fs_hz=fs_hz,
         names=unique_names([s.name for s in signals]),
         lsb_mv=tuple(MILLIVOLT[s.unit.lower()] / s.gain for s in signals),
         baseline=tuple(s.baseline for s in signals),
-        invalid=invalid if invalid.any() else None,
+        invalid=invalid,
     )
 
 
@@ -161,7 +165,7 @@ def _read_signals(path: Path, header: Header) -> Counts:
     lengths = {part.shape[1] for part in read}
     if len(lengths) > 1:
         raise unreadable(path, f"its signal files hold {sorted(lengths)} samples, which should be equal")
-    return np.concatenate(read)
+    return np.concatenate(read) if len(read) > 1 else read[0]
 
 
 def _read_file(path: Path, signals: list[SignalSpec], length: int | None) -> Counts:
@@ -182,10 +186,13 @@ def _read_file(path: Path, signals: list[SignalSpec], length: int | None) -> Cou
     if len(raw) < size(total):
         held = int(len(raw) / max(size(total), 1) * frames)
         raise unreadable(path, f"{first.file} is cut off: the header says {frames} samples, the file holds {held}")
-    counts = decoder(raw, total).reshape(-1, width, per_frame).transpose(1, 0, 2).reshape(width, -1)
+    samples = decoder(raw, total).reshape(-1, width, per_frame)
+    by_signal = np.empty((width, len(samples), per_frame), np.int32)
+    by_signal[:] = samples.transpose(1, 0, 2)
+    counts = by_signal.reshape(width, -1)
     if first.format == 8:
         counts = np.cumsum(counts, axis=1, dtype=np.int32) + np.array([[s.initial] for s in signals], np.int32)
-    return np.ascontiguousarray(counts, dtype=np.int32)
+    return counts
 
 
 def _signal_bytes(path: Path, name: str) -> Octets:

@@ -58,13 +58,7 @@ def traced(shim: Path, folder: Path, seed: int, **environment: str) -> list[Oper
     preload = {"LD_PRELOAD": str(shim), "AIDPOST_TRACE_DIR": str(root), "AIDPOST_TRACE": str(trace)}
     subprocess.run(
         [sys.executable, str(HERE / "workload.py"), str(root), str(seed)],
-        env={
-            **os.environ,
-            "LD_PRELOAD": str(shim),
-            "AIDPOST_TRACE_DIR": str(root),
-            "AIDPOST_TRACE": str(trace),
-            **environment,
-        },
+        env={**os.environ, **preload, **environment},
         check=True,
     )
     return read_trace(trace)

@@ -14,7 +14,7 @@ from aidpost.inference import runtime
 from aidpost.inference.runtime import Interpreter, Tensor, available_runtimes
 
 PROBE = Path(runtime.__file__).with_name("probe.tflite").read_bytes()
-# probe.tflite multiplies four values by this (tests/data/make_data.py says how it was made)
+# probe.tflite multiplies four values by this (make_probe.py made it)
 WEIGHTS = np.array([[1, 2], [3, 4], [5, 6], [7, 8]], dtype=np.float32) / 8
 
 

@@ -337,6 +337,13 @@ def test_an_unusable_ecg_is_listed_as_not_assessed() -> None:
     assert "heart rhythm" not in judge(ecgs=[ecg("N")]).not_assessed
 
 
+def test_an_ecg_that_no_model_has_read_is_not_routine() -> None:
+    unread = msgspec.structs.replace(ecg(None, usable=False), findings=())
+    done = judge(*full_set(), answers=AWAKE, ecgs=[unread])
+    assert "ecg-not-interpreted" in codes(done)
+    assert done.triage.level is SOON
+
+
 def test_a_routine_answer_still_says_what_was_not_assessed() -> None:
     done = judge(vital("temperature", 37.0))
     assert done.triage.level is ROUTINE

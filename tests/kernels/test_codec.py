@@ -85,7 +85,8 @@ def test_integer_types_and_strides(dtype: type) -> None:
 
 
 @pytest.mark.parametrize(
-    "samples", [np.zeros((2, 3)), np.zeros((2, 2, 2), int), np.array([[2**31]]), np.zeros((0, 5), int), np.zeros((256, 1), int)]
+    "samples",
+    [np.zeros((2, 3)), np.zeros((2, 2, 2), int), np.array([[2**31]]), np.zeros((0, 5), int), np.zeros((256, 1), int)],
 )
 def test_what_cannot_be_encoded_is_refused(samples: np.ndarray) -> None:
     with pytest.raises(ValueError):

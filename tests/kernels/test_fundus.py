@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aidpost.errors import UnreadableInputError, UnsupportedFormatError
-from aidpost.kernels import _fundus, fundus, reference_fundus
+from aidpost.kernels import _fundus, _fundus_geometry, fundus, reference_fundus
 from aidpost.kernels.fundus import Circle
 
 DATA = Path(os.environ.get("AIDPOST_DATA", Path(__file__).parents[3] / "shared/data"))
@@ -56,14 +56,23 @@ def test_field_of_view_is_found(height: int, width: int, cx: float, cy: float, r
     assert circle.visible == pytest.approx(0.935 if height == 2848 else 1, abs=0.03)
 
 
-@pytest.mark.parametrize("rgb", [np.zeros((200, 300, 3)), np.full((300, 300, 3), 130), np.zeros((15, 400, 3)), np.zeros((1, 1, 3))])
+@pytest.mark.parametrize(
+    "rgb", [np.zeros((200, 300, 3)), np.full((300, 300, 3), 130), np.zeros((15, 400, 3)), np.zeros((1, 1, 3))]
+)
 def test_no_field_of_view_in_what_is_not_a_fundus(rgb: np.ndarray) -> None:
     assert fundus.field_of_view(rgb.astype(np.uint8)) is None
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
     assert fundus.field_of_view(noise) is None
 
 
-@given(st.integers(16, 70), st.integers(16, 70), st.integers(16, 80), st.floats(-20, 60), st.floats(-20, 60), st.floats(1, 90))
+@given(
+    st.integers(16, 70),
+    st.integers(16, 70),
+    st.integers(16, 80),
+    st.floats(-20, 60),
+    st.floats(-20, 60),
+    st.floats(1, 90),
+)
 @settings(deadline=None)
 def test_resampling_equals_the_reference(height: int, width: int, size: int, cx: float, cy: float, r: float) -> None:
     rgb = np.random.default_rng(height).integers(0, 256, (height, width, 3)).astype(np.uint8)
@@ -75,7 +84,7 @@ def test_resampling_equals_the_reference(height: int, width: int, size: int, cx:
             fundus.crop(rgb, circle, size)
         return
     pixels, within = fundus.crop(rgb, circle, size)
-    rows, columns = fundus._weights(y0, side, height, size), fundus._weights(x0, side, width, size)
+    rows, columns = _fundus_geometry.weights(y0, side, height, size), _fundus_geometry.weights(x0, side, width, size)
     assert np.array_equal(pixels, reference_fundus.resample(rgb, *rows, *columns))
     assert (within.cx, within.cy, within.r) == (size / 2, size / 2, size / 2)
     assert rows[1].sum(1).tolist() == [1 << 14] * size
@@ -98,12 +107,12 @@ def test_normalisation_equals_the_reference(crop: tuple[np.ndarray, Circle], qua
     pixels, circle = crop
     size = len(pixels)
     out, measures = fundus.normalise_int8(pixels, circle, *quantisation)
-    lo, hi = fundus._spans(circle, size)
+    lo, hi = _fundus_geometry.spans(circle, size)
     mask = reference_fundus.visible(lo, hi)
     difference = reference_fundus.local_difference(pixels, mask, size // 16)
     magnitude = np.abs(difference.astype(np.int64)).sum((0, 1))
-    table, _ = fundus._table(*quantisation)
-    expected = reference_fundus.quantise(difference, mask, fundus._gains(magnitude, int(mask.sum())), table)
+    table, _ = _fundus_geometry.table(*quantisation)
+    expected = reference_fundus.quantise(difference, mask, _fundus_geometry.gains(magnitude, int(mask.sum())), table)
     assert np.array_equal(out, expected)
     sums = reference_fundus.measure(pixels, mask, 24, 240)
     assert measures.dark * max(sums[5], 1) == pytest.approx(sums[3])
@@ -118,7 +127,7 @@ def test_normalisation_equals_the_reference(crop: tuple[np.ndarray, Circle], qua
 def test_plain_crop_is_the_crop_less_128(crop: tuple[np.ndarray, Circle]) -> None:
     pixels, circle = crop
     out, _ = fundus.crop_int8(pixels, circle)
-    mask = reference_fundus.visible(*fundus._spans(circle, len(pixels)))
+    mask = reference_fundus.visible(*_fundus_geometry.spans(circle, len(pixels)))
     assert np.array_equal(out, np.where(mask[..., None], pixels.astype(int) - 128, -128))
 
 

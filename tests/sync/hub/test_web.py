@@ -521,3 +521,48 @@ def test_chromium_logs_in_reads_zooms_and_signs_without_a_complaint(server: HubS
         assert browser.evaluate("document.querySelectorAll('.list').length") == 0
         assert browser.complaints == []
     assert report.exam.device == HANDHELD
+
+
+# other programs
+
+
+def test_fhir_is_read_and_searched_by_who_is_logged_in(reader: Client, server: HubServer, device: FakeDevice) -> None:
+    report = whole_report(server, device)
+    assert Client(server.url).get(f"/fhir/DiagnosticReport/{report.id}") == 401
+    assert reader.get(f"/fhir/DiagnosticReport/{report.id}") == 200
+    assert reader.headers["content-type"].startswith("application/fhir+json")
+    assert json.loads(reader.body)["id"] == str(report.id)
+    assert reader.get(f"/fhir/DiagnosticReport?patient={report.patient.id}") == 200
+    assert json.loads(reader.body)["total"] == 1
+    assert reader.get(f"/fhir/Observation?patient=Patient/{report.patient.id}") == 200
+    assert len(json.loads(reader.body)["entry"]) == 4
+    assert reader.get(f"/fhir/Bundle/{report.exam.id}") == 200
+    assert reader.get(f"/fhir/Patient/{report.patient.id}") == 200
+    assert reader.get("/fhir/Patient/nobody") == 404
+    assert reader.get("/fhir/Observation") == 400
+    assert json.loads(reader.body)["resourceType"] == "OperationOutcome"
+
+
+def test_metrics_need_an_administrator_and_name_no_patient(server: HubServer, device: FakeDevice) -> None:
+    whole_report(server, device)
+    assert Client(server.url).get("/metrics") == 401
+    assert logged_in(server, "okoro").get("/metrics") == 401
+    root = logged_in(server, "root")
+    assert root.get("/metrics") == 200
+    assert 'aidpost_exams{state="open",triage="soon"} 1' in root.text
+    assert f'aidpost_device_queued{{device="{device.name}"}} 0' in root.text
+    assert "Amina" not in root.text
+
+
+def test_export_has_no_names_and_no_formulas(reader: Client, server: HubServer, device: FakeDevice) -> None:
+    report = make_report()
+    clinic = msgspec.structs.replace(report.exam.clinic, name="=HYPERLINK(1)")
+    report = msgspec.structs.replace(report, exam=msgspec.structs.replace(report.exam, clinic=clinic))
+    send(server, device, device.message(device.envelope(report)))
+    assert reader.get("/export.csv") == 200
+    header, row = reader.text.splitlines()
+    assert header.startswith("id,patient,report,device,clinic")
+    assert str(report.exam.id) in row
+    assert "'=HYPERLINK(1)" in row
+    assert "Amina" not in reader.text
+    assert logged_in(server, "viewer").get("/export.csv") == 403

@@ -1,0 +1,181 @@
+"""The outbox: what goes next, and that only a receipt settles anything."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+
+import pytest
+from device_records import make_item
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aidpost.sync import outbox
+from aidpost.sync.envelope import CHUNK, BlobHeld, Chunks, Held, Receipt, RecordClass, Records, Reject
+from aidpost.sync.outbox import Outbox, Piece
+from aidpost.sync.ranges import from_numbers
+from aidpost.sync.store import Store
+
+HUB = b"hub-1234"
+PATIENT = uuid.UUID(int=9)
+
+
+def receipt(store: Store, cls: str, *seqs: int, **more: object) -> Receipt:
+    return Receipt(HUB, held=(Held(store.epoch, cls, from_numbers(seqs)),), **more)  # type: ignore[arg-type]
+
+
+def drain(box: Outbox) -> list[Piece]:
+    return list(iter(box.next, None))
+
+
+def seqs(piece: Piece) -> list[int]:
+    assert isinstance(piece.content, Records)
+    return [one.seq for one in piece.content.envelopes]
+
+
+def test_alerts_go_first_and_images_last(store: Store) -> None:
+    store.append(make_item(RecordClass.REPORT, b"photo" * 8_000))
+    store.append(make_item(RecordClass.VITALS))
+    store.append(make_item(RecordClass.ALERT))
+    pieces = drain(Outbox(store, window_bytes=1 << 20))
+    assert [piece.leaf for piece in pieces] == ["alert", "report", "vitals", "image", "blob", "blob", "blob"]
+
+
+def test_an_alert_goes_before_the_rest_of_an_image(store: Store) -> None:
+    store.append(make_item(RecordClass.REPORT, os.urandom(200_000)))
+    box = Outbox(store)
+    drain(box)
+    store.append(make_item(RecordClass.ALERT))
+    assert box.next() is None, "the window is full of chunks, 32 kB at the most"
+    image = store.read("SELECT sha256 FROM blob")[0][0]
+    box.receive(Receipt(HUB, blobs=(BlobHeld(image, ((0, CHUNK),), False),)))
+    piece = box.next()
+    assert piece is not None
+    assert piece.leaf == "alert"
+
+
+def test_window_counts_what_has_no_receipt(store: Store) -> None:
+    store.append_many([make_item(patient=PATIENT) for _ in range(200)])
+    box = Outbox(store, window_records=64, window_bytes=1 << 20)
+    sent = [seq for piece in drain(box) for seq in seqs(piece)]
+    assert sent == list(range(1, 65))
+    assert box.next() is None
+    box.receive(receipt(store, "report", *range(1, 11)))
+    assert [seq for piece in drain(box) for seq in seqs(piece)] == list(range(65, 75))
+
+
+def test_only_a_receipt_settles_and_a_new_connection_sends_the_rest_again(store: Store) -> None:
+    store.append_many([make_item(patient=PATIENT) for _ in range(5)])
+    box = Outbox(store)
+    drain(box)
+    box.receive(receipt(store, "report", 2, 4))
+    box.forget_flight()
+    assert [seq for piece in drain(box) for seq in seqs(piece)] == [1, 3, 5]
+    assert [(one.queued, one.receipted) for one in outbox.status(store)] == [(3, 2)]
+
+
+def test_receipt_of_another_epoch_settles_nothing(store: Store) -> None:
+    store.append(make_item())
+    box = Outbox(store)
+    assert not box.receive(Receipt(HUB, held=(Held(b"somebody", "report", ((1, 9),)),)))
+    assert outbox.status(store)[0].queued == 1
+
+
+def test_refused_record_is_a_dead_letter_with_the_reason_and_the_others_flow(store: Store) -> None:
+    store.append_many([make_item(patient=PATIENT) for _ in range(3)])
+    box = Outbox(store)
+    drain(box)
+    box.receive(receipt(store, "report", 1, 3, rejected=(Reject(store.epoch, "report", 2, "origin", "simulated"),)))
+    (letter,) = outbox.dead_letters(store)
+    assert (letter.seq, letter.code, letter.reason) == (2, "origin", "simulated")
+    box.forget_flight()
+    assert drain(box) == []
+    assert outbox.retry(store) == 1
+    assert [seqs(piece) for piece in drain(box)] == [[2]]
+
+
+def test_what_a_restored_hub_wants_goes_again(store: Store) -> None:
+    store.append_many([make_item(patient=PATIENT) for _ in range(4)])
+    box = Outbox(store)
+    drain(box)
+    box.receive(receipt(store, "report", 1, 2, 3, 4))
+    box.receive(Receipt(b"restored", wanted=(Held(store.epoch, "report", ((2, 4),)),), answers=b"n" * 16))
+    assert [seqs(piece) for piece in drain(box)] == [[2, 3]]
+
+
+def test_chunks_resume_from_what_the_hub_holds(store: Store) -> None:
+    data = os.urandom(5 * CHUNK + 100)
+    store.append(make_item(RecordClass.REPORT, data))
+    box = Outbox(store, window_bytes=1 << 20)
+    drain(box)
+    image = store.read("SELECT sha256 FROM blob")[0][0]
+    box.receive(Receipt(HUB, blobs=(BlobHeld(image, ((0, 2 * CHUNK), (4 * CHUNK, 5 * CHUNK)), False),)))
+    box.forget_flight()
+    box.receive(receipt(store, "report", 1))
+    box.receive(receipt(store, "image", 1))
+    chunks = [piece.content.chunks[0] for piece in drain(box) if isinstance(piece.content, Chunks)]
+    assert [chunk.offset // CHUNK for chunk in chunks] == [2, 3, 5]
+    assert all(data[chunk.offset : chunk.offset + len(chunk.data)] == chunk.data for chunk in chunks)
+    box.receive(Receipt(HUB, blobs=(BlobHeld(image, ((0, len(data)),), True),)))
+    assert outbox.blob_status(store).queued == 0
+
+
+def test_refused_blob_is_not_sent_again(store: Store) -> None:
+    store.append(make_item(RecordClass.REPORT, b"x" * 100))
+    box = Outbox(store)
+    drain(box)
+    image = store.read("SELECT sha256 FROM blob")[0][0]
+    box.receive(Receipt(HUB, blobs=(BlobHeld(image, (), False, "too large"),)))
+    box.forget_flight()
+    assert "blob" not in [piece.leaf for piece in drain(box)]
+    assert outbox.blob_status(store).dead == 1
+
+
+def test_clock_set_back_never_gives_a_negative_age(store: Store, clock: object) -> None:
+    store.append(make_item())
+    clock.wall = 0  # type: ignore[attr-defined]
+    assert outbox.status(store)[0].oldest_s == 0
+
+
+KINDS_OF_STEP = st.sampled_from(["send", "receipt", "reconnect", "accept"])
+STEPS = st.lists(st.tuples(KINDS_OF_STEP, st.integers(1, 12)), max_size=25)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(STEPS)
+def test_whatever_happens_each_record_is_queued_or_receipted_and_all_end_receipted(
+    open_store: Callable[..., Store], steps: list[tuple[str, int]]
+) -> None:
+    store = open_store(folder=uuid.uuid4().hex)
+    box = Outbox(store, window_records=4)
+    accepted, hub = 0, set[int]()
+    to_the_end = [("reconnect", 0), ("send", 0), ("receipt", 0)] * 80
+    for step, number in [("accept", 3), *steps, *to_the_end]:
+        if step == "accept":
+            store.append_many([make_item(patient=PATIENT) for _ in range(number)])
+            accepted += number
+        elif step == "send":
+            hub |= {seq for piece in drain(box) for seq in seqs(piece)}
+        elif step == "reconnect":
+            box.forget_flight()
+        elif hub:
+            box.receive(receipt(store, "report", *hub))
+        (status,) = outbox.status(store)
+        assert status.queued + status.receipted == accepted
+        assert status.receipted <= len(hub)
+        assert box.in_flight <= 4
+        if number == 0 and status.queued == 0:
+            break
+    assert status.queued == 0
+    assert hub == set(range(1, accepted + 1))
+    store.close()
+
+
+def test_queue_of_many_records_is_read_a_window_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.append_many([make_item(patient=PATIENT) for _ in range(300)])
+    asked: list[int] = []
+    envelopes = store.envelopes
+    monkeypatch.setattr(store, "envelopes", lambda cls, numbers: asked.append(len(numbers)) or envelopes(cls, numbers))
+    drain(Outbox(store))
+    assert max(asked) <= 64
