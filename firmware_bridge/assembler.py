@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from aidpost.firmware_bridge.boards import BOARDS, Board
-from aidpost.firmware_bridge.decoders.base import Block, Corrupt
+from aidpost.firmware_bridge.decoders.base import Announcement, Block, Corrupt
 from aidpost.firmware_bridge.sources import SourceSpec
 from aidpost.records import Device, EcgRecording, Origin, Span, Timestamp
 
@@ -34,6 +34,21 @@ def board_of(spec: SourceSpec) -> Board:
     return BOARDS[name]
 
 
+def scale_of(board: Board, spec: SourceSpec) -> float:
+    """Microvolt a count: what the site has set, else the board's own at the gain that is set.
+
+    Raises
+    ------
+    UsageError
+        It is not known for this board and has not been set, or is out of range.
+    """
+    gain = spec.number("gain", board.gain, low=1e-3, high=1e6)
+    if board.uv_per_count is None and not spec.get("uv_per_count"):
+        cause = f"what a count of {board.title} is worth is not known"
+        raise spec.usage_error(cause, "Apply a 1 mV signal, and add uv_per_count= as calibration finds it.")
+    return spec.number("uv_per_count", (board.uv_per_count or 0) * board.gain / gain, low=1e-6, high=1e6)
+
+
 class EcgAssembler:
     """Collects blocks. Lost samples take their place as zeros, inside a `missing` span.
 
@@ -43,25 +58,42 @@ class EcgAssembler:
         What sends.
     spec
         The source, with `gain`, `uv_per_count`, `fs` and `leads` where the site has set them.
-    limit
-        Samples after which nothing more is taken, so that memory stays bounded.
+    seconds
+        The length after which nothing more is taken, so that memory stays bounded.
     """
 
-    def __init__(self, board: Board, spec: SourceSpec, limit: int) -> None:
-        self.board, self.limit = board, limit
+    def __init__(self, board: Board, spec: SourceSpec, seconds: float) -> None:
+        self.board, self._spec, self._seconds = board, spec, seconds
         self.fs_hz = spec.number("fs", board.fs_hz, low=1, high=10_000)
-        gain = spec.number("gain", board.gain, low=1e-3, high=1e6)
-        scale = spec.number("uv_per_count", board.uv_per_count * board.gain / gain, low=1e-6, high=1e6)
+        scale = scale_of(board, spec)
         self.leads = tuple(spec.get("leads").split(",")) if spec.get("leads") else board.leads
         if len(self.leads) > len(board.leads) or len(set(self.leads)) < len(self.leads):
             raise spec.usage_error(f"leads={spec.get('leads')} does not name 1 to {len(board.leads)} channels")
-        self._lsb_mv = scale / 1000
-        self._counts = [array("i") for _ in self.leads]
-        self._off = [array("b") for _ in self.leads]
+        self._lsb_mv = (scale / 1000,) * len(self.leads)
+        self._name = board.title
+        self._clear()
         self._missing: list[Span] = []
         self.corrupt, self.lost = 0, 0
+        # samples of a board that announces its scale mean nothing before it has
+        self._announced = not board.announces
         self.readings: dict[str, float | None] = {}
         self._last_arrival: float | None = None
+
+    def _clear(self) -> None:
+        self.limit = max(1, round(self._seconds * self.fs_hz))
+        self._counts = [array("i") for _ in self.leads]
+        self._off = [array("b") for _ in self.leads]
+
+    def _announce(self, board: Announcement) -> None:
+        """Take rate, leads and scale from the board itself; only before the first sample, since they hold for all."""
+        if len(self):
+            return
+        self.fs_hz, self._name = board.fs_hz, board.name or self._name
+        named = self._spec.get("leads").split(",") if self._spec.get("leads") else []
+        self.leads = tuple(named or board.leads)[: len(board.leads)]
+        self._lsb_mv = tuple(scale / 1000 for scale in board.uv_per_count[: len(self.leads)])
+        self._announced = True
+        self._clear()
 
     def __len__(self) -> int:
         return len(self._counts[0])
@@ -71,7 +103,7 @@ class EcgAssembler:
         """Whether the limit is reached."""
         return len(self) >= self.limit
 
-    def add(self, items: Iterable[Block | Corrupt], time_s: float | None = None) -> None:
+    def add(self, items: Iterable[Block | Corrupt | Announcement], time_s: float | None = None) -> None:
         """Take what a decoder gave for bytes that arrived at `time_s` on a monotonic clock (None: time unknown).
 
         Losses that the frames tell of are counted as told. What they cannot tell, a silence after which fewer samples
@@ -81,7 +113,9 @@ class EcgAssembler:
         for item in items:
             if isinstance(item, Corrupt):
                 self.corrupt += item.dropped
-            else:
+            elif isinstance(item, Announcement):
+                self._announce(item)
+            elif self._announced and item.samples:
                 blocks.append(item)
         if time_s is not None and blocks:
             self._account(blocks, time_s)
@@ -140,11 +174,11 @@ class EcgAssembler:
             samples=np.stack([np.array(counts, dtype=np.int32) for counts in self._counts]),
             fs_hz=self.fs_hz,
             leads=self.leads,
-            lsb_mv=(self._lsb_mv,) * len(self.leads),
+            lsb_mv=self._lsb_mv,
             baseline=(self.board.baseline,) * len(self.leads),
             at=at,
             origin=origin,
-            device=Device(name=self.board.title, model=self.board.name),
+            device=Device(name=self._name, model=self.board.name),
             missing=tuple(self._missing),
             lead_off=tuple(off),
             source=source,

@@ -15,6 +15,7 @@ from aidpost.firmware_bridge.decoders.base import Block, BoardDecoder, Corrupt
 from aidpost.firmware_bridge.decoders.bitalino import BitalinoDecoder
 from aidpost.firmware_bridge.decoders.cyton import CytonDecoder
 from aidpost.firmware_bridge.decoders.olimex import OlimexDecoder
+from aidpost.firmware_bridge.decoders.own import OwnDecoder
 from aidpost.firmware_bridge.decoders.protocentral import ProtocentralDecoder
 
 
@@ -23,8 +24,9 @@ class Board:
     """A board on a serial port.
 
     `leads` names its ECG channels, in order; channels beyond are not ECG. A count is worth `uv_per_count` microvolt at
-    `gain`, after `baseline` is taken off. `modulus` is that of its frame number (0: frames are not numbered), in
-    samples. `start` and `stop` are sent when it is opened and closed.
+    `gain`, after `baseline` is taken off; None where that is not known, and the site must measure it. `modulus` is that
+    of its frame number (0: frames are not numbered), in samples. `start` and `stop` are sent when it is opened and
+    closed. A board that `announces` says itself what it is, and its row says only what to expect.
     """
 
     name: str
@@ -32,7 +34,7 @@ class Board:
     decoder: Callable[[], BoardDecoder]
     leads: tuple[str, ...]
     fs_hz: float
-    uv_per_count: float
+    uv_per_count: float | None
     baud: int
     gain: float = 1.0
     baseline: int = 0
@@ -40,6 +42,7 @@ class Board:
     start: bytes = b""
     stop: bytes = b""
     vitals: bool = False
+    announces: bool = False
 
 
 MIN_FRAMES = 20
@@ -89,7 +92,7 @@ BOARDS: dict[str, Board] = {
             partial(ProtocentralDecoder, "healthypi6"),
             leads=("I", "II", "V1"),
             fs_hz=500,
-            uv_per_count=1.0,
+            uv_per_count=None,
             baud=921600,
             vitals=True,
         ),
@@ -110,7 +113,7 @@ BOARDS: dict[str, Board] = {
             partial(ProtocentralDecoder, "ads1293"),
             leads=("I", "II", "V1"),
             fs_hz=128,
-            uv_per_count=1.0,
+            uv_per_count=None,
             baud=57600,
         ),
         Board(
@@ -167,7 +170,7 @@ BOARDS: dict[str, Board] = {
             OlimexDecoder,
             leads=("I",),
             fs_hz=256,
-            uv_per_count=10.0,
+            uv_per_count=None,
             baseline=512,
             baud=57600,
             modulus=256,
@@ -182,6 +185,16 @@ BOARDS: dict[str, Board] = {
             gain=100,
             baseline=512,
             baud=115200,
+        ),
+        Board(
+            "aidpost",
+            "board with the Aidpost protocol",
+            OwnDecoder,
+            leads=("I",),
+            fs_hz=250,
+            uv_per_count=1.0,
+            baud=115200,
+            announces=True,
         ),
     )
 }

@@ -29,7 +29,7 @@ def measure_ectopy(
 
     A run is three ventricular beats or more (AAMI class V), each within 0.2 to 0.6 s of the one before.
     """
-    named = np.array(classes, dtype="U1")
+    named = np.array(list(classes), dtype="U1")
     known = int(np.isin(named, ("N", "S", "V", "F")).sum())
     if known == 0 or usable_s <= 0:
         return None

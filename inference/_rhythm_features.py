@@ -1,7 +1,8 @@
 """A hundred numbers about a whole recording that the rhythm network gets beside the signal.
 
-They are what a reader measures: how fast, how irregular, how premature, how alike the beats are, what the average beat looks like
-before and after its QRS, and what is left when it is taken away. All are within ±4, so that the signal's int8 scale serves them.
+They are what a reader measures: how fast, how irregular, how premature, how alike the beats are, what the average beat
+looks like before and after its QRS, and what is left when it is taken away. All are within ±4, so that the signal's int8
+scale serves them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _EMPTY = 1e-6
 
 
 def rhythm_features(wave: Signal, beats: Signal) -> npt.NDArray[np.float32]:
-    """(100,) float32 from a clean wave at 100 Hz of unit QRS and its beats in samples; groups that need beats are 0 without."""
+    """(100,) float32 from a clean wave at 100 Hz, of unit QRS, and its beats in samples; 0 where too few beats are."""
     groups = [_rr_features(np.diff(beats) / _FS_HZ), *_beat_features(wave, beats), _wave_features(wave)]
     values = np.concatenate(groups)
     out = np.zeros(FEATURES, np.float32)
@@ -59,7 +60,7 @@ def _rr_features(rr: Signal) -> Signal:
 
 
 def _recurrence(rr: Signal) -> tuple[float, float]:
-    """How many pairs of intervals are alike to a tenth, and how many are and are followed by such: sample entropy's two counts."""
+    """Share of pairs of intervals alike to a tenth, and of those followed by such: sample entropy's two counts."""
     close = np.abs(rr[:, np.newaxis] - rr) < 0.1
     np.fill_diagonal(close, False)
     pairs = rr.size * (rr.size - 1)

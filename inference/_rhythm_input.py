@@ -77,7 +77,7 @@ def rhythm_input(samples_mv: npt.ArrayLike, fs_hz: float) -> Input:
 
 
 def rhythm_windows(channels: Input) -> Input:
-    """Cut (T + 20, 5) into (n, 3020, 5): evenly spread 30 s windows, or one padded with zeros, and the features below."""
+    """Cut (T + 20, 5) into (n, 3020, 5): evenly spread windows of 30 s, or one padded, with the features below."""
     channels, features = channels[:-FEATURE_ROWS], channels[-FEATURE_ROWS:]
     length = channels.shape[0]
     if length <= WINDOW:

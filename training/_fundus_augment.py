@@ -66,9 +66,9 @@ def normalised_colours(image: Image, rng: np.random.Generator) -> Image:
     return np.clip(x + 128.0, 0, 255).astype(np.uint8)
 
 
-def shadows(image: Image, rng: np.random.Generator, neutral: int) -> Image:
+def shadows(image: Image, rng: np.random.Generator, neutral: int, p: float = 0.25) -> Image:
     """A rectangle or two of the picture blanked (eyelash, reflex, dust): no single lesion should decide."""
-    if rng.random() < 0.25:
+    if rng.random() < p:
         image = image.copy()
         size = image.shape[0]
         for _ in range(int(rng.integers(1, 3))):
@@ -91,11 +91,12 @@ def stretch_channels(image: Image, low: float = 1.0, high: float = 99.0) -> Imag
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
-def augment_normalised(image: Image, rng: np.random.Generator, size: int) -> Image:
-    """A locally normalised photograph (128 neutral) as another camera might have given it."""
+def augment_normalised(image: Image, rng: np.random.Generator, size: int, p: float = 0.25) -> Image:
+    """A locally normalised photograph (128 neutral) as another camera might have given it; `p`: how often each
+    fault."""
     image = geometry(image, rng, size, 128, (0.92, 1.18))
-    image = optics(normalised_colours(image, rng), rng)
-    return shadows(image, rng, 128)
+    image = optics(normalised_colours(image, rng), rng, p)
+    return shadows(image, rng, 128, p)
 
 
 def augment_raw(image: Image, rng: np.random.Generator, size: int) -> Image:

@@ -27,8 +27,8 @@ class Task(Protocol):
     def model(self) -> nn.Module:
         """A freshly initialised model."""
 
-    def batch(self, rng: np.random.Generator, n: int, size: int) -> tuple[torch.Tensor, ...]:
-        """n random samples, the image first."""
+    def batch(self, rng: np.random.Generator, n: int, size: int, done: float) -> tuple[torch.Tensor, ...]:
+        """n random samples, the image first; `done` is the share of the training that is done."""
 
     def loss(self, model: nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Mean loss of a batch."""
@@ -120,7 +120,7 @@ def _epoch(
         step = epoch * plan.steps + i
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * plan.rate(step)
-        loss = task.loss(model.train(), task.batch(rng, plan.batch // plan.workers, plan.size))
+        loss = task.loss(model.train(), task.batch(rng, plan.batch // plan.workers, plan.size, step / plan.total))
         optimiser.zero_grad()
         loss.backward()
         if plan.workers > 1:

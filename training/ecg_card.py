@@ -110,8 +110,7 @@ def _accuracy(judged: dict[str, Any], size: int) -> str:
     return f"""## Accuracy
 
 On {judged["recordings"]} recordings of the 2017 PhysioNet/CinC challenge that took no part in training (one
-fold of four; the released weights were afterwards trained on with that fold included, so it cannot judge them
-again). Brackets: 95 % bootstrap interval over recordings. The challenge's winners reached a mean F1 of 0.83 on
+fold of four; the released networks saw all or part of it afterwards, so it cannot judge them again). Brackets: 95 % bootstrap interval over recordings. The challenge's winners reached a mean F1 of 0.83 on
 its hidden test.
 
 | | F1, int8 | F1, float | sensitivity | precision |
@@ -122,9 +121,9 @@ its hidden test.
 |---|---|---|---|---|
 {called}
 
-The signal networks alone reach {parts["signal"]:.3f}, the feature networks alone {parts["features"]:.3f} (float).
+The signal network alone reaches {parts["signal"]:.3f}, the feature networks {parts["features"]:.3f} (float).
 The file is {size / 1000:.0f} kB, weights and activations int8; the released int8 file and its float twin name the
-same rhythm on {100 * judged["released_agreement"]:.1f} % of those recordings.
+same rhythm on {100 * judged["released_agreement"]:.1f} % of 400 of those recordings.
 """
 
 
@@ -180,7 +179,8 @@ another rhythm (O), or is too noisy to say (~).
 To help a trained health worker decide, at the point of care, whose ECG a clinician should read first. **It is
 not for use without a clinician**: every answer is preliminary until a clinician has signed it, and "normal"
 does not exclude disease. It says nothing of ischaemia, of infarction, of drug effects or of the QT interval.
-"Other" is one class: ectopic beats, blocks, flutter, too slow, too fast. The data comes without ages; it has not been tried on children.
+"Other" is one class: ectopic beats, blocks, flutter, too slow, too fast. The data comes without ages; it has
+not been tried on children.
 
 ## Data and its terms
 

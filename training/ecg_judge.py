@@ -56,7 +56,7 @@ def as_floats(cache: Cache, row: int) -> Floats:
 def judge(
     held: Ensemble, released: Ensemble, files: tuple[Path, Path], cache: Cache, label: Ints, rows: Ints
 ) -> dict[str, Any]:
-    """What the card quotes: the validated ensemble on the held-out rows, and how far the released file is from its twin."""
+    """What the card quotes: the validated ensemble on held-out rows, and the released file beside its twin."""
     truth, pieces = label[rows], [as_floats(cache, row) for row in rows]
 
     def logits(net: Ensemble) -> list[Floats]:
@@ -69,9 +69,10 @@ def judge(
         name: recording_probability(one, temperature) for name, one in (("int8", int8), ("float", logits(held)))
     }
     predicted = {name: one.argmax(axis=1) for name, one in probability.items()}
+    some = pieces[:400]
     twins = [
-        recording_probability(one, temperature).argmax(axis=1)
-        for one in (logits(released), window_logits(Int8Model(files[1]), pieces))
+        recording_probability(window_logits(one, some), temperature).argmax(axis=1)
+        for one in (as_function(released), Int8Model(files[1]))
     ]
     return {
         "recordings": int(rows.size),

@@ -41,14 +41,13 @@ class Plan:
     """How much is trained on what."""
 
     shape: Shape = field(default_factory=Shape)
-    members: int = 1  # signal networks
     feature_members: int = 3
     feature_passes: int = 40
     feature_noise: float = 0.3
     feature_weight: float = 0.4  # of the feature networks' logits in the mean
     variants: int = 4  # how often each recording is preprocessed, the first time undisturbed
     passes: int = 28
-    final_passes: int = 7
+    final_passes: int = 0
     batch: int = 32
     rate: float = 3e-3
     final_rate: float = 8e-4
@@ -135,28 +134,39 @@ class Trainer:
         return net.eval()
 
 
-def train_member(
-    plan: Plan, member: int, variants: list[Cache], label: Ints, fold: Ints, work: Path
-) -> tuple[RhythmNet, RhythmNet]:
-    """Train one member without the held-out fold, then on with it; returns it as validated and as released."""
-    fit, everything = np.flatnonzero(fold != plan.holdout), np.arange(label.size)
-    torch.manual_seed(plan.seed + member)
-    sampler = Sampler(variants, np.random.default_rng((plan.seed, member)))
-    first = Trainer(plan, sampler, label, fit, plan.passes, plan.rate, work / f"member{member}.ckpt")
-    held = run(first, f"member {member}, without fold {plan.holdout}", np.flatnonzero(fold == plan.holdout))
-    torch.manual_seed(plan.seed + 100 + member)
-    sampler = Sampler(variants, np.random.default_rng((plan.seed, 100 + member)))
-    more = Trainer(plan, sampler, label, everything, plan.final_passes, plan.final_rate, work / f"final{member}.ckpt")
+def train_signal(plan: Plan, variants: list[Cache], label: Ints, fold: Ints, work: Path) -> tuple[RhythmNet, RhythmNet]:
+    """Train the signal network without the held-out fold, then on with it; returns it as validated and as released."""
+    watched, everything = np.flatnonzero(fold == plan.holdout), np.arange(label.size)
+    torch.manual_seed(plan.seed)
+    sampler = Sampler(variants, np.random.default_rng((plan.seed, 0)))
+    fit = np.flatnonzero(fold != plan.holdout)
+    first = Trainer(plan, sampler, label, fit, plan.passes, plan.rate, work / "signal-held.ckpt")
+    held = run(first, f"signal network, without fold {plan.holdout}", watched)
+    if not plan.final_passes:
+        return held, held
+    torch.manual_seed(plan.seed + 100)
+    sampler = Sampler(variants, np.random.default_rng((plan.seed, 100)))
+    more = Trainer(plan, sampler, label, everything, plan.final_passes, plan.final_rate, work / "signal-all.ckpt")
     more.net.load_state_dict(held.state_dict())
     more.average = Average(more.net, 0.997)
-    return held, run(more, f"member {member}, all folds")
+    return held, run(more, "signal network, all folds")
 
 
-def train_features(plan: Plan, variants: list[Cache], label: Ints, rows: Ints, member: int) -> FeatureNet:
-    """Train a feature network on the chosen rows, a disturbed variant of each recording half of the time; seconds."""
+def features_network(plan: Plan, table: Floats, label: Ints, rows: Ints, member: int, path: Path) -> FeatureNet:
+    """A feature network, trained on the chosen rows or read from `path`; `table` is (variants, recordings, 100)."""
+    if not path.exists():
+        net = train_features(plan, table, label, rows, member)
+        torch.save(net.state_dict(), path)
+        print(f"{path.name}: trained", flush=True)
+    net = FeatureNet(plan.shape)
+    net.load_state_dict(torch.load(path))
+    return net.eval()
+
+
+def train_features(plan: Plan, table: Floats, label: Ints, rows: Ints, member: int) -> FeatureNet:
+    """Train a feature network, a disturbed variant of each recording half of the time."""
     torch.manual_seed(plan.seed + 200 + member)
     rng = np.random.default_rng((plan.seed, 200 + member))
-    table = np.stack([one.features() for one in variants]).astype(np.float32) * np.float32(INPUT_SCALE)
     mean, deviation = table[0, rows].mean(axis=0), np.maximum(table[0, rows].std(axis=0), 0.3)
     net, batch = FeatureNet(plan.shape), 2 * plan.batch
     steps = max(rows.size // batch, 1)
@@ -166,7 +176,7 @@ def train_features(plan: Plan, variants: list[Cache], label: Ints, rows: Ints, m
     for _ in range(plan.feature_passes):
         order = rng.permutation(rows)
         for chosen in np.array_split(order[: steps * batch], steps):
-            which = np.where(rng.random(chosen.size) < 0.5, 0, rng.integers(0, len(variants), chosen.size))
+            which = np.where(rng.random(chosen.size) < 0.5, 0, rng.integers(0, len(table), chosen.size))
             x = torch.from_numpy((table[which, chosen] - mean) / deviation)
             loss = F.cross_entropy(
                 net(x + plan.feature_noise * torch.randn(x.shape)),
@@ -201,21 +211,31 @@ def run(trainer: Trainer, name: str, watched: Ints | None = None) -> RhythmNet:
     return trainer.averaged()
 
 
-def train_all(plan: Plan, variants: list[Cache], recordings: Recordings, work: Path) -> tuple[Ensemble, Ensemble]:
-    """Every member, trained or taken from its checkpoint: (as validated without the held-out fold, as released)."""
+def train_feature_members(
+    plan: Plan, variants: list[Cache], recordings: Recordings, work: Path
+) -> tuple[list[FeatureNet], list[FeatureNet]]:
+    """The feature networks without the held-out fold, and with it."""
+    table = np.stack([one.features() for one in variants]).astype(np.float32) * np.float32(INPUT_SCALE)
     label, fold = recordings.label, recordings.fold
-    pairs = [train_member(plan, member, variants, label, fold, work) for member in range(plan.members)]
-    ensembles = []
-    for signal, rows in (
-        ((pair[0] for pair in pairs), np.flatnonzero(fold != plan.holdout)),
-        (
-            (pair[1] for pair in pairs),
-            np.arange(label.size),
-        ),
-    ):
-        features = [train_features(plan, variants, label, rows, member) for member in range(plan.feature_members)]
-        ensembles.append(Ensemble(list(signal), features, plan.feature_weight).eval())
-    return ensembles[0], ensembles[1]
+    rows = {"held": np.flatnonzero(fold != plan.holdout), "released": np.arange(label.size)}
+    nets = {
+        name: [
+            features_network(plan, table, label, chosen, member, work / f"features{member}-{name}.pt")
+            for member in range(plan.feature_members)
+        ]
+        for name, chosen in rows.items()
+    }
+    return nets["held"], nets["released"]
+
+
+def train_all(plan: Plan, variants: list[Cache], recordings: Recordings, work: Path) -> tuple[Ensemble, Ensemble]:
+    """Every network, trained or taken from its checkpoint: (as validated without the held-out fold, as released)."""
+    signal = train_signal(plan, variants, recordings.label, recordings.fold, work)
+    features = train_feature_members(plan, variants, recordings, work)
+    held, released = (
+        Ensemble([one], some, plan.feature_weight).eval() for one, some in zip(signal, features, strict=True)
+    )
+    return held, released
 
 
 def main() -> None:
@@ -226,7 +246,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=top / "training/work/ecg-rhythm", help="caches and checkpoints")
     parser.add_argument("--out", type=Path, default=top / "inference/models/ecg-rhythm", help="the model's folder")
     parser.add_argument("--tiny", action="store_true", help="a tiny network on a few recordings, in a minute")
-    parser.add_argument("--member", type=int, help="train this member only, and leave the rest to a later call")
+    parser.add_argument("--only", choices=["features"], help="do this stage, and leave the rest to a later call")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     plan = TINY_PLAN if arguments.tiny else Plan()
@@ -234,8 +254,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     recordings, noise = read_cinc(arguments.data, plan.limit), read_noise(arguments.data, half=0)
     variants = [build_cache(work, recordings, noise, variant, plan.seed) for variant in range(plan.variants)]
-    if arguments.member is not None:
-        train_member(plan, arguments.member, variants, recordings.label, recordings.fold, work)
+    if arguments.only == "features":
+        train_feature_members(plan, variants, recordings, work)
         return
     held, released = train_all(plan, variants, recordings, work)
     signal_macs = sum(macs(net, WINDOW, 5) for net in released.signal)

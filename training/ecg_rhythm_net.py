@@ -102,7 +102,7 @@ class RhythmNet(nn.Module):
 
 
 class FeatureNet(nn.Module):
-    """(n, 100) features of the whole recording -> (n, 4) logits: three layers, the first with the features' scales in it."""
+    """(n, 100) features of the whole recording -> (n, 4) logits, in three layers."""
 
     def __init__(self, shape: Shape, dropout: float = 0.3) -> None:
         super().__init__()
@@ -131,7 +131,9 @@ class Ensemble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         window, table = x[..., : -self.rows], x[:, :, 0, -self.rows :].transpose(1, 2).flatten(1)
-        out = torch.stack([member(window) for member in self.signal]).mean(dim=0) * (1.0 - self.weight)
+        out = torch.zeros(())
+        if self.weight < 1.0:
+            out = torch.stack([member(window) for member in self.signal]).mean(dim=0) * (1.0 - self.weight)
         if not self.features:
             return out
         return out + torch.stack([member(table) for member in self.features]).mean(dim=0) * self.weight

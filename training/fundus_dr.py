@@ -28,7 +28,7 @@ from _fundus_dr_task import SIZE, DrNet, DrTask, load_photographs, predict_twin
 from _fundus_export import runner, to_tflite
 from _fundus_loop import Plan, averaged_model, train
 
-PLAN = Plan(epochs=8, steps=60, batch=32, size=SIZE)
+PLAN = Plan(epochs=14, steps=60, batch=32, size=SIZE)
 OPEN = Plan(epochs=6, steps=40, batch=32, size=SIZE)
 TINY = Plan(epochs=1, steps=2, batch=8, size=SIZE, workers=1)
 SHARE = {"IDRiD": 0.25, "EyePACS": 0.75}

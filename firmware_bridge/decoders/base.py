@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as SequenceOf
 from typing import NamedTuple, Protocol
 
 from aidpost.errors import UnreadableInputError
@@ -31,10 +32,19 @@ class Corrupt(NamedTuple):
     dropped: int
 
 
+class Announcement(NamedTuple):
+    """What a board says of itself: its name, rate, channels and what a count of each is worth, in microvolt."""
+
+    name: str
+    fs_hz: float
+    leads: tuple[str, ...]
+    uv_per_count: tuple[float, ...]
+
+
 class BoardDecoder(Protocol):
     """A decoder of one board's stream."""
 
-    def feed(self, data: bytes) -> list[Block | Corrupt]:
+    def feed(self, data: bytes) -> SequenceOf[Block | Corrupt | Announcement]:
         """The frames that are complete with `data`, in order, with what could not be read between them."""
 
 

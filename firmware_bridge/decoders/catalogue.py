@@ -24,7 +24,7 @@ from aidpost.firmware_bridge.decoders import (
     viatom,
     weight,
 )
-from aidpost.firmware_bridge.decoders.base import Block
+from aidpost.firmware_bridge.decoders.base import Announcement, Block, Corrupt
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.decoders.medfloat import Number
 
@@ -70,7 +70,8 @@ _BASE = "-0000-1000-8000-00805F9B34FB"
 def decode(what: str, text: str) -> dict[str, Any]:
     """What a decoder makes of bytes given as hexadecimal text; the result is ready for JSON.
 
-    A board gives `samples` in counts, `millivolts` of its ECG channels at the default gain, `readings`, and `corrupt`.
+    A board gives `samples` in counts, `millivolts` of its ECG channels at the default gain (null where that is
+    unknown), `readings`, and `corrupt`.
 
     Raises
     ------
@@ -101,20 +102,24 @@ def _decode_board(board: Board, data: bytes) -> dict[str, Any]:
     items = board.decoder().feed(data)
     blocks = [item for item in items if isinstance(item, Block)]
     samples = [list(sample) for block in blocks for sample in block.samples]
-    scale = board.uv_per_count / 1000
+    scale = board.uv_per_count
+    millivolts = None
+    if scale is not None and not board.announces:
+        millivolts = {
+            lead: [round((sample[n] - board.baseline) * scale / 1000, 6) for sample in samples]
+            for n, lead in enumerate(board.leads)
+        }
     return {
         "what": board.name,
         "title": board.title,
         "fs_hz": board.fs_hz,
         "samples": samples,
-        "millivolts": {
-            lead: [round((sample[n] - board.baseline) * scale, 6) for sample in samples]
-            for n, lead in enumerate(board.leads)
-        },
+        "millivolts": millivolts,
         "off": [list(block.off) for block in blocks],
         "lost": sum(block.lost for block in blocks),
         "readings": [dict(block.readings) for block in blocks],
-        "corrupt": [item._asdict() for item in items if not isinstance(item, Block)],
+        "announced": [item._asdict() for item in items if isinstance(item, Announcement)],
+        "corrupt": [item._asdict() for item in items if isinstance(item, Corrupt)],
     }
 
 

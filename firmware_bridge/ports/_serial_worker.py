@@ -26,6 +26,7 @@ def run(pipe: Connection, port: str, baud: int, start: bytes, stop: bytes) -> No
         while True:
             try:
                 with serial.Serial(port, baud, timeout=READ_S, write_timeout=1, exclusive=True) as device:
+                    device.reset_input_buffer()  # what piled up while nobody read is of another time
                     device.write(start)
                     pipe.send(("open", time.monotonic(), port))
                     identity = _identity(port) or identity

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aidpost.errors import UnreadableInputError
-from aidpost.firmware_bridge.assembler import BOARD_OPTIONS, EcgAssembler
+from aidpost.firmware_bridge.assembler import BOARD_OPTIONS, EcgAssembler, scale_of
 from aidpost.firmware_bridge.boards import BOARDS
 from aidpost.firmware_bridge.capture import Capture, Chunk, open_capture
 from aidpost.firmware_bridge.clock import Clock
@@ -43,6 +43,7 @@ class ReplaySource(BaseSource):
             cause = f"there is no board {name!r}" if name else "the file does not say which board sent it"
             raise spec.usage_error(cause, f"Add ?device= with one of {', '.join(BOARDS)}.")
         self._board = BOARDS[name]
+        scale_of(self._board, spec)
         self.kinds = frozenset({Kind.ECG, Kind.VITALS} if self._board.vitals else {Kind.ECG})
 
     def chunks(self) -> Iterator[Chunk]:
@@ -59,8 +60,7 @@ class ReplaySource(BaseSource):
                 yield Chunk(0, data)
 
     def _assemble(self, seconds: float) -> EcgAssembler:
-        fs_hz = self.spec.number("fs", self._board.fs_hz, low=1, high=10_000)
-        assembler = EcgAssembler(self._board, self.spec, limit=max(1, round(seconds * fs_hz)))
+        assembler = EcgAssembler(self._board, self.spec, seconds)
         decoder = self._board.decoder()
         for chunk in self.chunks():
             assembler.add(decoder.feed(chunk.data), chunk.time_us / 1e6 if self._capture else None)

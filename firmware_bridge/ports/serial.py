@@ -7,15 +7,15 @@ and `gain` or `uv_per_count`, where the site has calibrated them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aidpost.errors import DeviceBusyError, DeviceError, DeviceLostError, DeviceNotFoundError, DeviceTimeoutError
-from aidpost.firmware_bridge.assembler import BOARD_OPTIONS, EcgAssembler
+from aidpost.firmware_bridge.assembler import BOARD_OPTIONS, EcgAssembler, scale_of
 from aidpost.firmware_bridge.boards import BOARDS, Board, identify
 from aidpost.firmware_bridge.capture import CaptureHeader, CaptureWriter, Chunk
 from aidpost.firmware_bridge.clock import Clock
-from aidpost.firmware_bridge.decoders.base import Block, Corrupt
+from aidpost.firmware_bridge.decoders.base import Announcement, Block, Corrupt
 from aidpost.firmware_bridge.ports import _serial_worker
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
 from aidpost.firmware_bridge.supervisor import Supervisor
@@ -43,6 +43,8 @@ class SerialSource(BaseSource):
         if name and name not in BOARDS:
             raise spec.usage_error(f"there is no board {name!r}", f"Known are {', '.join(BOARDS)}.")
         self._board: Board | None = BOARDS.get(name)
+        if self._board is not None:
+            scale_of(self._board, spec)
         self._baud = int(spec.number("baud", 0, low=0, high=4_000_000))
         self._worker: Supervisor | None = None
         self._problem = ""
@@ -146,7 +148,7 @@ class SerialSource(BaseSource):
         remedy = f"Say which board it is with ?device= and one of {', '.join(BOARDS)}."
         return DeviceError(operation="recognising the board", target=self.spec.address, cause=cause, remedy=remedy)
 
-    def stream(self, board: Board) -> Iterator[tuple[float, list[Block | Corrupt]]]:
+    def stream(self, board: Board) -> Iterator[tuple[float, Sequence[Block | Corrupt | Announcement]]]:
         """(monotonic seconds, what the decoder made of it) as it arrives, for a live trace."""
         decoder = board.decoder()
         for at, data in self.chunks(board, self._baud or board.baud):
@@ -166,8 +168,7 @@ class SerialSource(BaseSource):
         if self._board is None:
             self._board = self.detect()
         board = self._board
-        fs_hz = self.spec.number("fs", board.fs_hz, low=1, high=10_000)
-        assembler = EcgAssembler(board, self.spec, limit=max(1, round(seconds * fs_hz)))
+        assembler = EcgAssembler(board, self.spec, seconds)
         at = self.clock.now()
         until, last = None, time.monotonic()
         for time_s, items in self.stream(board):
@@ -181,7 +182,7 @@ class SerialSource(BaseSource):
                 break
         if not len(assembler):
             raise self._unreadable(assembler.corrupt)
-        if self._problem and len(assembler) < fs_hz:
+        if self._problem and len(assembler) < assembler.fs_hz:
             raise DeviceLostError(
                 operation="recording an ECG",
                 target=self.spec.address,

@@ -19,6 +19,7 @@ from aidpost.firmware_bridge.boards import BOARDS
 from aidpost.firmware_bridge.decoders.bitalino import encode_bitalino
 from aidpost.firmware_bridge.decoders.cyton import encode_cyton
 from aidpost.firmware_bridge.decoders.olimex import encode_olimex
+from aidpost.firmware_bridge.decoders.own import encode_hello, encode_samples
 from aidpost.firmware_bridge.decoders.protocentral import encode_frame, encode_healthypi4
 
 TICK_S = 0.02
@@ -29,6 +30,12 @@ Encoder = Callable[[int, int], bytes]
 
 def _healthypi5(number: int, count: int) -> bytes:
     return encode_frame(struct.pack("<iiBiihBBB", count, 0, 0, 90_000, 91_000, 3690, 98, 72, 15))
+
+
+def _own(number: int, count: int) -> bytes:
+    samples = encode_samples(number, [(count,)])
+    # announced every second, at 250 Hz
+    return samples if number % 250 else encode_hello("simulated board", 250, ("I",), (1.0,)) + samples
 
 
 ENCODERS: dict[str, Encoder] = {
@@ -43,6 +50,7 @@ ENCODERS: dict[str, Encoder] = {
     "cyton": lambda n, count: encode_cyton(n, (count, *[0] * 7)),
     "bitalino": lambda n, count: encode_bitalino(n, (max(0, min(1023, count)),)),
     "olimex": lambda n, count: encode_olimex(n, (max(0, min(1023, count)), 512, 512, 512, 512, 512)),
+    "aidpost": _own,
     "ad8232": lambda n, count: b"%d\r\n" % max(0, min(1023, count)),
 }
 """The boards that can be simulated."""

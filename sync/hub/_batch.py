@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from aidpost.records import ExamReport, Referral, Review, VitalSign
 from aidpost.sync.bodies import BlobManifest, Erasure
 from aidpost.sync.envelope import (
+    MAX_BLOB,
     BlobHeld,
     Chunks,
     Content,
@@ -163,7 +164,7 @@ class Batch:
             self._conflict(stream, envelope, content_hash, received_ms)
             return
         if known is None:
-            verdict = judge(envelope, device.accept_simulated)
+            verdict = judge(envelope, device.accept_simulated, self._intake.max_bytes)
             if not isinstance(verdict, Refusal):
                 verdict = self._forbidden(device.name, envelope, verdict.record) or verdict
             if isinstance(verdict, Refusal):
@@ -232,7 +233,7 @@ class Batch:
         if envelope.kind == BlobManifest.__name__ and refusal.code != "invalid":
             blob = msgspec.msgpack.decode(envelope.body, type=BlobManifest).blob
             held = self._intake.refuse(
-                self._connection, stream.device, blob.sha256, blob.size, refusal.reason, received_ms
+                self._connection, stream.device, blob.sha256, min(blob.size, MAX_BLOB), refusal.reason, received_ms
             )
             self._answer_blob(stream.device, held)
 

@@ -36,15 +36,15 @@ class BlobIntake:
     """Collects blobs for the ingest."""
 
     def __init__(self, database: Database, files: BlobFiles, max_bytes: int) -> None:
-        self._database, self._files, self._max_bytes = database, files, max_bytes
+        self._database, self._files, self.max_bytes = database, files, max_bytes
 
     def collect(self, device: str, sha256: str, chunks: Sequence[Chunk]) -> Collected:
         """Writes chunks of one blob; the whole is checked as soon as nothing is missing."""
         size = chunks[0].size
         if self._files.is_complete(sha256):
             return self._whole(device, sha256, size)
-        if size > self._max_bytes:
-            return Collected(device, sha256, size, (), False, f"larger than {self._max_bytes} bytes")
+        if size > self.max_bytes:
+            return Collected(device, sha256, size, (), False, f"larger than {self.max_bytes} bytes")
         with self._database.read() as connection:
             row = partial_row(connection, device, sha256)
         if row is not None and row.refused:

@@ -39,7 +39,7 @@ class Refusal(NamedTuple):
     reason: str
 
 
-def judge(envelope: Envelope, accept_simulated: bool) -> Accepted | Refusal:
+def judge(envelope: Envelope, accept_simulated: bool, max_blob_bytes: int) -> Accepted | Refusal:
     """Reads the body and holds it against its envelope and against the hub's policy on origins."""
     kind = BODY_KINDS.get(envelope.kind)
     if kind is None:
@@ -50,6 +50,8 @@ def judge(envelope: Envelope, accept_simulated: bool) -> Accepted | Refusal:
         return Refusal("invalid", f"{envelope.kind}: {getattr(error, 'cause', error)}"[:500])
     if fault := _fault(envelope, record):
         return Refusal("invalid", f"{envelope.kind}: {fault}")
+    if isinstance(record, BlobManifest) and record.blob.size > max_blob_bytes:
+        return Refusal("too-large", f"this hub takes at most {max_blob_bytes} bytes")
     origin = _origin(record)
     if origin is Origin.SIMULATED and not accept_simulated:
         return Refusal("origin", "this hub serves patients and takes no simulated data")

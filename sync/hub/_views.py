@@ -17,6 +17,7 @@ from aidpost.sync.bodies import BlobManifest
 from aidpost.sync.envelope import Envelope
 from aidpost.sync.hub import schema
 from aidpost.sync.hub.clocks import Clock
+from aidpost.sync.hub.quality import in_sample
 
 
 class Stored(NamedTuple):
@@ -199,6 +200,8 @@ def _exam_row(clock: Clock, item: Stored) -> dict[str, Any]:
         "origin": (item.origin or report.origin).value,
         "summary": clean(_summary(report), 1000),
         "dr_grade": max(grades, default=None),
+        **_calls(report),
+        "sampled": in_sample(exam.id),
         "abstained": any(e.rhythm.abstained for e in report.ecg) or any(f.dr and f.dr.abstained for f in report.fundus),
         "ungradable": not all(quality.usable for quality in qualities),
         "modalities": " ".join(name for name, records in parts if records),
@@ -209,6 +212,18 @@ def _exam_row(clock: Clock, item: Stored) -> dict[str, Any]:
         "device_boot": started.boot,
         "device_synced": started.synced,
         "received_ms": item.received_ms,
+    }
+
+
+def _calls(report: ExamReport) -> dict[str, bool | None]:
+    """Referable retinopathy and atrial fibrillation as the device called them; None where it made no call."""
+    grades = [photo.dr for photo in report.fundus if photo.dr and not photo.dr.abstained]
+    rhythms = [
+        ecg.rhythm.label for ecg in report.ecg if not ecg.rhythm.abstained and ecg.rhythm.label in ("N", "A", "O")
+    ]
+    return {
+        "dr_referable": any(dr.referable for dr in grades) if grades else None,
+        "af": "A" in rhythms if rhythms else None,
     }
 
 

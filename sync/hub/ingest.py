@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError
 
 from aidpost.errors import EnvelopeError
 from aidpost.sync.envelope import Chunk, Chunks, Message, Receipt, Records, Reject, unpack_message
@@ -28,6 +28,9 @@ from aidpost.sync.hub.database import Database, now_ms
 
 _log = logging.getLogger(__name__)
 
+_RECORD_FAULTS = (DataError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
+"""What a value can do to a database or to this program. Anything else is no fault of the record's: it is not receipted,
+and the device sends it again."""
 _REFUSAL_INTERVAL_S = 60.0
 """Of the same refusal, one row a minute goes to the audit log: a flood of forgeries must not fill the disk."""
 _REFUSALS_KEPT = 1000
@@ -88,9 +91,15 @@ class Ingest:
         return self._commit(policies, [(message, incoming.received_ms) for incoming, message in opened], refused)
 
     def ingest_singly(self, incoming: Incoming) -> list[Reply]:
-        """Each record of a message in a transaction of its own, after a batch failed for another reason than the
-        disk or the database. A record that fails here too is rejected: it waits in the device's dead letters, with all
-        others delivered, until a hub comes that can keep it.
+        """Each record of a message in a transaction of its own, after a batch failed for another reason than the disk.
+
+        A record whose values make it fail here too is rejected: it waits in the device's dead letters, with all others
+        delivered, until a hub comes that can keep it.
+
+        Raises
+        ------
+        sqlalchemy.exc.SQLAlchemyError, OSError
+            The database or the disk failed. What is not in the replies is not receipted, and comes again.
         """
         policies = self._policies()
         try:
@@ -104,9 +113,7 @@ class Ingest:
             single = message._replace(content=Records((envelope,)))
             try:
                 replies += self._commit(policies, [(single, incoming.received_ms)], [])
-            except (OperationalError, OSError):
-                raise
-            except Exception:  # noqa: BLE001 - rejected with the reason, and logged
+            except _RECORD_FAULTS:
                 _log.exception("a record of %s cannot be kept: %s", message.sender, envelope.key)
                 reject = Reject(*envelope.key, "invalid", "the hub cannot keep this record; its log says why")
                 replies.append(Reply(message.sender, Receipt(self._database.epoch, rejected=(reject,))))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
-from aidpost.errors import UsageError
+from aidpost.errors import StoreError, UsageError
+from aidpost.sync.envelope import pack_message
 from aidpost.sync.hub import audit, identity, schema, users
+from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
+from aidpost.sync.hub.ingest import Incoming, Ingest
 from aidpost.sync.topics import is_device_name
 
 
@@ -114,6 +118,30 @@ def restored(config: HubConfig) -> None:
         epoch = database.renew_epoch()
         with database.write() as connection:
             audit.append(connection, "command-line", "restored", epoch.hex())
+
+
+def take_messages(config: HubConfig, messages: Sequence[bytes]) -> list[bytes]:
+    """Ingests signed messages that came another way than by MQTT, from a stick, and returns the signed receipts to carry
+    back, one or more a device. What also came by MQTT counts once. Nothing is needed of a hub that runs meanwhile.
+
+    Raises
+    ------
+    StoreError
+        The database or the disk failed; nothing of this call was receipted, and it may be repeated.
+    """
+    key = identity.signing_key(config.state)
+    with _database(config) as database:
+        ingest = Ingest(database, BlobFiles(config.blobs), config)
+        try:
+            replies = ingest.ingest([Incoming(None, message, now_ms()) for message in messages])
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreError(
+                operation="taking messages from a stick",
+                target=str(config.state),
+                cause=str(getattr(error, "orig", error)),
+                remedy="Make room on the disk, or repair the database, and take the stick again.",
+            ) from None
+    return [pack_message(reply.receipt, sender=config.name, key=key, recipient=reply.device) for reply in replies]
 
 
 @contextmanager

@@ -57,6 +57,8 @@ def sign(
             reviewer=reviewer,
             decision=decision.value,
             triage=triage.rank if triage else None,
+            dr_referable=_referable(grades),
+            af=grades["rhythm"] == "af" if grades.get("rhythm", "unreadable") != "unreadable" else None,
             at_ms=now_ms,
             body=encode(review),
         )
@@ -91,6 +93,14 @@ def arrived(connection: Connection, device: str, reviews: Sequence[Review]) -> d
 def hub_time(now_ms: int) -> Timestamp:
     """The hub's own time as a Timestamp: its clock is kept by the system, and it counts no boots."""
     return Timestamp(wall_ms=now_ms, monotonic_ms=time.monotonic_ns() // 1_000_000, boot=0, synced=True)
+
+
+def _referable(grades: dict[str, str]) -> bool | None:
+    """Moderate retinopathy or worse, or macular oedema, in either eye; None where the reader graded no eye."""
+    eyes = [grades[name] for name in ("dr_right", "dr_left") if name in grades]
+    if not eyes:
+        return None
+    return max(eyes) >= "2" or "yes" in (grades.get("dme_right"), grades.get("dme_left"))
 
 
 def _read(connection: Connection, where: Any) -> Sequence[Review]:

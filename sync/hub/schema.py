@@ -152,6 +152,10 @@ exams = Table(
     Column("origin", String(16), nullable=False),
     Column("summary", Text, nullable=False),
     Column("dr_grade", Integer),
+    # the device's calls, NULL where it made none: what its performance is measured on
+    Column("dr_referable", Boolean),
+    Column("af", Boolean),
+    Column("sampled", Boolean, nullable=False, default=False),  # to be read whatever the device says
     Column("abstained", Boolean, nullable=False, default=False),
     Column("ungradable", Boolean, nullable=False, default=False),
     Column("modalities", String(64), nullable=False),
@@ -279,6 +283,8 @@ reviews = Table(
     Column("reviewer", String(64), nullable=False),
     Column("decision", String(16), nullable=False),
     Column("triage", Integer),
+    Column("dr_referable", Boolean),  # the reader's calls, NULL where none was made
+    Column("af", Boolean),
     Column("at_ms", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )

@@ -16,7 +16,17 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aidpost.sync.hub import _exam_page, _export, _fhir_pages, _login, _pages, _patient_page, _review_form, schema
+from aidpost.sync.hub import (
+    _exam_page,
+    _export,
+    _fhir_pages,
+    _login,
+    _pages,
+    _patient_page,
+    _quality_page,
+    _review_form,
+    schema,
+)
 from aidpost.sync.hub._site import Site
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
@@ -79,6 +89,7 @@ def create_app(
             ),
             Route("/referrals", site.page(_pages.referral_list)),
             Route("/patients/{patient:uuid}", site.page(_patient_page.patient)),
+            Route("/quality", site.page(_quality_page.quality)),
             Route("/devices", site.page(_pages.devices)),
             Route("/export.csv", site.page(_export.exams_csv, role=clinician)),
             Route("/metrics", metrics),

@@ -5,21 +5,25 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aidpost.errors import UnreadableInputError, UsageError
 from aidpost.firmware_bridge.assembler import EcgAssembler
 from aidpost.firmware_bridge.boards import BOARDS
+from aidpost.firmware_bridge.calibration import uv_per_count
+from aidpost.firmware_bridge.clock import SystemClock
 from aidpost.firmware_bridge.decoders.ad8232 import Ad8232Decoder
 from aidpost.firmware_bridge.decoders.base import MAX_GARBAGE, Block, Corrupt
 from aidpost.firmware_bridge.decoders.bitalino import BitalinoDecoder, crc4, encode_bitalino, frame_bytes
 from aidpost.firmware_bridge.decoders.cyton import CytonDecoder, encode_cyton
 from aidpost.firmware_bridge.decoders.olimex import OlimexDecoder, encode_olimex
 from aidpost.firmware_bridge.decoders.protocentral import ProtocentralDecoder, encode_frame, encode_healthypi4
-from aidpost.firmware_bridge.sources import SourceSpec
+from aidpost.firmware_bridge.sources import SourceSpec, open_source
 from aidpost.records import Origin, Timestamp
 
 AT = Timestamp(wall_ms=0, monotonic_ms=0, boot=0, synced=True)
@@ -114,7 +118,7 @@ def test_cyton_frame_of_openbcis_own_test() -> None:
     (block,) = CytonDecoder().feed(bytes.fromhex(text))
     assert isinstance(block, Block)
     assert block.samples == ((1, 2, 3, 4, 5, 6, 7, 8),)
-    np.testing.assert_allclose(BOARDS["cyton"].uv_per_count * 8, 0.1788, atol=1e-4)
+    assert BOARDS["cyton"].uv_per_count == pytest.approx(0.02235174)
     assert [value for _, value in block.readings] == [0.0, 0.000125, 0.00025]
 
 
@@ -250,7 +254,7 @@ def test_arbitrary_bytes_never_raise_and_frames_after_them_are_found(board: str,
 @boards
 def test_what_is_lost_has_its_place_in_the_recording(board: str) -> None:
     frames, period = stream(board, 500), 1 / BOARDS[board].fs_hz
-    assembler = EcgAssembler(BOARDS[board], SourceSpec("serial", "x", (("device", board),)), limit=10_000)
+    assembler = EcgAssembler(BOARDS[board], SourceSpec("serial", "x", (("uv_per_count", "5"),)), seconds=40)
     decoder = BOARDS[board].decoder()
     for n, frame in enumerate(frames):
         if not 200 <= n < 200 + round(0.4 / period):
@@ -268,7 +272,7 @@ def test_what_is_lost_has_its_place_in_the_recording(board: str) -> None:
 def test_gain_and_scale_are_the_sites_to_set() -> None:
     def lsb(**options: str) -> float:
         spec = SourceSpec("serial", "x", tuple(options.items()))
-        assembler = EcgAssembler(BOARDS["healthypi4"], spec, limit=10)
+        assembler = EcgAssembler(BOARDS["healthypi4"], spec, seconds=1)
         assembler.add(feed("healthypi4", encode_healthypi4(1)))
         return assembler.recording(at=AT, origin=Origin.LIVE, source="x").lsb_mv[0]
 
@@ -277,14 +281,37 @@ def test_gain_and_scale_are_the_sites_to_set() -> None:
     assert lsb(uv_per_count="10") == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("board", ["olimex", "ads1293", "healthypi6"])
+def test_a_scale_that_nobody_knows_is_asked_for_and_never_guessed(board: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not known"):
+        open_source(f"serial:/dev/ttyACM0?device={board}", clock=SystemClock(1))
+    (tmp_path / "raw").write_bytes(b"".join(stream(board, 30)))
+    with pytest.raises(UsageError, match="1 mV"):
+        open_source(f"replay:{tmp_path}/raw?device={board}", clock=SystemClock(1))
+    open_source(f"replay:{tmp_path}/raw?device={board}&uv_per_count=5", clock=SystemClock(1)).read_ecg()
+
+
+@pytest.mark.parametrize("rate_hz", [0.5, 1.2])
+def test_a_1_mv_square_wave_calibrates(rate_hz: float) -> None:
+    time = np.arange(2500) / 250
+    counts = 400 + 81 * (np.sin(2 * np.pi * rate_hz * time) > 0) + np.random.default_rng(1).normal(0, 1, 2500)
+    assert uv_per_count(counts, applied_mv=1.0) == pytest.approx(1000 / 81, rel=0.01)
+
+
+def test_a_signal_without_two_levels_does_not_calibrate() -> None:
+    for counts in (np.zeros(500), np.random.default_rng(1).normal(0, 5, 2000), np.arange(1000.0)):
+        with pytest.raises(UnreadableInputError, match="two levels"):
+            uv_per_count(counts, applied_mv=1.0)
+
+
 def test_the_recording_stops_growing_at_its_limit() -> None:
-    assembler = EcgAssembler(BOARDS["cyton"], SourceSpec("serial", "x"), limit=50)
+    assembler = EcgAssembler(BOARDS["cyton"], SourceSpec("serial", "x"), seconds=0.2)
     assembler.add(feed("cyton", b"".join(stream("cyton", 200))))
     assert (len(assembler), assembler.full) == (50, True)
 
 
 def test_lost_samples_and_pairs_of_gaps_never_overlap() -> None:
-    assembler = EcgAssembler(BOARDS["cyton"], SourceSpec("serial", "x"), limit=5000)
+    assembler = EcgAssembler(BOARDS["cyton"], SourceSpec("serial", "x"), seconds=20)
     frames = stream("cyton", 200)
     assembler.add(feed("cyton", b"".join(frames[:50] + frames[60:61] + frames[70:])))
     spans = assembler.recording(at=AT, origin=Origin.LIVE, source="x").missing

@@ -104,7 +104,7 @@ def test_raw_bytes_need_their_board_named(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "raw").write_bytes(b"".join(frames("olimex", range(300))))
     with pytest.raises(UsageError, match="does not say which board"):
         open_source(f"replay:{tmp_path}/raw", clock=clock)
-    recording = open_source(f"replay:{tmp_path}/raw?device=olimex", clock=clock).read_ecg()
+    recording = open_source(f"replay:{tmp_path}/raw?device=olimex&uv_per_count=5", clock=clock).read_ecg()
     assert recording.samples.shape == (1, 300)
     with pytest.raises(UnreadableInputError, match="no frame of ProtoCentral"):
         open_source(f"replay:{tmp_path}/raw?device=healthypi4", clock=clock).read_ecg()

@@ -46,13 +46,14 @@ def test_a_mitbih_record_through_a_pty_as_healthypi4_frames(public_data: Path, c
 
 def test_damage_on_the_wire_is_missing_in_the_recording(clock: Clock) -> None:
     def damage(number: int, data: bytes) -> bytes:
-        return b"" if 250 <= number < 253 else data
+        return b"" if 250 <= number % 500 < 253 else data
 
     with BoardSimulator("cyton", ramp(4000), damage=damage) as board:
         source = open_source(f"serial:{board.port}?device=cyton&leads=II", clock=clock)
         recording = source.read_ecg(3)
         source.close()
-    assert [stop - start for start, stop in recording.missing] in ([3], [])
+    # 3 s hold one such gap whole, and may begin or end in another
+    assert 3 in [stop - start for start, stop in recording.missing]
     got = recording.samples[0]
     steps = np.diff(got)[np.isfinite(recording.millivolts(0)[1:]) & np.isfinite(recording.millivolts(0)[:-1])]
     assert set(steps.tolist()) <= {1, -999}
@@ -71,7 +72,7 @@ def test_a_silence_is_as_long_in_the_recording_as_on_the_wire(clock: Clock) -> N
         recording = source.read_ecg(3)
         source.close()
     lost = sum(stop - start for start, stop in recording.missing)
-    assert 0.7 * gone < lost < 1.3 * gone or lost == 0  # 0: what was sent before the silence had all been taken
+    assert 0.7 * gone < lost < 1.3 * gone
 
 
 def test_vital_signs_that_the_board_works_out(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +98,7 @@ def test_a_port_that_is_not_there_and_one_that_is_silent(clock: Clock, monkeypat
 
 def test_another_board_than_the_one_named_is_found_out(clock: Clock) -> None:
     with BoardSimulator("cyton", ramp(20_000), speed=4) as board:
-        source = open_source(f"serial:{board.port}?device=olimex", clock=clock)
+        source = open_source(f"serial:{board.port}?device=olimex&uv_per_count=5", clock=clock)
         with pytest.raises(DeviceError, match="none was a frame of Olimex"):
             source.read_ecg(2)
         source.close()

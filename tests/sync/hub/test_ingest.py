@@ -14,8 +14,20 @@ from sqlalchemy import Table, func, select
 
 from aidpost.records import BlobRef, Origin, encode
 from aidpost.sync.bodies import BlobManifest, Erasure
-from aidpost.sync.envelope import CHUNK, Chunk, Chunks, Dropped, Envelope, Held, Hello, Records, pack_message
-from aidpost.sync.hub import operations, schema
+from aidpost.sync.envelope import (
+    CHUNK,
+    Chunk,
+    Chunks,
+    Dropped,
+    Envelope,
+    Held,
+    Hello,
+    Receipt,
+    Records,
+    pack_message,
+    unpack_message,
+)
+from aidpost.sync.hub import identity, operations, schema
 from aidpost.sync.hub.config import HubConfig
 
 from .conftest import FakeDevice, Hub, at, held_of, make_report, make_vital
@@ -357,6 +369,27 @@ def test_simulated_photograph_is_refused_and_its_chunks_with_it(hub: Hub, device
     (receipt,) = hub.take(device, device.sign(Chunks((chunks_of(data)[1],))))
     assert receipt.blobs[0].refused
     assert not hub.files.has_partial(device.name, hashlib.sha256(data).hexdigest())
+
+
+def test_photograph_that_is_too_large_is_rejected_and_so_are_its_chunks(hub: Hub, device: FakeDevice) -> None:
+    record = BlobManifest(
+        blob=BlobRef(sha256="ab" * 32, size=1 << 40, media_type="image/jpeg"), origin=Origin.LIVE, at=at()
+    )
+    (receipt,) = hub.take(device, device.message(device.envelope(record, "image")))
+    assert [r.code for r in receipt.rejected] == ["too-large"]
+    size = hub.config.max_blob_bytes + CHUNK
+    (receipt,) = hub.take(device, device.sign(Chunks((Chunk(bytes(32), size, 0, bytes(CHUNK)),))))
+    assert "larger than" in receipt.blobs[0].refused
+
+
+def test_messages_from_a_stick_count_once_and_bring_receipts(hub: Hub, config: HubConfig, device: FakeDevice) -> None:
+    messages = [device.message(device.envelope(make_report())) for _ in range(3)]
+    hub.take(device, messages[0])
+    public = identity.signing_key(config.state).public_key()
+    carried = operations.take_messages(config, messages)
+    receipts = [unpack_message(data, lambda _name: public, recipient=device.name).content for data in carried]
+    assert held_of([r for r in receipts if isinstance(r, Receipt)], "report") == {1, 2, 3}
+    assert count(hub, schema.envelopes) == 3
 
 
 def test_erasure_takes_the_photograph_unless_another_patients_record_names_it(hub: Hub, device: FakeDevice) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from aidpost.records import Origin, Review, ReviewDecision
 from aidpost.sync.envelope import Envelope, Held, Hello, Receipt, Records
@@ -160,7 +160,8 @@ def test_unacknowledged_messages_stay_with_the_broker_while_the_database_is_lock
     running: Running, config: HubConfig, link: Link
 ) -> None:
     other = Database(config.url)
-    with other.write():
+    with other.write() as connection:
+        connection.execute(update(schema.devices).values(clinic="locked"))  # PostgreSQL locks rows, SQLite the file
         for envelope in vitals(link.device, 60):
             link.send("vitals", Records((envelope,)))
         time.sleep(1)
@@ -211,6 +212,16 @@ def test_review_goes_down_again_until_the_device_receipts_it(running: Running, c
 def nothing_waits(database: Database) -> bool:
     with database.read() as connection:
         return not outgoing.anything(connection)
+
+
+def test_message_that_breaks_the_hub_does_not_hold_up_its_neighbours(running: Running, link: Link) -> None:
+    # a boot that began before the Big Bang: valid on the wire, beyond any column
+    poison = Hello(os.urandom(16), at(monotonic_ms=(1 << 63) - 1, synced=False), link.device.epoch, {})
+    for number, envelope in enumerate(vitals(link.device, 12)):
+        if number % 4 == 0:
+            link.send("hello", poison)
+        link.send("vitals", Records((envelope,)))
+    wait_for(lambda: len(link.held("vitals")) == 12, "the others are receipted")
 
 
 def test_practice_data_is_refused_over_the_wire(running: Running, config: HubConfig, link: Link) -> None:

@@ -566,3 +566,34 @@ def test_export_has_no_names_and_no_formulas(reader: Client, server: HubServer, 
     assert "'=HYPERLINK(1)" in row
     assert "Amina" not in reader.text
     assert logged_in(server, "viewer").get("/export.csv") == 403
+
+
+def test_quality_page_claims_nothing_before_enough_was_read(
+    reader: Client, server: HubServer, device: FakeDevice
+) -> None:
+    report = whole_report(server, device)
+    page = f"/exams/{report.exam.id}"
+    assert reader.submit(page, f"{page}/reviews", decision="confirmed", dr_right="2", rhythm="af") == 303
+    assert reader.get("/quality") == 200
+    assert "not estimable" in reader.text
+    assert "1 / 1" in reader.text
+
+
+def test_quality_page_compares_the_devices_calls_with_the_latest_reviews(
+    reader: Client, server: HubServer, device: FakeDevice
+) -> None:
+    report = whole_report(server, device)
+    with server.database.write() as connection:
+        exam = connection.execute(schema.exams.select()).one()._asdict()
+        for number in range(60):
+            mine, called = uuid.uuid4(), number < 30
+            row = exam | {"id": uuid.uuid4(), "report": mine, "dr_referable": called, "af": None}
+            connection.execute(schema.exams.insert().values(row))
+            for at_ms, answer in ((1, not called), (2, called)):  # an earlier review that was superseded
+                values = {"exam": row["id"], "report": mine, "patient": report.patient.id, "reviewer": "x"}
+                values |= {"decision": "confirmed", "at_ms": at_ms, "dr_referable": answer, "body": b""}
+                connection.execute(schema.reviews.insert().values(id=uuid.uuid4(), **values))
+    assert reader.get("/quality") == 200
+    assert "30 / 31" in reader.text
+    assert "30 / 30" in reader.text
+    assert "<b>100 %</b>" in reader.text
