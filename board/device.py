@@ -84,7 +84,10 @@ def accept(store: Store, outcome: ExamOutcome) -> RecordKey:
     # the same bytes twice (a file given for both eyes) are one blob
     bodies = {body.ref.sha256: body for body in outcome.bodies}
     blobs = [Blob(body.ref, body.data, body.origin) for body in bodies.values()]
-    return store.append(Item(cls, report, report.patient.id, report.exam.id, blobs))
+    items = [Item(cls, report, report.patient.id, report.exam.id, blobs)]
+    # readings that may be another person's are kept, under nobody's name, until a person assigns them
+    items += [Item(RecordClass.VITALS, reading, None) for reading in outcome.unassigned]
+    return store.append_many(items)[0]
 
 
 def link(configuration: Configuration) -> Link:

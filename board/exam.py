@@ -9,6 +9,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from typing import ParamSpec, Protocol, TypeVar
 
 import msgspec
@@ -48,6 +49,8 @@ from aidpost.records import (
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_NEAR_MIN = 15
 
 WAVEFORM_TYPE = "application/vnd.aidpost.waveform"
 """Media type of an ECG's samples in the waveform codec; their scale is in the report's EcgResult."""
@@ -92,16 +95,34 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExamOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """The report, its bodies, and the steps that failed."""
+    """The report, its bodies, the steps that failed, and readings that may be somebody else's."""
 
     report: ExamReport
     bodies: tuple[Body, ...]
     problems: tuple[Problem, ...]
+    unassigned: tuple[VitalSign, ...] = ()
 
 
 def blob_ref(data: bytes, media_type: str) -> BlobRef:
     """The reference by which a report names a large body."""
     return BlobRef(sha256=hashlib.sha256(data).hexdigest(), size=len(data), media_type=media_type)
+
+
+def measured_now(reading: VitalSign) -> bool:
+    """Whether a reading can be of this exam, by the device's own clock.
+
+    A reading without a time of its own was just made. One with a time counts only within `_NEAR_MIN` of its arrival:
+    a stored one, or one from a clock that nobody set, is for a person to assign.
+    """
+    if not reading.device_time:
+        return True
+    zone = timezone(timedelta(minutes=reading.at.utc_offset_min or 0))
+    arrived = datetime.fromtimestamp(reading.at.wall_ms / 1000, zone).replace(tzinfo=None)
+    try:
+        measured = datetime.fromisoformat(reading.device_time).replace(tzinfo=None)
+    except ValueError:
+        return False
+    return abs(arrived - measured) <= timedelta(minutes=_NEAR_MIN)
 
 
 def worst_origin(origins: Sequence[Origin]) -> Origin:
@@ -180,10 +201,11 @@ class ExamRunner:
         self._configuration, self._clock, self._analyst, self._progress = configuration, clock, analyst, progress
         self._bodies: list[Body] = []
         self._problems: list[Problem] = []
+        self._unassigned: list[VitalSign] = []
 
     def run(self, plan: Plan) -> ExamOutcome:
         """Do every step of the plan and make the report. Never raises for a sensor or a model: see `problems`."""
-        self._bodies, self._problems = [], []
+        self._bodies, self._problems, self._unassigned = [], [], []
         started = self._clock.now()
         ecg = self._attempt("ECG", self._ecg, plan.ecg) if plan.ecg else None
         attempts = dict.fromkeys(Eye, 0)
@@ -209,7 +231,12 @@ class ExamRunner:
             ended=self._clock.now(),
         )
         report = self._report(plan, exam, (ecg,) if ecg else (), tuple(fundus), tuple(vitals))
-        return ExamOutcome(report=report, bodies=tuple(self._bodies), problems=tuple(self._problems))
+        return ExamOutcome(
+            report=report,
+            bodies=tuple(self._bodies),
+            problems=tuple(self._problems),
+            unassigned=tuple(self._unassigned),
+        )
 
     def _report(
         self,
@@ -284,7 +311,11 @@ class ExamRunner:
 
     def _vitals(self, source: str) -> list[VitalSign]:
         with closing(open_source(source, clock=self._clock)) as opened:
-            return opened.read_vitals()
+            readings = opened.read_vitals()
+        # a cuff or meter uploads its memory: what it measured at another time is perhaps another person's
+        mine = [reading for reading in readings if measured_now(reading)]
+        self._unassigned += [reading for reading in readings if reading not in mine]
+        return mine
 
     def _keep(self, data: bytes, media_type: str, origin: Origin, what: str) -> BlobRef:
         ref = blob_ref(data, media_type)

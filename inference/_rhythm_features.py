@@ -1,8 +1,8 @@
 """A hundred numbers about a whole recording that the rhythm network gets beside the signal.
 
 They are what a reader measures: how fast, how irregular, how premature, how alike the beats are, what the average beat
-looks like before and after its QRS, and what is left when it is taken away. All are within ±4, so that the signal's int8
-scale serves them.
+looks like before and after its QRS, and what is left when it is taken away. All are within ±4, so that the signal's
+int8 scale serves them.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ class Plan:
     feature_noise: float = 0.3
     feature_weight: float = 0.4  # of the feature networks' logits in the mean
     variants: int = 4  # how often each recording is preprocessed, the first time undisturbed
-    passes: int = 28
-    final_passes: int = 0
+    passes: int = 24
+    final_passes: int = 4
     batch: int = 32
     rate: float = 3e-3
     final_rate: float = 8e-4

@@ -22,9 +22,9 @@ class Shape:
     stem: int = 24
     early: int = 32
     middle: int = 48
-    late: int = 72
+    late: int = 80
     beats: int = 32
-    top: int = 72
+    top: int = 96
     hidden: int = 128
     features: int = 100
     channels: int = 5

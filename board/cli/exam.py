@@ -73,6 +73,9 @@ def exam(
         click.echo(to_json(outcome.report).decode() if as_json else summary(outcome.report))
         if link is not None:
             _send(store, link, timeout)
+    if outcome.unassigned:
+        count = len(outcome.unassigned)
+        click.echo(f"aidpost: {count} readings were made at another time: kept unassigned, not in this exam", err=True)
     for problem in outcome.problems:
         print_error(problem.error)
     if outcome.problems:
