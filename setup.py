@@ -13,17 +13,19 @@ from setuptools import Extension, setup
 CFLAGS = ["-O3", "-ffp-contract=off", "-fsigned-char", "-Wall", "-Wextra", "-Wno-unused-parameter"]
 EXTRA = os.environ.get("AIDPOST_CFLAGS", "").split()
 
+# the fronts have checked what the loops trust
+DIRECTIVES = {"boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}
+
 extensions = [
     Extension(
-        f"aidpost.kernels.{pyx.stem}", [f"aidpost/kernels/{pyx.name}"], extra_compile_args=CFLAGS + EXTRA, extra_link_args=EXTRA
+        f"aidpost.kernels.{pyx.stem}",
+        [f"aidpost/kernels/{pyx.name}"],
+        extra_compile_args=CFLAGS + EXTRA,
+        extra_link_args=EXTRA,
     )
     for pyx in sorted(Path("aidpost/kernels").glob("*.pyx"))
 ]
 
 setup(
-    ext_modules=cythonize(
-        extensions,
-        build_dir="build",
-        compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False},
-    )
+    ext_modules=cythonize(extensions, build_dir="build", compiler_directives={"language_level": 3, **DIRECTIVES}),
 )

@@ -5,12 +5,16 @@ Processor time, the best of several. Run from the repository's top: python bench
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "training"))
 
 import numpy as np
 import wfdb
-from qrs_trees import DATA
+from ecg_beats import DATA
 from scipy import signal
 
 from aidpost.kernels.ecg_quality import assess

@@ -8,13 +8,17 @@ Run from the repository's top: python benchmarks/qrs_mitdb.py [--peers sleepecg,
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "training"))
 
 import numpy as np
 import wfdb
-from qrs_trees import DATA, beats_of, matched, noisy
+from ecg_beats import DATA, beats_of, matched, noisy
 
 from aidpost.kernels.rpeaks import detect
 

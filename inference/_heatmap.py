@@ -11,16 +11,17 @@ from aidpost.kernels.fundus import Circle, DecodedPhoto
 RIM = 0.975
 """Part of the field's radius that the model's input shows (`kernels.fundus.crop`)."""
 
+_REFERABLE = 2  # ICDR grade
 _SIDE = 768  # pixels of the picture's longer side: enough to look at, small enough to send
-_FULL = 4.0  # activation (logit) at which the colour is full, so that weak evidence looks weak
-_OPACITY = 0.55
+_LEAST_RANGE = 4.0  # logits that the full colour stands for at least, so that weak evidence looks weak
+_OPACITY = 0.5
 
 
 def draw_heatmap(photo: DecodedPhoto, field: Circle, activation: npt.NDArray[np.float32]) -> bytes:
     """The photograph with the evidence for retinopathy over it, as a PNG.
 
-    `activation` (rows, columns, classes) covers the square around the field of view that the model saw; what is drawn
-    is the positive part of the mean over classes, each class's logit measured from its lowest cell.
+    `activation` (rows, columns, thresholds) are the logits of each cell of the square around the field of view that the
+    model saw, for grade >= 1, 2, 3, 4; what is drawn is how far a cell's logit of grade >= 2 stands above the lowest.
     """
     rgb = photo.rgb
     scale = min(1.0, _SIDE / max(rgb.shape[:2]))
@@ -28,17 +29,19 @@ def draw_heatmap(photo: DecodedPhoto, field: Circle, activation: npt.NDArray[np.
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     strength = _placed(evidence(activation), field, scale, size)
     colour = cv2.cvtColor(cv2.applyColorMap((strength * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    weight = (_OPACITY * np.sqrt(strength))[..., np.newaxis]
+    weight = (_OPACITY * strength)[..., np.newaxis]
     blended = (small * (1.0 - weight) + colour * weight).astype(np.uint8)
     _, encoded = cv2.imencode(".png", cv2.cvtColor(blended, cv2.COLOR_RGB2BGR))
     return encoded.tobytes()
 
 
 def evidence(activation: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(rows, columns, classes) logits -> (rows, columns) in 0..1: how much each cell speaks for retinopathy."""
-    mean = activation.mean(axis=-1)
-    out: npt.NDArray[np.float32] = np.clip((mean - mean.min()) / _FULL, 0.0, 1.0).astype(np.float32)
-    return out
+    """(rows, columns, thresholds) logits -> (rows, columns) in 0..1: each cell's say for referable disease."""
+    logit = activation[..., min(_REFERABLE - 1, activation.shape[-1] - 1)]
+    strength: npt.NDArray[np.float32] = ((logit - logit.min()) / max(float(np.ptp(logit)), _LEAST_RANGE)).astype(
+        np.float32
+    )
+    return strength
 
 
 def _placed(

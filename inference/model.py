@@ -120,13 +120,15 @@ def load_model(folder: Path, *, runtime: str | None = None, check: bool = True) 
     if model.interpreter.input.shape != card.input.shape:
         raise card_error(path, f"its input is {model.interpreter.input.shape}, the card says {card.input.shape}")
     if check:
-        difference = golden_difference(folder, model)
-        if not difference <= card.golden.tolerance:
-            cause = (
-                f"a golden recording came out {difference:.3f} off on {model.ref.runtime}, over {card.golden.tolerance}"
-            )
-            raise card_error(folder / "golden.npz", cause)
+        _require_golden(folder, model, golden_difference(folder, model))
     return model
+
+
+def _require_golden(folder: Path, model: Model, difference: float) -> None:
+    tolerance = model.card.golden.tolerance
+    if not difference <= tolerance:
+        cause = f"a golden recording came out {difference:.3f} off on {model.ref.runtime}, over {tolerance}"
+        raise card_error(folder / "golden.npz", cause)
 
 
 def golden_difference(folder: Path, model: Model) -> float:
@@ -214,7 +216,7 @@ class Models:
             operation="loading a model",
             target=card.name,
             cause=f"not for the clinical profile: {card.permitted_use.terms}",
-            remedy="Choose another model, or accept its terms in writing: inference.accepted_models in the configuration.",
+            remedy="Choose another model, or accept its terms in writing (inference.accepted_models).",
         )
 
 
@@ -262,7 +264,7 @@ def _verify(folder: Path, runtime: str) -> Verification:
         model = load_model(folder, runtime=runtime, check=False)
         version, tolerance = model.card.version, model.card.golden.tolerance
         difference = golden_difference(folder, model)
-        load_model(folder, runtime=runtime)
+        _require_golden(folder, model, difference)
     except AidpostError as error:
         return Verification(name, version, runtime, difference, tolerance, error)
     return Verification(name, version, runtime, difference, tolerance, None)

@@ -5,7 +5,7 @@
 from libc.math cimport fabs, sqrt
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, calloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cdef extern from "_fundus_loops.h" nogil:
     void blend_rows(const uint8_t *, ptrdiff_t, const int16_t *, int, int, int16_t *)
@@ -290,16 +290,16 @@ def fit_circle(const double[:, ::1] points, int n, int trials, double r_min, dou
             found = _inliers(points, n, circle, tolerance, NULL)
             if found > most:
                 most = found
-                out[0] = circle[0]; out[1] = circle[1]; out[2] = circle[2]
-        for k in range(3):
+                memcpy(&out[0], circle, 3 * sizeof(double))
+        for _ in range(3):
             if most < 3:
                 break
             memset(m, 0, sizeof(m))
-            circle[0] = out[0]; circle[1] = out[1]; circle[2] = out[2]
+            memcpy(circle, &out[0], 3 * sizeof(double))
             _inliers(points, n, circle, tolerance, m)
             if not _solve(m, circle) or circle[2] < r_min or circle[2] > r_max:
                 break
-            out[0] = circle[0]; out[1] = circle[1]; out[2] = circle[2]
+            memcpy(&out[0], circle, 3 * sizeof(double))
             most = _inliers(points, n, circle, tolerance, NULL)
     return most
 

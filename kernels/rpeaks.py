@@ -15,7 +15,10 @@ The method, all of it in integers and divisions, so that every processor finds t
 4. Of two beats within 200 ms the surer stays. The R-peak is the largest deflection within 80 ms, moved to the
    extremum of the raw samples; of two like deflections the one of the last beat's sign.
 
-The forests are learned by `benchmarks/qrs_trees.py`, which also says what they give on records that they have not seen.
+A candidate 16 times below the median of the seconds around is no beat. Seconds are unsure that hold a doubtful
+candidate, miss a tenth of their samples, or stand still at the extreme of the seconds around (clipped, or at the rail).
+
+The forests are learned by `training/ecg_rpeaks.py`, which also says what they give on records that they have not seen.
 Gaps are bridged at the value before them; what comes after joins without a step.
 """
 

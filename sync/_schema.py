@@ -43,7 +43,7 @@ def migrate(connection: sqlite3.Connection, target: str) -> None:
     SchemaError
         It was written by a newer version.
     """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = _version(connection)
     if version > VERSION:
         raise SchemaError(
             operation="opening the store",
@@ -51,5 +51,22 @@ def migrate(connection: sqlite3.Connection, target: str) -> None:
             cause=f"it has schema {version}, this version reads up to {VERSION}",
             remedy="Update Aidpost on this device.",
         )
-    for step in range(version, VERSION):
-        connection.executescript(f"BEGIN IMMEDIATE; {_STEPS[step]} PRAGMA user_version = {step + 1}; COMMIT;")
+    while version < VERSION:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # read again under the lock: another process may have opened the same store and been faster
+            version = _version(connection)
+            if version < VERSION:
+                for statement in filter(str.strip, _STEPS[version].split(";")):
+                    connection.execute(statement)
+                version += 1
+                connection.execute(f"PRAGMA user_version = {version}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from aidpost.errors import AidpostError, StorageFullError, StoreError
+from aidpost.errors import StorageFullError, StoreError
 
 T = TypeVar("T")
 
@@ -67,9 +67,9 @@ class Writer:
         while not ending:
             group: list[_Job] = []
             job = self._jobs.get()
-            while job is not None and len(group) < _GROUP:
+            while job is not None:
                 group.append(job)
-                if self._jobs.empty():
+                if len(group) == _GROUP or self._jobs.empty():
                     break
                 job = self._jobs.get()
             ending = job is None
@@ -99,7 +99,9 @@ class Writer:
         self._connection.execute("SAVEPOINT job")
         try:
             answer = job.work(self._connection)
-        except (AidpostError, ValueError, sqlite3.IntegrityError) as error:
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+                raise  # the disk, not the job: the whole group fails
             self._connection.execute("ROLLBACK TO job")
             self._connection.execute("RELEASE job")
             failure = store_error(error, self._path) if isinstance(error, sqlite3.Error) else error

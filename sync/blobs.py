@@ -7,6 +7,7 @@ whole blob or a temporary file that the next start removes.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import uuid
@@ -24,9 +25,20 @@ class BlobFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         make_folder(folder)
-        for leftover in folder.glob("*/*.tmp"):
-            with contextlib.suppress(OSError):
-                leftover.unlink()
+        with contextlib.suppress(BlockingIOError), self._writing(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            for leftover in folder.glob("*/*.tmp"):
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
+
+    @contextlib.contextmanager
+    def _writing(self, how: int) -> Iterator[None]:
+        """Held (shared) by whoever is writing a blob, in any process, so that its temporary file is no leftover."""
+        descriptor = os.open(self._folder.with_name("blobs.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
 
     def path(self, sha256: bytes, patient: uuid.UUID) -> Path:
         """Where that blob lies; the name tells neither content nor patient to whoever lacks both."""
@@ -38,13 +50,14 @@ class BlobFiles:
         path = self.path(sha256, patient)
         make_folder(path.parent)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            write_file(temporary, seal.seal_file(key, data, patient.bytes + sha256))
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        with self._writing(fcntl.LOCK_SH):
+            try:
+                write_file(temporary, seal.seal_file(key, data, patient.bytes + sha256))
+                temporary.replace(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                raise
         sync_folder(path.parent)
 
     def read(self, key: bytes, sha256: bytes, patient: uuid.UUID, start: int = 0, stop: int | None = None) -> bytes:

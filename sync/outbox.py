@@ -13,9 +13,22 @@ from typing import NamedTuple
 
 import msgspec
 
+from aidpost.errors import StoreDamagedError
 from aidpost.sync import ranges
 from aidpost.sync._schema import DEAD, QUEUED, RECEIPTED
-from aidpost.sync.envelope import CHUNK, BlobHeld, Chunk, Chunks, Envelope, Held, Receipt, RecordClass, Records, Reject
+from aidpost.sync.envelope import (
+    CHUNK,
+    BlobHeld,
+    Chunk,
+    Chunks,
+    Dropped,
+    Envelope,
+    Held,
+    Receipt,
+    RecordClass,
+    Records,
+    Reject,
+)
 from aidpost.sync.ranges import Ranges
 from aidpost.sync.store import Store
 
@@ -125,8 +138,12 @@ class _Flight:
     chunks: dict[tuple[bytes, int], int] = field(default_factory=dict)
 
     @property
-    def bytes(self) -> int:
-        return sum(self.records.values()) + sum(self.chunks.values())
+    def record_bytes(self) -> int:
+        return sum(self.records.values())
+
+    @property
+    def chunk_bytes(self) -> int:
+        return sum(self.chunks.values())
 
 
 class Outbox:
@@ -135,7 +152,8 @@ class Outbox:
     Parameters
     ----------
     window_records, window_bytes
-        The most that may be under way without a receipt.
+        The most that may be under way without a receipt. Chunks have a window of their own, of `window_bytes` too: an
+        alert waits for the bytes already written, never for the hub's word on a photograph.
     """
 
     def __init__(self, store: Store, *, window_records: int = 64, window_bytes: int = 32 * 1024) -> None:
@@ -154,19 +172,25 @@ class Outbox:
 
     def next(self) -> Piece | None:
         """The next message, or None where the window is full or nothing waits. Alerts go before all, images last."""
-        if len(self._flight.records) >= self._records or self._flight.bytes >= self._bytes:
-            return None
-        for cls in self._waiting_classes():
+        records_fit = len(self._flight.records) < self._records and self._flight.record_bytes < self._bytes
+        for cls in self._waiting_classes() if records_fit else ():
             envelopes = self._fitting(cls)
             if envelopes:
                 for one in envelopes:
                     self._flight.records[cls, one.seq] = len(one.body)
                 return Piece(cls, Records(tuple(envelopes)))
+        # records that wait for a full window go before any chunk: chunks fill what the records leave
+        if not records_fit or self._flight.chunk_bytes >= self._bytes:
+            return None
         chunk = self._next_chunk()
         return Piece("blob", Chunks((chunk,))) if chunk else None
 
     def _waiting_classes(self) -> list[str]:
-        rows = self._store.read("SELECT DISTINCT cls FROM record INDEXED BY record_open WHERE state = 0")
+        # not DISTINCT over the queue, which would read all of a backlog for each message
+        rows = self._store.read(
+            "SELECT cls FROM sequence WHERE EXISTS (SELECT 1 FROM record INDEXED BY record_open"
+            " WHERE record.state = 0 AND record.cls = sequence.cls)"
+        )
         order = {cls.value: cls.rank for cls in RecordClass}
         return sorted((row[0] for row in rows), key=lambda cls: order.get(cls, len(order)))
 
@@ -174,6 +198,13 @@ class Outbox:
         """Records of a class that are not under way, as many as one message and the window take; at least one."""
         room = self._records - len(self._flight.records)
         limit = room + sum(1 for one, _ in self._flight.records if one == cls)
+        while chosen := self._choose(cls, limit, room):
+            # none where each of them no longer opens: they are dead letters now, and others take their place
+            if envelopes := self._store.envelopes(cls, chosen):
+                return envelopes
+        return []
+
+    def _choose(self, cls: str, limit: int, room: int) -> list[int]:
         rows = self._store.read(
             "SELECT seq, size FROM record INDEXED BY record_open WHERE state = 0 AND cls = ? ORDER BY seq LIMIT ?",
             (cls, limit),
@@ -187,7 +218,7 @@ class Outbox:
                 break
             chosen.append(seq)
             size += body
-        return self._store.envelopes(cls, chosen) if chosen else []
+        return chosen
 
     def _next_chunk(self) -> Chunk | None:
         # its manifest is at the hub, or under way before it: all records have been sent when chunks begin
@@ -200,10 +231,40 @@ class Outbox:
             taken = ranges.merge([*_unpacked(packed), *under_way])
             for start, _ in ranges.missing(taken, 0, size):
                 offset = start - start % CHUNK
-                data = self._store.read_blob(bytes(sha256).hex(), offset, min(size, offset + CHUNK))
+                try:
+                    data = self._store.read_blob(bytes(sha256).hex(), offset, min(size, offset + CHUNK))
+                except StoreDamagedError as error:
+                    self._give_up(sha256, error.cause)
+                    break
                 self._flight.chunks[sha256, offset] = len(data)
                 return Chunk(sha256, size, offset, data)
         return None
+
+    def _give_up(self, sha256: bytes, reason: str) -> None:
+        """A photograph that cannot be read any more must not stop the others; the reason stands in the status."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE blob SET state = ?, reason = ? WHERE sha256 = ?", (DEAD, reason, sha256))
+
+        self._store.write(work)
+
+    def gone(self, receipt: Receipt) -> Dropped | None:
+        """What the hub wants and this store no longer has (its patient was erased): to be announced, so that the hub
+        stops asking."""
+        lacking = []
+        for one in receipt.wanted:
+            if one.epoch == self._store.epoch:
+                stored = self._stored(one.cls, one.ranges)
+                gaps = [gap for start, stop in one.ranges for gap in ranges.missing(stored, start, stop)]
+                if gaps:
+                    lacking.append(Held(one.epoch, one.cls, ranges.merge(gaps)))
+        return Dropped(tuple(lacking), "erased") if lacking else None
+
+    def _stored(self, cls: str, wanted: Ranges) -> Ranges:
+        query = "SELECT seq FROM record WHERE cls = ? AND seq >= ? AND seq < ?"
+        return ranges.from_numbers(
+            row[0] for start, stop in wanted for row in self._store.read(query, (cls, start, stop))
+        )
 
     def receive(self, receipt: Receipt) -> bool:
         """Take a receipt in, durably. True where it settled anything."""

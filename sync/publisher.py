@@ -13,6 +13,7 @@ import os
 import queue
 import random
 import socket
+import sqlite3
 import ssl
 import threading
 import time
@@ -25,7 +26,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from aidpost import __version__
-from aidpost.errors import BrokerError, EnvelopeError, StoreLockedError
+from aidpost.errors import AidpostError, BrokerError, EnvelopeError, StoreLockedError
 from aidpost.sync import outbox as outbox_module
 from aidpost.sync import topics
 from aidpost.sync.envelope import Content, Hello, Receipt, Status, pack_message, unpack_message
@@ -36,7 +37,8 @@ _log = logging.getLogger(__name__)
 
 _TURN_S = 0.05
 _CONNACK_S = 10.0
-_HELLO_AGAIN_S = 2.0
+_HELLO_AGAIN_S = (5.0, 10.0, 20.0, 60.0)
+"""A hub that is away finds a few hellos in its queue, not a day of them."""
 _RESEND_S = (10.0, 20.0, 40.0, 60.0)
 _RECONNECT_S = (0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 _SOCKET_BYTES = 32 * 1024
@@ -75,7 +77,9 @@ class Publisher:
         self._thread: threading.Thread | None = None
         self._lock: int | None = None
         self._client: mqtt.Client | None = None
-        self._connected, self._greeted, self._nonce, self._hub_epoch = False, False, b"", b""
+        self._connected, self._greeted, self._hub_epoch = False, False, b""
+        # every hello of this connection: over 2G the answer to the first may come after the second was sent
+        self._nonces: set[bytes] = set()
         self.last_error = ""
         """Why there is no connection, in words; empty while there is one."""
 
@@ -128,9 +132,10 @@ class Publisher:
                 self._connect()
                 self._converse()
                 attempt = 0
-            except (OSError, BrokerError, mqtt.WebsocketConnectionError) as error:
+            except (OSError, ValueError, AidpostError, sqlite3.Error, mqtt.WebsocketConnectionError) as error:
+                # a full or damaged disk too: the sender says so and goes on when it can, it never just ends
                 self.last_error = str(error)
-                _log.info("no connection to the broker: %s", error)
+                _log.warning("the sender stopped and tries again: %s", error)
             finally:
                 self._disconnect()
             # spread out, so that a hundred devices do not come back in the same second
@@ -179,16 +184,18 @@ class Publisher:
             self._client.disconnect()
             self._client.loop(_TURN_S)
         self._client, self._connected, self._greeted = None, False, False
+        self._nonces.clear()
         self._outbox.forget_flight()
 
     def _converse(self) -> None:
         """Greet, send, take receipts, resend, until the connection ends."""
         self.last_error = ""
-        hello_at, moved_at, status_at, quiet = 0.0, time.monotonic(), 0.0, 0
+        hello_at, moved_at, status_at, quiet, hellos = 0.0, time.monotonic(), 0.0, 0, 0
         while self._connected and not self._stopping.is_set():
             now = time.monotonic()
-            if not self._greeted and now - hello_at > _HELLO_AGAIN_S:
-                hello_at = now
+            if not self._greeted and now >= hello_at:
+                hello_at = now + _HELLO_AGAIN_S[min(hellos, len(_HELLO_AGAIN_S) - 1)]
+                hellos += 1
                 self._greet()
             if self._take_receipts():
                 moved_at, quiet = now, 0
@@ -214,11 +221,12 @@ class Publisher:
 
     def _greet(self) -> None:
         store = self._store
-        self._nonce = os.urandom(16)
+        nonce = os.urandom(16)
+        self._nonces.add(nonce)
         last = dict(store.read("SELECT cls, last FROM sequence"))
         known = store.read("SELECT value FROM meta WHERE name = 'hub_epoch'")
         self._hub_epoch = known[0][0] if known else b""
-        hello = Hello(self._nonce, store.now(), store.epoch, last, self._hub_epoch, f"aidpost {__version__}")
+        hello = Hello(nonce, store.now(), store.epoch, last, self._hub_epoch, f"aidpost {__version__}")
         self._publish("hello", hello)
 
     def _send(self) -> bool:
@@ -272,8 +280,12 @@ class Publisher:
         return settled
 
     def _receive(self, receipt: Receipt) -> bool:
-        if receipt.answers == self._nonce:
+        if receipt.answers in self._nonces:
             self._greeted, self._hub_epoch = True, receipt.hub_epoch
+            if dropped := self._outbox.gone(receipt):
+                self._publish("dropped", dropped)
+        elif not self._greeted:
+            return False  # the answer to the hello is still to come, and says all of it
         elif receipt.hub_epoch != self._hub_epoch:
             # the hub was restored from a backup since the last hello: ask what it has before believing more
             self._greet()

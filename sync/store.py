@@ -193,16 +193,43 @@ class Store:
         return self._writer.run(lambda db: [key for item in items for key in self._insert(db, item, keys)])
 
     def _require_room(self, size: int) -> None:
-        used = sum(part.stat().st_size for part in self.folder.glob("store.sqlite3*"))
-        used += int(self.read("SELECT coalesce(sum(size), 0) FROM blob")[0][0])
-        free = shutil.disk_usage(self.folder).free
-        if used + size > self._budget.bytes or free - size < self._budget.reserve:
+        """The policy for a full disk: photographs and waveforms that the hub has go first, the oldest first; then new
+        captures are refused. What the hub lacks is never dropped."""
+        used, free = self._usage()
+        lacking = max(used + size - self._budget.bytes, self._budget.reserve + size - free)
+        if lacking > 0:
+            freed = self._drop_receipted_blobs(lacking)
+            lacking, used, free = lacking - freed, used - freed, free + freed
+        if lacking > 0:
             raise StorageFullError(
                 operation="accepting a recording",
                 target=str(self.folder),
                 cause=f"{free >> 20} MB are free and {used >> 20} of {self._budget.bytes >> 20} MB in use",
                 remedy=_SEND,
             )
+
+    def _usage(self) -> tuple[int, int]:
+        used = sum(part.stat().st_size for part in self.folder.glob("store.sqlite3*"))
+        used += int(self.read("SELECT coalesce(sum(size), 0) FROM blob")[0][0])
+        return used, shutil.disk_usage(self.folder).free
+
+    def _drop_receipted_blobs(self, lacking: int) -> int:
+        """Remove files that the hub has until `lacking` bytes are free, or none is left; the bytes freed."""
+
+        def work(db: sqlite3.Connection) -> list[tuple[bytes, bytes, int]]:
+            chosen: list[tuple[bytes, bytes, int]] = []
+            query = "SELECT sha256, patient, size FROM blob WHERE state = ? ORDER BY at_ms"
+            for row in db.execute(query, (_schema.RECEIPTED,)):
+                if sum(one[2] for one in chosen) >= lacking:
+                    break
+                chosen.append(row)
+            db.executemany("DELETE FROM blob WHERE sha256 = ? AND patient = ?", [row[:2] for row in chosen])
+            return chosen
+
+        dropped = self._writer.run(work)
+        for sha256, patient, _ in dropped:
+            self.blobs.remove(sha256, uuid.UUID(bytes=patient))
+        return sum(row[2] for row in dropped)
 
     def _write_blob(self, key: bytes, patient: uuid.UUID, blob: Blob) -> None:
         sha256 = hashlib.sha256(blob.data).digest()

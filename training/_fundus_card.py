@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,29 @@ def write_model(
     head = {"name": name, **{k: v for k, v in card.items() if not isinstance(v, Mapping)}}
     head["sha256"] = hashlib.sha256(model).hexdigest()
     (fresh / "card.toml").write_text(to_toml({**head, **{k: v for k, v in card.items() if isinstance(v, Mapping)}}))
-    (fresh / "CARD.md").write_text(text)
+    (fresh / "CARD.md").write_text(reflow(text))
     np.savez(fresh / "golden.npz", **golden)
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def reflow(text: str) -> str:
+    """Markdown with its paragraphs and list items filled to 120 columns; tables and headings as they are."""
+    blocks = []
+    for block in text.strip().split("\n\n"):
+        if block.startswith(("|", "#")):
+            blocks.append(block)
+            continue
+        items = block.replace("\n- ", "\n\0- ").split("\n\0")
+        whole = {"break_long_words": False, "break_on_hyphens": False}
+        filled = [
+            textwrap.fill(" ".join(i.split()), 120, subsequent_indent="  " * i.startswith("- "), **whole) for i in items
+        ]
+        blocks.append("\n".join(filled))
+    return "\n\n".join(blocks) + "\n"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -17,6 +17,7 @@ from _fundus_data import Photograph, cached
 from _fundus_export import FrozenFront, torch_input
 from _fundus_metrics import auc, quadratic_kappa, sigmoid
 from torch import nn
+from tqdm import tqdm
 
 from aidpost.inference._fundus_input import INPUT_VERSION, dr_input
 from aidpost.kernels.fundus import decode
@@ -25,6 +26,7 @@ CACHE_SIZE = 256
 SIZE = 224
 # To stride 8, 40 channels: the costly large maps stay as ImageNet left them (but for batch normalisation's statistics).
 FROZEN_BLOCKS = 5
+LOCATED_BLOCKS = 11  # to stride 16, 112 channels
 SMOOTHING = 0.04
 DROP_PATH = 0.1
 
@@ -66,6 +68,45 @@ class DrNet(nn.Module):
         for block in self.backbone.blocks[:FROZEN_BLOCKS]:
             x = block(x)
         return self.tail(x)
+
+
+class Locator(nn.Module):
+    """Where it is: a map of 4 logits at stride 16, each picture's logit the mean of its map's few highest cells.
+
+    The last map at stride 32 sees so much from every cell that its activation says little about the place.
+    """
+
+    HIGHEST = 10
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Conv2d(112, 128, 1)
+        self.out = nn.Conv2d(128, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the first `LOCATED_BLOCKS` blocks give, n x 112 x h x w, to n x 4 x h x w."""
+        return self.out(F.hardtanh(self.hidden(x), 0.0, 6.0))
+
+
+def fit_locator(model: DrNet, task: DrTask, steps: int) -> Locator:
+    """Train a locator on the grades alone, on the finished network's features."""
+    torch.manual_seed(7)
+    locator, rng = Locator(), np.random.default_rng(7)
+    optimiser = torch.optim.AdamW(locator.parameters(), lr=3e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, steps + 1, pct_start=0.1)
+    for _ in tqdm(range(steps), desc="locator", mininterval=10):
+        x, grade, _ = task.batch(rng, 32, SIZE, 1.0)
+        with torch.no_grad():
+            for block in model.backbone.blocks[FROZEN_BLOCKS:LOCATED_BLOCKS]:
+                x = block(x)
+        logits = locator(x).flatten(2).topk(Locator.HIGHEST, dim=2).values.mean(2)
+        target = (grade[:, None] > torch.arange(4)).float()
+        loss = F.binary_cross_entropy_with_logits(logits, target * (1 - SMOOTHING) + SMOOTHING / 2)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return locator.eval()
 
 
 def adapt(model: DrNet, images: np.ndarray) -> None:

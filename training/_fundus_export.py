@@ -32,10 +32,8 @@ def _conv(tf: Any, x: Any, layer: ConvBn) -> Any:
     return tf.nn.relu6(x) if layer.activate else x
 
 
-def _blocks(tf: Any, x: Any, net: EfficientNetLite0, count: int | None = None) -> Any:
-    """The stem and the first `count` blocks, all if None."""
-    x = _conv(tf, x, net.stem)
-    for block in net.blocks[:count]:
+def _blocks(tf: Any, x: Any, net: EfficientNetLite0, start: int, stop: int | None = None) -> Any:
+    for block in net.blocks[start:stop]:
         y = x if block.expand is None else _conv(tf, x, block.expand)
         y = _conv(tf, _conv(tf, y, block.depthwise), block.project)
         x = x + y if block.spec.has_skip else y
@@ -79,23 +77,31 @@ def _convert(call: Callable[[Any, Any], dict[str, Any]], size: int, images: np.n
 
 
 def to_tflite(
-    net: EfficientNetLite0, maps: dict[str, nn.Conv2d], size: int, images: np.ndarray, keep_map: Iterable[str] = ()
+    net: EfficientNetLite0,
+    heads: dict[str, nn.Conv2d],
+    size: int,
+    images: np.ndarray,
+    early_map: tuple[str, int, Sequence[nn.Conv2d]] | None = None,
 ) -> bytes:
-    """Int8 file of `net` with one 1x1 convolution per head, each pooled to `name`; heads in `keep_map` also give
-    `name_map`.
+    """Int8 file of `net` with one 1x1 convolution per head, each pooled to an output of that name.
 
-    `images`: calibration images, n x size x size x 3 int8.
+    `images`: calibration images, n x size x size x 3 int8. `early_map`: an output's name, a number of blocks and the
+    1x1 convolutions
+    (ReLU6 between them) that make the map from those blocks' output.
     """
-    keep = frozenset(keep_map)
 
     def call(tf: Any, image: Any) -> dict[str, Any]:
-        features = _conv(tf, _blocks(tf, image, net), net.head)
         outputs = {}
-        for name, layer in maps.items():
-            full = _map(tf, features, layer)
-            outputs[name] = tf.reduce_mean(full, axis=[1, 2])
-            if name in keep:
-                outputs[f"{name}_map"] = full
+        start, x = 0, _conv(tf, image, net.stem)
+        if early_map is not None:
+            name, start, layers = early_map
+            x = full = _blocks(tf, x, net, 0, start)
+            for i, layer in enumerate(layers):
+                full = _map(tf, tf.nn.relu6(full) if i else full, layer)
+            outputs[name] = full
+        features = _conv(tf, _blocks(tf, x, net, start), net.head)
+        for name, layer in heads.items():
+            outputs[name] = tf.reduce_mean(_map(tf, features, layer), axis=[1, 2])
         return outputs
 
     return _convert(call, size, images)
@@ -118,7 +124,11 @@ class FrozenFront:
     @staticmethod
     def convert(net: EfficientNetLite0, blocks: int, images: np.ndarray) -> bytes:
         """The file to construct one from, calibrated with `images`."""
-        return _convert(lambda tf, image: {"front": _blocks(tf, image, net, blocks)}, images.shape[1], images)
+        return _convert(
+            lambda tf, image: {"front": _blocks(tf, _conv(tf, image, net.stem), net, 0, blocks)},
+            images.shape[1],
+            images,
+        )
 
     def raw(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """n int8 images to n x h x w x channels int8."""

@@ -69,25 +69,39 @@ def grade_probabilities(logits: Array) -> Array:
     return edges[:, :-1] - edges[:, 1:]
 
 
-def fit_platt(logit: Array, positive: Array, weight: Array | None = None, steps: int = 200) -> tuple[float, float]:
-    """Slope and offset that calibrate a logit (Platt 1999), by Newton's method with a weak pull towards (1, 0)."""
+def fit_platt(logit: Array, positive: Array, weight: Array | None = None) -> tuple[float, float]:
+    """Slope and offset that calibrate a logit (Platt 1999), with a weak pull towards (1, 0); Newton's method,
+    damped."""
     w = np.ones(len(logit)) if weight is None else weight
-    a = np.array([1.0, 0.0])
     x = np.column_stack([logit, np.ones(len(logit))])
-    y = positive.astype(float)
-    ridge = np.diag([1.0, 0.2])
-    for _ in range(steps):
+    y, prior, ridge = positive.astype(float), np.array([1.0, 0.0]), np.diag([1.0, 0.2])
+
+    def cost(a: Array) -> float:
+        z = x @ a
+        return float((w * (np.logaddexp(0, z) - y * z)).sum() + 0.5 * (a - prior) @ ridge @ (a - prior))
+
+    a = prior
+    for _ in range(100):
         p = sigmoid(x @ a)
-        gradient = x.T @ (w * (p - y)) + ridge @ (a - [1.0, 0.0])
-        hessian = (x * (w * p * (1 - p))[:, None]).T @ x + ridge
-        step = np.linalg.solve(hessian, gradient)
+        gradient = x.T @ (w * (p - y)) + ridge @ (a - prior)
+        step = np.linalg.solve((x * (w * p * (1 - p))[:, None]).T @ x + ridge, gradient)
+        while np.abs(step).max() > 1e-9 and cost(a - step) > cost(a):
+            step = step / 2
         a = a - step
-        if np.abs(step).max() < 1e-9:
+        if np.abs(step).max() <= 1e-9:
             break
     return float(a[0]), float(a[1])
 
 
-def threshold_for_sensitivity(positive: Array, score: Array, sensitivity: float) -> float:
-    """The highest threshold at which `score >= threshold` finds at least that share of the positives."""
-    ordered = np.sort(score[np.asarray(positive, bool)])
-    return float(ordered[int(np.floor((1 - sensitivity) * len(ordered)))])
+def threshold_for_sensitivity(positive: Array, score: Array, sensitivity: float, group: Array | None = None) -> float:
+    """The highest threshold at which `score >= threshold` finds that share of the positives, groups weighing the
+    same."""
+    positive = np.asarray(positive, bool)
+    names = np.zeros(len(score), int) if group is None else np.unique(group, return_inverse=True)[1]
+    found = [np.sort(score[positive & (names == name)]) for name in np.unique(names[positive])]
+
+    def reached(threshold: float) -> float:
+        return float(np.mean([1 - np.searchsorted(scores, threshold) / len(scores) for scores in found]))
+
+    candidates = np.unique(score[positive])
+    return float(max(t for t in candidates if reached(t) >= sensitivity))

@@ -41,20 +41,20 @@ class Plan:
     """How much is trained on what."""
 
     shape: Shape = field(default_factory=Shape)
-    feature_members: int = 3
+    feature_members: int = 2
     feature_passes: int = 40
     feature_noise: float = 0.3
     feature_weight: float = 0.4  # of the feature networks' logits in the mean
-    variants: int = 4  # how often each recording is preprocessed, the first time undisturbed
+    variants: int = 3  # how often each recording is preprocessed, the first time undisturbed
     passes: int = 24
-    final_passes: int = 4
+    final_passes: int = 0
     batch: int = 32
     rate: float = 3e-3
     final_rate: float = 8e-4
     limit: int | None = None  # recordings of each label
     holdout: int = 1
     seed: int = 20
-    condition_rows: int = 600  # recordings of the held-out fold that are tried under each condition
+    condition_rows: int = 120  # recordings of the held-out fold that are tried under each condition
 
 
 TINY_PLAN = Plan(shape=TINY, variants=2, passes=2, final_passes=1, limit=24, condition_rows=4)

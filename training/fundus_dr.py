@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from _fundus_card import write_model
 from _fundus_dr_report import calibrate
-from _fundus_dr_task import SIZE, DrNet, DrTask, load_photographs, predict_twin
+from _fundus_dr_task import LOCATED_BLOCKS, SIZE, DrNet, DrTask, fit_locator, load_photographs, predict_twin
 from _fundus_export import runner, to_tflite
 from _fundus_loop import Plan, averaged_model, train
 
@@ -75,8 +75,10 @@ def main() -> None:
     held = [p for p in photographs if p.held_out]
     images = np.asarray(load_photographs(folder, held, SIZE))
     fold(model, held, images)
+    locator = fit_locator(model, task, 2 if arguments.tiny else 150)
+    early_map = ("dr_map", LOCATED_BLOCKS, (locator.hidden, locator.out))
     heads = {"dr": model.dr, "dme": model.dme}
-    content = to_tflite(model.backbone, heads, SIZE, task.calibration(16 if arguments.tiny else 160), ["dr"])
+    content = to_tflite(model.backbone, heads, SIZE, task.calibration(16 if arguments.tiny else 160), early_map)
     evaluation = card.evaluate(model, runner(content), folder, held, images)
     described = card.describe(name, evaluation, runner(content), len(content), share)
     print(described[1])

@@ -64,6 +64,15 @@ def spans(mask: Mask) -> tuple[Span, ...]:
     return tuple((int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True))
 
 
+def _gaps(path: Path, invalid: Mask) -> tuple[tuple[Span, ...], tuple[tuple[int, int, int], ...]]:
+    """What is missing in all leads, and what in single ones (lead, start, stop)."""
+    if invalid.all():
+        raise unreadable(path, "it holds no valid sample")
+    everywhere: Mask = np.logical_and.reduce(invalid, axis=0)
+    single = ((lead, *span) for lead, mask in enumerate(invalid) for span in spans(mask & ~everywhere))
+    return spans(everywhere), tuple(single)
+
+
 def to_recording(wave: Wave, *, path: Path, source: str, at: Timestamp, seconds: float | None = None) -> EcgRecording:
     """The recording, or its first `seconds`. What no lead has is `missing`; what one lead lacks is its `lead_off`.
 
@@ -78,16 +87,7 @@ def to_recording(wave: Wave, *, path: Path, source: str, at: Timestamp, seconds:
     if length == 0:
         raise unreadable(path, "it holds no sample")
     counts = wave.counts[:, :length]
-    missing: tuple[Span, ...] = ()
-    lead_off: list[tuple[int, int, int]] = []
-    if wave.invalid is not None:
-        invalid = wave.invalid[:, :length]
-        if invalid.all():
-            raise unreadable(path, "it holds no valid sample")
-        everywhere: Mask = np.logical_and.reduce(invalid, axis=0)
-        missing = spans(everywhere)
-        for lead, mask in enumerate(invalid):
-            lead_off.extend((lead, start, stop) for start, stop in spans(mask & ~everywhere))
+    missing, lead_off = _gaps(path, wave.invalid[:, :length]) if wave.invalid is not None else ((), ())
     try:
         return EcgRecording(
             id=uuid.uuid4(),
@@ -100,7 +100,7 @@ def to_recording(wave: Wave, *, path: Path, source: str, at: Timestamp, seconds:
             origin=Origin.FILE,
             device=wave.device,
             missing=missing,
-            lead_off=tuple(lead_off),
+            lead_off=lead_off,
             source=source,
         )
     except AidpostError as error:  # a header whose numbers make no recording: name the file, not the record's field

@@ -27,7 +27,7 @@ from aidpost.firmware_bridge.decoders.base import DecodeError
 from aidpost.firmware_bridge.decoders.device_info import decode_text, encode_current_time
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.gatt_vitals import MEASUREMENTS, Context, vital_signs_of
-from aidpost.records import Device, EcgRecording, Origin, Span, VitalSign
+from aidpost.records import Device, EcgRecording, Origin, Span, Timestamp, VitalSign
 
 POLAR_SERVICE, NONIN_SERVICE = polar.SERVICE, nonin.SERVICE
 CONTINUOUS = frozenset({"2A37", "2A5F", nonin.MEASUREMENT})
@@ -35,8 +35,9 @@ CONTINUOUS = frozenset({"2A37", "2A5F", nonin.MEASUREMENT})
 SETTLE_S = 3.0
 QUIET_S = 1.5
 """After the last stored measurement, a sensor that uploads its memory is silent for so long."""
+STREAM_SILENCE_S = 5.0
 ATTEMPTS = 3
-CONNECT_S = 20.0
+CONNECT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -265,25 +266,7 @@ async def read_ecg(target: Target, clock: Clock, seconds: float) -> EcgRecording
         await _subscribe(client, inbox, polar.DATA, polar.decode_polar_ecg)
         await client.write_gatt_char(polar.CONTROL, polar.START_ECG, response=True)
         trace = _PolarTrace(round(seconds * polar.FS_HZ))
-        at = clock.now()
-        while not trace.full:
-            try:
-                item = await inbox.get(target.wait_s if not len(trace) else 5.0)
-            except DeviceLostError:
-                if not len(trace):
-                    raise
-                break
-            if item is None:
-                break
-            if isinstance(item[1], polar.PolarResponse):
-                if item[1].status not in ("ok", "already in state"):
-                    raise _error(DeviceError, target, f"it does not start: {item[1].status}", "Moisten the strap.")
-                continue
-            if not len(trace):
-                at = clock.now()
-            trace.add(item[1])
-        if not len(trace):
-            raise _error(DeviceTimeoutError, target, "it sent no ECG", "Wear it on the skin, moistened.")
+        at = await _follow(target, clock, inbox, trace)
         return EcgRecording(
             id=uuid.uuid4(),
             samples=trace.samples(),
@@ -299,11 +282,37 @@ async def read_ecg(target: Target, clock: Clock, seconds: float) -> EcgRecording
         )
 
 
+async def _follow(target: Target, clock: Clock, inbox: _Inbox, trace: _PolarTrace) -> Timestamp:
+    """Fill the trace, and tell when its first frame came. A strap that goes away leaves what it sent."""
+    at = clock.now()
+    while not trace.full:
+        try:
+            item = await inbox.get(target.wait_s if not len(trace) else STREAM_SILENCE_S)
+        except DeviceLostError:
+            if not len(trace):
+                raise
+            return at
+        if item is None:
+            break
+        if isinstance(item[1], polar.PolarResponse):
+            if item[1].status not in ("ok", "already in state"):
+                raise _error(DeviceError, target, f"it does not start: {item[1].status}", "Moisten the strap.")
+            continue
+        if not len(trace):
+            at = clock.now()
+        trace.add(item[1])
+    if not len(trace):
+        raise _error(DeviceTimeoutError, target, "it sent no ECG", "Wear it on the skin, moistened.")
+    return at
+
+
 class _PolarTrace:
     """Samples in a row; a jump of the strap's clock beyond a frame's own length is samples that were lost."""
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._counts, self.missing = limit, [0] * 0, list[Span]()
+        self._limit = limit
+        self._counts: list[int] = []
+        self.missing: list[Span] = []
         self._last_ns: int | None = None
 
     def __len__(self) -> int:

@@ -208,6 +208,7 @@ class _Characteristic(ServiceInterface):
         self._model, self._service_path, self._device = model, service_path, device
         self._value = model.value
         self._task: asyncio.Task[None] | None = None
+        self._replying: asyncio.Task[None] | None = None
 
     @dbus_property(access=READ)
     def UUID(self) -> DBusStr:
@@ -256,9 +257,10 @@ class _Characteristic(ServiceInterface):
         self.stop()
 
     def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        for task in (self._task, self._replying):
+            if task is not None:
+                task.cancel()
+        self._task = self._replying = None
 
     def send(self, value: bytes) -> None:
         """Notify or indicate; nothing if nobody has subscribed."""
@@ -272,7 +274,7 @@ class _Characteristic(ServiceInterface):
                 await asyncio.sleep(self._model.interval_s)
                 self._device.characteristics[long_uuid(uuid)].send(value)
 
-        self._later = asyncio.get_running_loop().create_task(run())
+        self._replying = asyncio.get_running_loop().create_task(run())
 
     async def _send(self) -> None:
         for value in self._model.sends:

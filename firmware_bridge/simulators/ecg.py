@@ -83,21 +83,14 @@ def simulate_ecg(
     noise: Noise | None = None,
     seed: int = 1,
 ) -> SimulatedEcg:
-    """An ECG of that rhythm. The same arguments give the same samples.
+    """An ECG of that rhythm (of `RHYTHMS`) in those leads (of `LEADS`). The same arguments give the same samples.
 
-    Parameters
-    ----------
-    rhythm
-        One of `RHYTHMS`.
-    leads
-        Names from `LEADS`.
-    rate_bpm
-        Mean ventricular rate; None for what is usual in that rhythm.
+    `rate_bpm` is the mean ventricular rate, None for what is usual in that rhythm.
 
     Raises
     ------
     ValueError
-        The rhythm or a lead is none of those.
+        There is no such rhythm or lead.
     """
     if rhythm not in RHYTHMS or not set(leads) <= set(LEADS):
         raise ValueError(f"no rhythm {rhythm!r} or lead among {leads}")
@@ -115,7 +108,7 @@ def simulate_ecg(
     elif rhythm == "vf":
         signal += _fibrillation(time, rng, low_hz=3.5, high_hz=6.0) * 0.45 * np.abs(waves[:, 2:3])
     signal += _disturbance(time, noise or Noise(), len(leads), rng)
-    inside = [(round(b.time_s * fs_hz), b.label) for b in beats if 0 <= round(b.time_s * fs_hz) < count]
+    inside = [(peak, beat.label) for beat in beats if 0 <= (peak := round(beat.time_s * fs_hz)) < count]
     return SimulatedEcg(signal, fs_hz, leads, tuple(r for r, _ in inside), tuple(label for _, label in inside))
 
 

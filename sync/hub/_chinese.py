@@ -55,6 +55,7 @@ CHINESE = {
     "Main": "主导航",
     "Name": "用户名",
     "Name or password is wrong.": "用户名或密码错误。",
+    "New exams have arrived.": "有新的检查到达。",
     "Next": "下一页",
     "No device is enrolled yet.": "尚未登记任何设备。",
     "Not assessed": "未评估",

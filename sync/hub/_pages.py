@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from aidpost.records import TriageLevel
 from aidpost.sync.hub import audit, referrals, schema
@@ -32,10 +32,7 @@ def worklist(site: Site, request: Request, session: Session) -> Response:
         query = query.order_by(exams.c.started_ms.desc(), exams.c.id)
     with site.database.read() as connection:
         rows, more = _paged(connection, query, page)
-        waiting = _counts(
-            connection,
-            select(exams.c.triage, func.count()).where(exams.c.state == "open").group_by(exams.c.triage),
-        )
+        counts = _waiting(connection)
         photos = _previews(connection, [row.id for row in rows])
     return site.render(
         request,
@@ -45,10 +42,17 @@ def worklist(site: Site, request: Request, session: Session) -> Response:
         more=more,
         page=page,
         show=show,
-        waiting=waiting,
+        waiting=counts,
         photos=photos,
         levels=list(TriageLevel),
     )
+
+
+def waiting(site: Site, _request: Request, _session: Session) -> Response:
+    """How many exams of each triage wait, as JSON: what the worklist's script asks for now and then."""
+    with site.database.read() as connection:
+        counts = _waiting(connection)
+    return JSONResponse({level.value: counts.get(level.rank, 0) for level in TriageLevel})
 
 
 def devices(site: Site, request: Request, session: Session) -> Response:
@@ -120,6 +124,13 @@ def _page_number(request: Request) -> int:
 def _paged(connection: Connection, query: Select[Any], page: int) -> tuple[list[Any], bool]:
     rows = list(connection.execute(query.limit(_PAGE + 1).offset((page - 1) * _PAGE)).all())
     return rows[:_PAGE], len(rows) > _PAGE
+
+
+def _waiting(connection: Connection) -> dict[int, int]:
+    exams = schema.exams
+    return _counts(
+        connection, select(exams.c.triage, func.count()).where(exams.c.state == "open").group_by(exams.c.triage)
+    )
 
 
 def _counts(connection: Connection, query: Select[Any]) -> dict[Any, int]:

@@ -92,8 +92,8 @@ class Site:
         asked += [part.split(";")[0].strip()[:2] for part in request.headers.get("accept-language", "").split(",")]
         return next((language for language in asked if language in _catalogue.LANGUAGES), "en")
 
-    def session(self, request: Request) -> Session | None:
-        """Who is asking."""
+    def session(self, request: Request, *, touch: bool = True) -> Session | None:
+        """Who is asking. What a page's script asks by itself does not count as use: `touch` false."""
         token = request.cookies.get(self.cookie)
         if not token:
             return None
@@ -101,7 +101,7 @@ class Site:
         idle, longest = self.config.session_idle_minutes * 60_000, self.config.session_hours * 3_600_000
         with self.database.read() as connection:
             session = users.session_of(connection, token, now, idle, longest)
-        if session and now - session.used_ms > _TOUCH_MS:
+        if session and touch and now - session.used_ms > _TOUCH_MS:
             with self.database.write() as connection:
                 users.touch(connection, token, now)
         return session
@@ -111,11 +111,11 @@ class Site:
         """The session cookie's name; the prefix makes browsers hold it to HTTPS and to this host."""
         return "__Host-session" if self.config.secure_cookies else "session"
 
-    def page(self, handler: Page, *, role: Role | None = None) -> Callable[[Request], Any]:
+    def page(self, handler: Page, *, role: Role | None = None, touch: bool = True) -> Callable[[Request], Any]:
         """An endpoint for readers who are logged in; others are sent to log in."""
 
         def respond(request: Request) -> Response:
-            session = self.session(request)
+            session = self.session(request, touch=touch)
             if session is None:
                 return RedirectResponse("/login", 303)
             _allow(session, role)

@@ -121,8 +121,8 @@ def restored(config: HubConfig) -> None:
 
 
 def take_messages(config: HubConfig, messages: Sequence[bytes]) -> list[bytes]:
-    """Ingests signed messages that came another way than by MQTT, from a stick, and returns the signed receipts to carry
-    back, one or more a device. What also came by MQTT counts once. Nothing is needed of a hub that runs meanwhile.
+    """Ingests signed messages that came another way than by MQTT, from a stick, and returns the signed receipts to
+    carry back. What also came by MQTT counts once. A running hub is not disturbed.
 
     Raises
     ------

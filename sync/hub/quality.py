@@ -3,7 +3,7 @@
 Readers see more of what the device calls positive, so plain counts flatter its sensitivity. Each stratum, called
 positive and called negative, is therefore weighted by how many of it there were, not by how many were read (Begg and
 Greenes, Biometrics 1983;39:207-215); that is right where reading does not depend on the disease given the call, hence
-the random sample of negatives. Intervals are from the Jeffreys posteriors of the strata, which behave at counts of zero.
+the random sample of negatives. Intervals are from the Jeffreys posteriors of the strata, which hold at counts of zero.
 """
 
 from __future__ import annotations

@@ -75,6 +75,7 @@ def create_app(
             Route("/login", _login.submit(site), methods=["POST"]),
             Route("/logout", site.action(_login.log_out), methods=["POST"]),
             Route("/", site.page(_pages.worklist)),
+            Route("/waiting.json", site.page(_pages.waiting, touch=False)),
             Route("/exams/{exam:uuid}", site.page(_exam_page.exam)),
             Route("/exams/{exam:uuid}/blobs/{sha256}", site.page(_exam_page.blob)),
             Route("/exams/{exam:uuid}/previews/{sha256}", site.page(_exam_page.preview)),

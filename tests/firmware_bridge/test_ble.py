@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from aidpost.errors import DeviceError, DeviceNotFoundError, DeviceTimeoutError, NotPossibleError, UsageError
+from aidpost.firmware_bridge import discovery
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.ports import _ble
@@ -121,6 +123,7 @@ def test_sensors_that_are_absent_silent_refusing_or_unknown(
     bus: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_ble, "ATTEMPTS", 2)
+    monkeypatch.setattr(_ble, "CONNECT_S", 1.0)
     silent = Sensor("AA:00:00:00:00:11", "silent", {"180D": (Characteristic("2A37", ("notify",)),)})
     refusing = Sensor("AA:00:00:00:00:12", "refusing", {"1810": ()}, connectable=False)
     lamp = Sensor("AA:00:00:00:00:13", "lamp", {"FFE0": (Characteristic("FFE1"),)})
@@ -140,9 +143,20 @@ def test_sensors_that_are_absent_silent_refusing_or_unknown(
             assert caught.value.remedy
 
 
+def test_a_scan_names_sensors_and_their_kinds(bus: str) -> None:
+    with FakeBluez(bus, (sensors.heart_rate_strap(), sensors.polar_h10())):
+        found = asyncio.run(discovery.bluetooth_sensors(1.0))
+    assert {(item.source, item.details) for item in found} == {
+        ("ble:AA:00:00:00:00:01", "heart-rate"),
+        ("ble:AA:00:00:00:00:06", "polar"),
+    }
+
+
 def test_bluetooth_that_is_off_or_missing_is_not_possible_here(bus: str, clock: Clock) -> None:
     with pytest.raises(NotPossibleError, match="Bluetooth"):
         open_source("ble:heart-rate?scan=1", clock=clock).read_vitals()
+    with pytest.raises(NotPossibleError, match="Bluetooth"):
+        asyncio.run(discovery.bluetooth_sensors(0.5))
     with FakeBluez(bus, (), powered=False), pytest.raises(NotPossibleError, match="Bluetooth"):
         open_source("ble:heart-rate?scan=1", clock=clock).read_vitals()
 

@@ -20,6 +20,7 @@ from aidpost.errors import (
     UsageError,
 )
 from aidpost.firmware_bridge.clock import Clock
+from aidpost.firmware_bridge.discovery import Found, video_devices
 from aidpost.firmware_bridge.formats.photograph import inspect_photo
 from aidpost.firmware_bridge.ports import camera, watch
 from aidpost.firmware_bridge.ports._camera_worker import encode
@@ -128,3 +129,10 @@ def test_a_cameras_own_jpeg_is_not_encoded_again(jpeg: bytes) -> None:
     assert encode(raw.reshape(1, -1), preview=False) == jpeg
     yuyv = np.full((48, 64, 2), 128, np.uint8)
     assert inspect_photo(encode(yuyv, preview=False), source="x").width == 64
+
+
+def test_video_devices_have_the_names_that_the_kernel_gives(tmp_path: Path) -> None:
+    (tmp_path / "video0").touch()
+    (tmp_path / "names" / "video0").mkdir(parents=True)
+    (tmp_path / "names" / "video0" / "name").write_text("Fundus Camera\n")
+    assert video_devices(tmp_path, tmp_path / "names") == [Found(f"camera:{tmp_path}/video0", "Fundus Camera")]

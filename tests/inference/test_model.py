@@ -149,7 +149,7 @@ def test_a_clinical_site_refuses_a_research_model_until_it_has_accepted_it(model
     roots = (model_folder.parent,)
     with pytest.raises(ModelRefusedError, match="clinical profile") as caught:
         Models(roots=roots, profile="clinical").get("ecg-rhythm")
-    assert "configuration" in caught.value.remedy
+    assert "inference.accepted_models" in caught.value.remedy
     assert Models(roots=roots, profile="clinical", accepted=("ecg-rhythm",)).get("ecg-rhythm")
     assert Models(roots=roots, profile="research").get("ecg-rhythm")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aidpost.errors import UsageError
+from aidpost.kernels import reference_rpeaks
+from aidpost.kernels._rpeaks import Core, Forest
 from aidpost.kernels.resample import resample
 from aidpost.kernels.rpeaks import RPeakDetector, detect
 
@@ -186,6 +189,89 @@ def test_a_gap_is_unsure_and_makes_no_beat() -> None:
     assert false == 0
     assert missed <= 1
     assert any(start <= 5400 and end >= 6800 for start, end in answer.unsure)
+
+
+@pytest.fixture(scope="module")
+def forests() -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray, int]], int]:
+    with np.load(str(files("aidpost.kernels") / "rpeaks_trees.npz")) as trees:
+        parts = [tuple(trees[f"{name}{k}"] for name in ("feature", "threshold", "value", "bias")) for k in "12"]
+        return [(*arrays, int(bias)) for *arrays, bias in parts], int(trees["doubt"])
+
+
+def trace(x: np.ndarray, fs: float, forests: list, doubt: int, features: int) -> np.ndarray:
+    """Rows of (place at 125 Hz, first score, features...) as the loops judge them."""
+    rows = np.empty((x.shape[0], features + 2))
+    core = Core(fs, *(Forest(*forest) for forest in forests), doubt, rows)
+    core.feed(x)
+    core.finish()
+    return rows[: core.traced]
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    fs=st.sampled_from([50.0, 100.0, 257.5, 360.0, 1000.0]),
+    rr=st.floats(0.3, 1.5),
+    noise=st.sampled_from([0.0, 0.05, 0.3]),
+    seconds=st.sampled_from([0.02, 1.0, 4.0, 13.0]),
+)
+def test_loops_equal_the_reference(
+    forests: tuple[list, int], seed: int, fs: float, rr: float, noise: float, seconds: float
+) -> None:
+    x, _ = train(seconds=max(seconds, 4), fs=fs, rr=rr, seed=seed)
+    x = (x + np.random.default_rng(seed).normal(0, noise, x.shape))[: int(seconds * fs)]
+    (one, two), doubt = forests
+    lead = reference_rpeaks.front(x, fs)
+    candidates = reference_rpeaks.judged(lead, reference_rpeaks.Trees(*one))
+    first = [[c.at, c.score, *c.features] for c in candidates]
+    assert np.array_equal(trace(x, fs, [one, two], 0, 13), np.reshape(first, (-1, 15)))
+    second = [
+        [c.at, c.score, *reference_rpeaks.company(lead, candidates, index)]
+        for index, c in enumerate(candidates)
+        if abs(c.score) < doubt
+    ]
+    assert np.array_equal(trace(x, fs, [one, two], doubt, 29), np.reshape(second, (-1, 31)))
+
+
+@pytest.mark.parametrize(
+    ("feature", "shape"), [(np.full((1, 7), 29), (1, 8)), (np.full((1, 7), -1), (1, 8)), (np.zeros((1, 7)), (2, 8))]
+)
+def test_a_forest_that_would_read_elsewhere_is_refused(feature: np.ndarray, shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="feature"):
+        Forest(feature.astype(np.int32), np.zeros((1, 7)), np.zeros(shape, np.int64), 0)
+
+
+@pytest.mark.parametrize("fs", [100, 125, 250])
+@pytest.mark.parametrize("seed", range(4))
+def test_hiss_after_the_last_beat_makes_none(fs: float, seed: int) -> None:
+    t = np.arange(20 * fs) / fs
+    beats = np.arange(0.5, 19, 1.0)
+    x = np.exp(-(((t[:, None] - beats) / 0.014) ** 2)).sum(axis=1) + 0.25 * np.exp(
+        -(((t[:, None] - beats - 0.26) / 0.07) ** 2)
+    ).sum(axis=1)
+    found = detect(x + np.random.default_rng(seed).normal(0, 0.005, x.shape), fs).sample
+    assert errors(found, np.round(beats * fs), 0.05 * fs) == (0, 0)
+
+
+@pytest.mark.parametrize("missing", [1, 100, 2000])
+def test_a_lead_that_begins_with_missing_samples_keeps_its_places(missing: int) -> None:
+    x, beats = train()
+    found = detect(np.concatenate([np.full(missing, np.nan), x + 1.5]), 360).sample
+    assert errors(found, beats + missing, 2) == (0, 0)
+
+
+def test_clipped_seconds_are_unsure_and_the_others_are_not() -> None:
+    x, _ = train(seconds=40, fs=250)
+    assert detect(x, 250).unsure == ()
+    x[3000:5000] *= 4
+    (span,) = detect(np.clip(x, -3.0, 2.0), 250).unsure
+    assert span == (3000, 5000)
+
+
+def test_a_lead_at_the_rail_is_unsure() -> None:
+    x, _ = train(seconds=40, fs=250)
+    x[3000:6000] = 5.0
+    assert any(start <= 3000 and end >= 6000 for start, end in detect(x, 250).unsure)
 
 
 def test_a_pacing_spike_before_each_beat_is_no_beat_of_its_own() -> None:

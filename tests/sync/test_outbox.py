@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from device_records import make_item
@@ -46,13 +47,47 @@ def test_an_alert_goes_before_the_rest_of_an_image(store: Store) -> None:
     store.append(make_item(RecordClass.REPORT, os.urandom(200_000)))
     box = Outbox(store)
     drain(box)
+    assert box.next() is None, "the chunks' window is full, and no receipt comes"
     store.append(make_item(RecordClass.ALERT))
-    assert box.next() is None, "the window is full of chunks, 32 kB at the most"
-    image = store.read("SELECT sha256 FROM blob")[0][0]
-    box.receive(Receipt(HUB, blobs=(BlobHeld(image, ((0, CHUNK),), False),)))
     piece = box.next()
     assert piece is not None
     assert piece.leaf == "alert"
+
+
+def test_photograph_that_does_not_open_is_given_up_and_the_next_one_goes(store: Store, tmp_path: Path) -> None:
+    bad, good = make_item(RecordClass.REPORT, b"bad" * 9_000), make_item(RecordClass.REPORT, b"good" * 9_000)
+    store.append_many([bad, good])
+    assert bad.patient is not None
+    file = store.blobs.path(bytes.fromhex(bad.blobs[0].ref.sha256), bad.patient)
+    file.write_bytes(file.read_bytes()[:-1])
+    sent = {
+        chunk.sha256
+        for piece in drain(Outbox(store))
+        if isinstance(piece.content, Chunks)
+        for chunk in piece.content.chunks
+    }
+    assert sent == {bytes.fromhex(good.blobs[0].ref.sha256)}
+    assert outbox.blob_status(store).dead == 1
+
+
+def test_what_the_hub_wants_of_an_erased_patient_is_announced_as_dropped(store: Store) -> None:
+    keys = [store.append(make_item(patient=PATIENT)) for _ in range(2)]
+    gone = make_item()
+    store.append(gone)
+    assert gone.patient is not None
+    store.erase_patient(gone.patient)
+    wanted = (Held(store.epoch, "report", from_numbers([1, 2, 3])), Held(b"another!", "report", ((1, 9),)))
+    dropped = Outbox(store).gone(Receipt(HUB, wanted=wanted))
+    assert dropped is not None
+    assert dropped.dropped == (Held(store.epoch, "report", ((3, 4),)),)
+    assert [key.seq for key in keys] == [1, 2]
+
+
+def test_a_queue_of_nothing_but_damaged_records_does_not_hide_the_next(store: Store) -> None:
+    store.append_many([make_item(patient=PATIENT) for _ in range(20)])
+    store.write(lambda db: db.execute("UPDATE record SET body = x'00' WHERE seq <= 18") and None)
+    box = Outbox(store, window_records=8)
+    assert [seq for piece in drain(box) for seq in seqs(piece)] == [19, 20]
 
 
 def test_window_counts_what_has_no_receipt(store: Store) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from device_records import KEY, NAME, FakeClock, make_blob, make_item
 
 from aidpost.errors import KeyUnavailableError, SchemaError, StorageFullError, StoreDamagedError, StoreError
-from aidpost.sync import outbox
-from aidpost.sync.envelope import RecordClass
+from aidpost.sync import blobs, outbox
+from aidpost.sync.envelope import BlobHeld, Receipt, RecordClass
 from aidpost.sync.keys import DeviceKey
 from aidpost.sync.store import Budget, Store
 
@@ -112,6 +114,47 @@ def test_a_full_disk_refuses_before_anything_is_touched(open_store: Callable[...
     greedy = open_store(folder="other", budget=Budget(reserve=1 << 60))
     with pytest.raises(StorageFullError):
         greedy.append(make_item())
+
+
+def test_a_full_disk_gives_up_what_the_hub_has_and_nothing_else(open_store: Callable[..., Store]) -> None:
+    store = open_store(budget=Budget(bytes=1_000_000, reserve=0))
+    items = [make_item(RecordClass.REPORT, os.urandom(300_000)) for _ in range(3)]
+    store.append_many(items[:2])
+    first, second = (bytes.fromhex(one.blobs[0].ref.sha256) for one in items[:2])
+    with pytest.raises(StorageFullError):
+        store.append(items[2])
+    outbox.Outbox(store).receive(Receipt(b"hub-1234", blobs=(BlobHeld(first, ((0, 300_000),), True),)))
+    store.append(items[2])
+    assert [bool(store.read("SELECT 1 FROM blob WHERE sha256 = ?", (one,))) for one in (first, second)] == [False, True]
+    assert store.read_blob(second.hex()) == items[1].blobs[0].data
+
+
+def test_opening_a_second_time_leaves_a_photograph_being_written_alone(
+    store: Store, open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_open(path: Path, pieces: Iterable[bytes]) -> None:
+        path.write_bytes(b"".join(pieces))
+        open_store()
+
+    monkeypatch.setattr(blobs, "write_file", write_and_open)
+    item = make_item(RecordClass.REPORT, PHOTO)
+    store.append(item)
+    assert store.read_blob(item.blobs[0].ref.sha256) == PHOTO
+
+
+def test_two_processes_may_make_the_store_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from aidpost.sync.clock import SystemClock; from aidpost.sync.keys import DeviceKey\n"
+        "from aidpost.sync.store import Store\n"
+        "input()\n"
+        "with Store.open(Path(sys.argv[1]), DeviceKey(bytes(32), 'test'), clock=SystemClock()) as s: print(s.epoch.hex())"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "new")]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    epochs = {one.communicate("go\n", timeout=60)[0] for one in both}
+    assert [one.returncode for one in both] == [0] * 4
+    assert len(epochs) == 1
 
 
 def test_the_same_photograph_twice_is_one_file_sent_once(store: Store) -> None:

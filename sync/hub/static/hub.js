@@ -91,3 +91,31 @@ for (const svg of document.querySelectorAll("[data-calipers]")) {
   });
   svg.addEventListener("pointerup", () => { from = null; });
 }
+
+const waiting = document.querySelector("[data-waiting]");
+if (waiting) {
+  const seen = () => Object.fromEntries([...waiting.querySelectorAll("[data-level]")].map((item) => [item.dataset.level, Number(item.textContent)]));
+  const sound = () => {
+    // browsers allow sound only after the reader has touched the page; the notice shows either way
+    const context = new AudioContext(), tone = context.createOscillator(), volume = context.createGain();
+    tone.frequency.value = 880;
+    volume.gain.value = 0.1;
+    tone.connect(volume).connect(context.destination);
+    tone.start();
+    tone.stop(context.currentTime + 0.35);
+    tone.onended = () => context.close();
+  };
+  const ask = async () => {
+    const answer = await fetch("/waiting.json", { redirect: "error" });
+    if (!answer.ok) return;
+    const before = seen(), now = await answer.json(), news = document.querySelector("[data-news]");
+    if (!Object.keys(now).some((level) => now[level] > before[level])) return;
+    for (const item of waiting.querySelectorAll("[data-level]")) item.textContent = now[item.dataset.level];
+    news.hidden = false;
+    if (now.emergency > before.emergency || now.urgent > before.urgent) { news.classList.add("grave"); sound(); }
+  };
+  // away from the network for a while is normal: the next turn asks again
+  const again = () => ask().catch(() => {});
+  setInterval(again, 15000);
+  document.addEventListener("visibilitychange", again);
+}

@@ -51,7 +51,7 @@ from aidpost.sync.hub.ingest import Incoming, Ingest
 from aidpost.sync.hub.server import HubServer
 
 from .browser import Browser, chromium
-from .conftest import HANDHELD, FakeDevice, at, make_report, make_vital
+from .conftest import HANDHELD, FakeDevice, at, make_report, make_vital, wait_for
 
 PASSWORD = "a long enough password"
 TEMPLATES = Path(__file__).parents[3] / "sync/hub/templates"
@@ -519,6 +519,10 @@ def test_chromium_logs_in_reads_zooms_and_signs_without_a_complaint(server: HubS
         assert browser.evaluate("document.querySelector('.verdict .signed').textContent") == "signed"
         browser.open(server.url)
         assert browser.evaluate("document.querySelectorAll('.list').length") == 0
+        send(server, device, device.message(device.envelope(make_report(triage=Triage(level=TriageLevel.EMERGENCY)))))
+        browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        wait_for(lambda: not browser.evaluate("document.querySelector('[data-news]').hidden"), "the news is shown")
+        assert browser.evaluate("document.querySelector('[data-news]').className") == "news grave"
         assert browser.complaints == []
     assert report.exam.device == HANDHELD
 
@@ -566,6 +570,17 @@ def test_export_has_no_names_and_no_formulas(reader: Client, server: HubServer, 
     assert "'=HYPERLINK(1)" in row
     assert "Amina" not in reader.text
     assert logged_in(server, "viewer").get("/export.csv") == 403
+
+
+def test_script_that_asks_for_news_does_not_keep_a_session_alive(reader: Client, server: HubServer) -> None:
+    with server.database.write() as connection:
+        connection.execute(update(schema.sessions).values(used_ms=now_ms() - 29 * 60_000))
+        before = connection.execute(select(schema.sessions.c.used_ms)).scalar_one()
+    assert reader.get("/waiting.json") == 200
+    assert json.loads(reader.body) == {"routine": 0, "soon": 0, "urgent": 0, "emergency": 0}
+    with server.database.read() as connection:
+        assert connection.execute(select(schema.sessions.c.used_ms)).scalar_one() == before
+    assert Client(server.url).get("/waiting.json") == 303
 
 
 def test_quality_page_claims_nothing_before_enough_was_read(

@@ -1,29 +1,30 @@
-"""Makes kernels/rpeaks_trees.npz, the forests by which the R-peak detector judges its candidates.
+"""Make kernels/rpeaks_trees.npz, the forests by which the R-peak detector judges its candidates, with one command:
 
-Learned on the recordings in AIDPOST_DATA: both leads of MIT-BIH, the first also with its QRS complexes shrunk
-against the P and T waves and with NSTDB noise; all leads of LUDB. Flutter and fibrillation are left out. First it
-reports what the method gives on records that the forests have not seen (three folds by record), then it fits on all.
-Needs scikit-learn (comes with neurokit2). Run from the repository's top: python benchmarks/qrs_trees.py [--write]
+    OMP_NUM_THREADS=1 python training/ecg_rpeaks.py --write
+
+It reads AIDPOST_DATA (default ../shared/data). First it prints what the method gives on records that the forests have
+not seen (three folds, by record): that is the figure to quote and to choose by. Then, with --write, it fits on all
+records and writes; without, nothing is written. Needs scikit-learn, which comes with neurokit2 in the `bench` extra.
+One thread, since sums in another order make other trees.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import numpy as np
-import wfdb
+from ecg_beats import FOLDS, Lead, ludb_leads, matched, mitdb_leads
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 from aidpost.kernels._rpeaks import Core, Forest
 
-DATA = Path(os.environ.get("AIDPOST_DATA", "../shared/data")) / "ecg"
 TARGET = Path("kernels/rpeaks_trees.npz")
-BEATS = set("NLRBAaJSVrFejnE/fQ?")
-FOLDS, SCALE = 3, 65536.0
+SCALE = 65536.0
 DOUBT = 6 * SCALE
 ALONE, BOTH = 13, 29
 # the part of a variant's candidates that is learned from; MIT-BIH's first lead and LUDB count whole
@@ -32,85 +33,6 @@ WEIGHT = {"first": 1.0, "second": 0.15, "shrunk": 0.15, "noise": 0.3, "ludb": 0.
 
 Trees = tuple[np.ndarray, np.ndarray, np.ndarray, int]
 NO_TREES: Trees = (np.zeros((0, 7), np.int32), np.zeros((0, 7)), np.zeros((0, 8), np.int64), -1)
-
-
-@dataclass
-class Lead:
-    """One lead with its beats; what lies in `ignored` spans is neither learned nor counted."""
-
-    record: str
-    variant: str
-    x: np.ndarray
-    fs: float
-    beats: np.ndarray
-    ignored: list[tuple[int, int]]
-    fold: int
-
-    def counts(self, sample: np.ndarray) -> np.ndarray:
-        inside = np.zeros(sample.shape, dtype=bool)
-        for start, end in self.ignored:
-            inside |= (sample >= start) & (sample <= end)
-        return ~inside
-
-
-def beats_of(path: Path, extension: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    marks = wfdb.rdann(str(path), extension)
-    symbols, samples = np.array(marks.symbol), np.array(marks.sample)
-    beats = samples[[s in BEATS for s in symbols]]
-    return beats, list(zip(samples[symbols == "["], samples[symbols == "]"], strict=True))
-
-
-def noisy(x: np.ndarray, beats: np.ndarray, fs: float, snr_db: float, seed: int) -> np.ndarray:
-    """Muscle and baseline noise at an SNR defined as NSTDB's `nst` does: QRS range squared over 8, by noise power."""
-    kinds = (("ma",), ("bw",), ("ma", "bw"))[seed % 3]
-    noise = np.zeros_like(x)
-    for kind in kinds:
-        whole = wfdb.rdrecord(str(DATA / "nstdb" / kind)).p_signal[:, seed % 2]
-        noise += np.resize(np.roll(whole, -7919 * seed), x.shape)
-    half = int(0.05 * fs)
-    size = np.median([np.ptp(x[max(0, b - half) : b + half]) for b in beats[::5]])
-    power = np.mean([np.var(part) for part in np.array_split(noise, len(noise) // int(fs))])
-    return x + noise * np.sqrt(size**2 / 8 / power / 10 ** (snr_db / 10))
-
-
-def shrunk(x: np.ndarray, beats: np.ndarray, fs: float, factor: float) -> np.ndarray:
-    """Every QRS complex pulled towards the chord under it."""
-    half, y = int(0.06 * fs), x.copy()
-    gain = 1 - (1 - factor) * np.hanning(2 * half + 1)
-    for beat in beats:
-        start, end = beat - half, beat + half + 1
-        if start >= 0 and end <= len(x):
-            chord = np.linspace(x[start], x[end - 1], end - start)
-            y[start:end] = chord + (x[start:end] - chord) * gain
-    return y
-
-
-def mitdb_leads() -> Iterator[Lead]:
-    for number, path in enumerate(sorted(p.with_suffix("") for p in (DATA / "mitdb").glob("*.hea"))):
-        record = wfdb.rdrecord(str(path))
-        beats, ignored = beats_of(path, "atr")
-        fs, (first, second) = record.fs, np.ascontiguousarray(record.p_signal.T)
-        factor = (0.25, 0.4, 0.55)
-        variants = {
-            "first": first,
-            "second": second,
-            "shrunk": shrunk(first, beats, fs, factor[number % 3]),
-            "noise": noisy(first, beats, fs, 6, number),
-        }
-        for variant, x in variants.items():
-            yield Lead(path.name, variant, x, fs, beats, ignored, number % FOLDS)
-
-
-def ludb_leads() -> Iterator[Lead]:
-    for number, path in enumerate(sorted(p.with_suffix("") for p in (DATA / "ludb").glob("*.hea"))):
-        record = wfdb.rdrecord(str(path))
-        for lead, x in zip(record.sig_name, record.p_signal.T, strict=True):
-            beats, _ = beats_of(path, lead)
-            if len(beats) > 1:
-                # the first and last complexes of the ten seconds are not marked
-                margin = int(0.15 * record.fs)
-                ends = [(-1, int(beats[0]) - margin), (int(beats[-1]) + margin, len(x))]
-                yield Lead(path.name, "ludb", np.ascontiguousarray(x), record.fs, beats, ends, number % FOLDS)
 
 
 def run(lead: Lead, one: Trees, two: Trees, doubt: float, features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -124,24 +46,6 @@ def run(lead: Lead, one: Trees, two: Trees, doubt: float, features: int) -> tupl
     table = trace[: core.traced].copy()
     table[:, :1] = np.round(table[:, :1] * lead.fs / 125)
     return peaks, table
-
-
-def matched(samples: np.ndarray, beats: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """One-to-one matching in time order, each beat to its nearest -> masks over samples and over beats."""
-    hit, found = np.zeros(len(samples), bool), np.zeros(len(beats), bool)
-    i = j = 0
-    while i < len(samples) and j < len(beats):
-        gap = abs(samples[i] - beats[j])
-        if gap > tolerance:
-            i, j = (i + 1, j) if samples[i] < beats[j] else (i, j + 1)
-        elif i + 1 < len(samples) and abs(samples[i + 1] - beats[j]) < gap:
-            i += 1
-        elif j + 1 < len(beats) and abs(samples[i] - beats[j + 1]) < gap:
-            j += 1
-        else:
-            hit[i] = found[j] = True
-            i, j = i + 1, j + 1
-    return hit, found
 
 
 def learn(leads: list[Lead], tables: list[np.ndarray], rounds: int) -> Trees:
@@ -211,11 +115,11 @@ def main() -> None:
         return learn([leads[i] for i in chosen], [tables[i] for i in chosen], rounds)
 
     ones = [outside(fold, alone, 60) for fold in range(FOLDS)]
-    print("first judgement only, unseen records", flush=True)
+    print(f"first judgement only, unseen records ({FOLDS} folds)", flush=True)
     report(leads, [(one, NO_TREES) for one in ones], 0)
     both = [run(lead, ones[lead.fold], NO_TREES, DOUBT, BOTH)[1] for lead in leads]
     twos = [outside(fold, both, 60) for fold in range(FOLDS)]
-    print("both judgements, unseen records", flush=True)
+    print(f"both judgements, unseen records ({FOLDS} folds)", flush=True)
     report(leads, list(zip(ones, twos, strict=True)), DOUBT)
     if write:
         forests = zip("12", (learn(leads, alone, 60), learn(leads, both, 60)), strict=True)
@@ -225,4 +129,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with threadpool_limits(1):
+        main()

@@ -1,0 +1,69 @@
+"""What is plugged in or in the air: serial ports, video devices, Bluetooth sensors. Opens nothing, but a scan
+listens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from aidpost.errors import NotPossibleError
+from aidpost.firmware_bridge.ports.ble import PROFILES
+
+
+@dataclass(frozen=True)
+class Found:
+    """A device, and the source that opens it; `details` are for people."""
+
+    source: str
+    name: str
+    details: str = ""
+
+
+def serial_ports() -> list[Found]:
+    """The serial ports that may have a board on them; which board is told by reading, or by `device=`."""
+    from serial.tools import list_ports
+
+    return [
+        Found(f"serial:{port.device}", port.product or port.description or port.device, port.hwid)
+        for port in sorted(list_ports.comports(), key=lambda port: port.device)
+    ]
+
+
+def video_devices(devices: Path = Path("/dev"), system: Path = Path("/sys/class/video4linux")) -> list[Found]:
+    """The devices that Video4Linux knows, with the names that the kernel gives them."""
+    out = []
+    for device in sorted(devices.glob("video*")):
+        name = system / device.name / "name"
+        out.append(Found(f"camera:{device}", name.read_text().strip() if name.is_file() else device.name))
+    return out
+
+
+async def bluetooth_sensors(seconds: float = 10.0) -> list[Found]:
+    """The Bluetooth devices that advertise within `seconds`, strongest first; `details` name the known kinds.
+
+    Raises
+    ------
+    NotPossibleError
+        There is no Bluetooth here, or it is off.
+    """
+    from bleak import BleakScanner
+    from bleak.exc import BleakError
+
+    try:
+        found = await BleakScanner.discover(timeout=seconds, return_adv=True)
+    except (BleakError, OSError, EOFError) as error:
+        raise NotPossibleError(
+            operation="scanning for Bluetooth sensors",
+            target="ble:",
+            cause=f"Bluetooth is not available ({error})",
+            remedy="Switch Bluetooth on; on a Pi: sudo systemctl start bluetooth.",
+        ) from error
+    kinds = {uuid.lower() if len(uuid) > 4 else f"0000{uuid.lower()}": kind for kind, uuid in PROFILES.items()}
+    return [
+        Found(
+            f"ble:{device.address}",
+            advertisement.local_name or device.name or device.address,
+            ", ".join(kinds[key] for uuid in advertisement.service_uuids for key in (uuid, uuid[:8]) if key in kinds),
+        )
+        for device, advertisement in sorted(found.values(), key=lambda pair: -pair[1].rssi)
+    ]

@@ -1,0 +1,201 @@
+"""What the R-peak detector's front end and judgements compute, written for reading: NumPy, slow, for the tests.
+
+The whole lead lies in arrays here, so that nothing is a ring and nothing waits for what is still to come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median_high
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+RATE, HALF, FLOOR, NEAR, REFRACTORY, MANY, APART = 125, 11, 300_000, 56, 25, 1000, 12
+PREVIOUS, NEXT, PAST, FUTURE, SNIPPET, SHIFT = 6, 3, 5, 2, 10, 3
+FAINT, HOPELESS = 16, -1048576
+EARLY, MARGIN = 8, 256  # of the envelope before the lead's first sample; of zeros before the slope's first sample
+
+
+@dataclass(frozen=True)
+class Trees:
+    """A forest as it is stored: nodes (n, 7) and leaves (n, 8)."""
+
+    feature: npt.NDArray[np.int32]
+    threshold: FloatArray
+    value: IntArray
+    bias: int
+
+    def score(self, features: list[float]) -> int:
+        total = self.bias
+        for feature, threshold, value in zip(self.feature, self.threshold, self.value, strict=True):
+            node = 0
+            while node < 7:
+                node = 2 * node + (2 if features[feature[node]] > threshold[node] else 1)
+            total += int(value[node - 7])
+        return total
+
+
+@dataclass(frozen=True)
+class Front:
+    """At 125 Hz: the slope (zeros before it), its envelope and that one's running total, the slow envelope."""
+
+    slope: FloatArray
+    envelope: IntArray
+    total: IntArray
+    slow: IntArray
+
+    def mean(self, at: int, half: int) -> float:
+        # the envelope begins EARLY samples before the lead does, with what its first slopes lend it
+        return float(self.total[at + half + 1 + EARLY] - self.total[max(0, at - half + EARLY)]) / (2 * half + 1)
+
+    def snippet(self, at: int) -> FloatArray:
+        return self.slope[at - SNIPPET + MARGIN : at + SNIPPET + 1 + MARGIN]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A maximum of the envelope: its place, height, the slow envelope near it, the first judgement and its grounds."""
+
+    at: int
+    height: float
+    broad: float
+    score: int
+    features: list[float]
+
+
+def front(x_mv: FloatArray, fs_hz: float) -> Front:
+    """The front end for a lead (n,) without missing samples; its end is held as long as the detector looks ahead."""
+    counts = np.trunc(x_mv * 8192.0).astype(np.int64)
+    pad, reach = int(0.3 * fs_hz) + 4, 0.01 * fs_hz if fs_hz > 50 else 0.5
+    held = np.concatenate([np.full(pad, counts[0]), counts, np.full(int(10 * fs_hz), counts[-1])])
+    total = np.concatenate([[0], np.cumsum(held)])
+    ticks = np.arange(int((len(held) - pad - reach - 2) * RATE / fs_hz))
+    centre = ticks * fs_hz / RATE + 0.5 + pad
+    left, right = centre - reach, centre + reach
+    i, j = left.astype(np.int64), right.astype(np.int64)
+    inside = (total[j] - total[i]) + ((right - j) * held[j] - (left - i) * held[i])
+    lead = np.trunc(inside * (16 / (2 * reach))).astype(np.int64)
+    edge = 64
+    lead = np.concatenate([np.full(edge, lead[0]), lead, np.full(edge, lead[-1])])
+    smooth = _summed(lead, [1, 2, 1])
+    slope = _summed(smooth, [1, 0, -1])
+    envelope = _summed(_summed(np.abs(slope), [1] * 9), [1] * 5)
+    wide = _summed(_summed(smooth, [1] * 5), [1] * 3)
+    slow = _summed(_summed(np.abs(_summed(wide, [1, 0, 0, 0, 0, 0, 0, 0, -1])), [1] * 13), [1] * 5)
+    total = np.concatenate([[0], np.cumsum(envelope[edge - EARLY : -edge])])
+    slope, envelope, slow = (part[edge:-edge] for part in (slope, envelope, slow))
+    slope = np.concatenate([np.zeros(MARGIN), slope.astype(np.float64)])
+    return Front(slope, envelope, total, slow)
+
+
+def _summed(x: IntArray, weights: list[int]) -> IntArray:
+    """The weighted sum of the neighbours of each sample; both ends are held."""
+    half = len(weights) // 2
+    return np.convolve(np.pad(x, half, mode="edge"), np.array(weights, dtype=np.int64), "valid")
+
+
+def judged(lead: Front, trees: Trees) -> list[Candidate]:
+    """All candidates with the first judgement."""
+    padded = np.concatenate([np.zeros(HALF, np.int64), lead.envelope, np.zeros(HALF, np.int64)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * HALF + 1)
+    height = lead.envelope
+    largest = (height > windows[:, :HALF].max(axis=1)) & (height >= windows[:, HALF + 1 :].max(axis=1))
+    places = np.flatnonzero(largest & (height > FLOOR))
+    broad = np.array([max(1, lead.slow[max(0, at - 6) : at + 7].max()) for at in places], dtype=np.int64)
+    return [_judge(lead, places, height[places], broad, index, trees) for index in range(len(places))]
+
+
+def _judge(lead: Front, at: IntArray, height: IntArray, broad: IntArray, index: int, trees: Trees) -> Candidate:
+    h, w = float(height[index]), float(broad[index])
+    block = at[index] // RATE
+    seconds = [at // RATE == second for second in range(max(0, block - PAST), block + FUTURE + 1)]
+    slopes = sorted(float(height[second].max()) for second in seconds if second.any())
+    broads = sorted(float(broad[second].max()) for second in seconds if second.any())
+    level, upper, wide = slopes[len(slopes) // 2], slopes[3 * len(slopes) // 4], broads[len(broads) // 2]
+    distance = at - at[index]
+    before = _rival(np.flatnonzero((distance < 0) & (distance >= -NEAR))[::-1], height)
+    after = _rival(np.flatnonzero((distance > 0) & (distance <= NEAR)), height)
+    rivals = [(float(height[r]), float(broad[r]), float(abs(distance[r]))) if r >= 0 else (0.0, 0.0, 125.0)
+              for r in (before, after)]  # fmt: skip
+    (before_h, before_w, before_t), (after_h, after_w, after_t) = rivals
+    around = lead.mean(int(at[index]), 62)
+    features = [
+        h / level, h / upper, w / wide, (h / w) / (level / wide), h / (h + before_h), h / (h + after_h),
+        before_t, after_t, w / (w + before_w), w / (w + after_w), around / h, lead.mean(int(at[index]), 25) / h,
+        around / level,
+    ]  # fmt: skip
+    score = HOPELESS if features[0] * FAINT < 1 else trees.score(features)
+    return Candidate(int(at[index]), h, w, score, features)
+
+
+def _rival(near: IntArray, height: IntArray) -> int:
+    """The largest of those near, of equals the nearest; -1: none."""
+    return int(near[np.argmax(height[near])]) if len(near) else -1
+
+
+def company(lead: Front, candidates: list[Candidate], index: int) -> list[float]:
+    """The 29 features of the second judgement of one candidate."""
+    beat = candidates[index]
+    horizon = (beat.at // RATE + 3) * RATE
+    back = [c for c in candidates[:index][::-1] if beat.at - c.at <= MANY]
+    ahead = [c for c in candidates[index + 1 :] if c.at < horizon]
+    previous = [c for c in back if c.score > 0][:PREVIOUS]
+    following = [c for c in ahead if c.score > 0][:NEXT]
+    near = [c for c in _looked_at(back, PREVIOUS) + _looked_at(ahead, NEXT) if abs(c.at - beat.at) <= NEAR]
+    beats = previous + following
+    steps = [a.at - b.at for side in (previous[::-1], following) for b, a in pairwise(side)]
+    rr = float(median_high(kept)) if (kept := [step for step in steps if step > REFRACTORY]) else 125.0
+    before = float(beat.at - previous[0].at) if previous else 1000.0
+    after = float(following[0].at - beat.at) if following else 1000.0
+    due, next_due = before / rr, after / rr
+    alike = sorted(_likeness(lead, beat.at, c.at) for c in beats)
+    heights, broads = sorted(c.height for c in beats), sorted(c.broad for c in beats)
+    middle = len(beats) // 2
+    first, last = bool(previous) and before <= NEAR, bool(following) and after <= NEAR
+    return [
+        *beat.features, due, next_due, min(due, next_due), due + next_due, before, after,
+        alike[-1] if beats else 0.0, alike[middle] if beats else 0.0,
+        beat.height / heights[middle] if beats else 1.0, beat.broad / broads[middle] if beats else 1.0,
+        float(beat.score), previous[0].height / beat.height if previous else 0.0,
+        following[0].height / beat.height if following else 0.0, max((float(c.score) for c in near), default=-1e9),
+        _companion(lead, beat.at, beats, 0) if first else -1.0,
+        _companion(lead, beat.at, beats, len(previous)) if last else -1.0,
+    ]  # fmt: skip
+
+
+def _looked_at(side: list[Candidate], count: int) -> list[Candidate]:
+    """Up to the last of `count` beats."""
+    beats = [place for place, c in enumerate(side) if c.score > 0]
+    return side[: beats[count - 1] + 1] if len(beats) >= count else side
+
+
+def _companion(lead: Front, at: int, beats: list[Candidate], nearest: int) -> float:
+    """How much the same wave is found at the same distance from the other beats; -1: no place to look at."""
+    now = (at // RATE + 5) * RATE + 2 * NEAR + 1
+    alike = []
+    for i, beat in enumerate(beats):
+        spot = beat.at + at - beats[nearest].at
+        taken = any(j != i and abs(other.at - spot) < APART for j, other in enumerate(beats))
+        if i != nearest and not taken and spot + SNIPPET + SHIFT < now - 2:
+            alike.append(max(0.0, *(_sameness(lead, at, spot + shift) for shift in range(-SHIFT, SHIFT + 1))))
+    return float(median_high(alike)) if alike else -1.0
+
+
+def _sameness(lead: Front, one: int, other: int) -> float:
+    x, y = lead.snippet(one), lead.snippet(other)
+    return float(2 * (x @ y) / (1 + x @ x + y @ y))
+
+
+def _likeness(lead: Front, one: int, other: int) -> float:
+    x = lead.snippet(one)
+    best = -1.0
+    for shift in range(-SHIFT, SHIFT + 1):
+        y = lead.snippet(other + shift)
+        xy, xx, yy = float(x @ y), float(1 + x @ x), float(1 + y @ y)
+        best = max(best, xy * abs(xy) / (xx * yy))
+    return best
