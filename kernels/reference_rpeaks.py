@@ -18,7 +18,7 @@ IntArray = npt.NDArray[np.int64]
 RATE, HALF, FLOOR, NEAR, REFRACTORY, MANY, APART = 125, 11, 300_000, 56, 25, 1000, 12
 PREVIOUS, NEXT, PAST, FUTURE, SNIPPET, SHIFT = 6, 3, 5, 2, 10, 3
 FAINT, HOPELESS = 16, -1048576
-EARLY, MARGIN = 8, 256  # of the envelope before the lead's first sample; of zeros before the slope's first sample
+EARLY, MARGIN = 8, 256  # samples before the lead's first: of the envelope's total, of the slope
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Trees:
 
 @dataclass(frozen=True)
 class Front:
-    """At 125 Hz: the slope (zeros before it), its envelope and that one's running total, the slow envelope."""
+    """At 125 Hz: the slope (after MARGIN samples of the past), its envelope and that one's running total, the slow envelope."""
 
     slope: FloatArray
     envelope: IntArray
@@ -50,7 +50,7 @@ class Front:
     slow: IntArray
 
     def mean(self, at: int, half: int) -> float:
-        # the envelope begins EARLY samples before the lead does, with what its first slopes lend it
+        # smoothing lets slope and envelope begin EARLY samples before the lead does
         return float(self.total[at + half + 1 + EARLY] - self.total[max(0, at - half + EARLY)]) / (2 * half + 1)
 
     def snippet(self, at: int) -> FloatArray:
@@ -88,9 +88,8 @@ def front(x_mv: FloatArray, fs_hz: float) -> Front:
     wide = _summed(_summed(smooth, [1] * 5), [1] * 3)
     slow = _summed(_summed(np.abs(_summed(wide, [1, 0, 0, 0, 0, 0, 0, 0, -1])), [1] * 13), [1] * 5)
     total = np.concatenate([[0], np.cumsum(envelope[edge - EARLY : -edge])])
-    slope, envelope, slow = (part[edge:-edge] for part in (slope, envelope, slow))
-    slope = np.concatenate([np.zeros(MARGIN), slope.astype(np.float64)])
-    return Front(slope, envelope, total, slow)
+    slopes = np.concatenate([np.zeros(MARGIN - EARLY), slope[edge - EARLY : -edge].astype(np.float64)])
+    return Front(slopes, envelope[edge:-edge], total, slow[edge:-edge])
 
 
 def _summed(x: IntArray, weights: list[int]) -> IntArray:

@@ -23,6 +23,8 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    # what is deleted is overwritten: an erased patient's wrapped key must not lie on in a free page
+    connection.execute("PRAGMA secure_delete = ON")
     # the log is folded back before it grows large; a reader that holds it up delays that, and loses nothing
     connection.execute("PRAGMA wal_autocheckpoint = 1000")
     return connection
@@ -55,6 +57,14 @@ class Writer:
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """`submit` and wait."""
         return self.submit(work).result()
+
+    def fold_log(self) -> None:
+        """Bring the write-ahead log into the database and empty it; a reader in between leaves it for the next time."""
+        other = connect(self._path)
+        try:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            other.close()
 
     def close(self) -> None:
         """Finish what was asked for, then end."""

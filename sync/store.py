@@ -22,6 +22,7 @@ from aidpost.errors import KeyUnavailableError, StorageFullError, StoreDamagedEr
 from aidpost.records import BlobRef, ExamReport, Origin, Patient, Record, Timestamp
 from aidpost.sync import _schema, seal
 from aidpost.sync._durable import make_folder
+from aidpost.sync._patient_keys import NOBODY, PatientKeys
 from aidpost.sync._writer import Writer, connect
 from aidpost.sync.blobs import BlobFiles
 from aidpost.sync.bodies import BlobManifest, Erasure
@@ -31,9 +32,7 @@ from aidpost.sync.keys import DeviceKey, Identity
 
 R = TypeVar("R", bound=Record)
 
-NOBODY = uuid.UUID(int=0)
-"""Whose key seals records that are about no patient."""
-
+_REPORTS = "SELECT cls, seq, patient, body FROM record WHERE kind = 'ExamReport'"
 _SEND = "Send the records on (check the network), or make room; nothing stored was touched."
 
 
@@ -73,7 +72,7 @@ class Store:
         self._reader = connect(self.path)
         self._reading = threading.Lock()
         self._writer = Writer(self.path)
-        self._keys: dict[uuid.UUID, bytes] = {}
+        self._keys = PatientKeys(key)
 
     @classmethod
     def open(
@@ -267,7 +266,7 @@ class Store:
         exam: uuid.UUID | None,
         key: bytes,
     ) -> RecordKey:
-        self._require_known(db, patient or NOBODY)
+        self._keys.require(db, patient or NOBODY)
         db.execute("INSERT INTO sequence VALUES (?, 1) ON CONFLICT DO UPDATE SET last = last + 1", (cls,))
         (seq,) = db.execute("SELECT last FROM sequence WHERE cls = ?", (cls,)).fetchone()
         body, kind = records.encode(record), type(record).__name__
@@ -294,57 +293,28 @@ class Store:
     # -- keys
 
     def _patient_key(self, patient: uuid.UUID) -> bytes:
-        known = self._keys.get(patient)
-        if known is None:
-            wrapped = self._writer.run(lambda db: self._make_key(db, patient))
-            self._keys[patient] = known = self._unwrap(patient, wrapped)
-        return known
-
-    def _make_key(self, db: sqlite3.Connection, patient: uuid.UUID) -> bytes:
-        row = db.execute("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,)).fetchone()
-        if row is None:
-            wrapped = seal.seal(self.key.secret, seal.new_key(), b"patient" + patient.bytes)
-            db.execute("INSERT INTO patient_key (patient, wrapped) VALUES (?, ?)", (patient.bytes, wrapped))
-            return wrapped
-        if row[0] is None:
-            raise _erased(patient)
-        return bytes(row[0])
-
-    def _require_known(self, db: sqlite3.Connection, patient: uuid.UUID) -> None:
-        row = db.execute("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,)).fetchone()
-        if row is None or row[0] is None:
-            raise _erased(patient)
-
-    def _unwrap(self, patient: uuid.UUID, wrapped: bytes) -> bytes:
-        try:
-            return seal.unseal(self.key.secret, wrapped, b"patient" + patient.bytes)
-        except seal.SealBrokenError:
-            raise StoreDamagedError(
-                operation="opening a record", target=str(patient), cause="the patient's key does not open"
-            ) from None
+        known = self._keys.opened(patient)
+        return known or self._keys.keep(patient, self._writer.run(lambda db: self._keys.make(db, patient)))
 
     def erase_patient(self, patient: uuid.UUID, operator: str = "") -> None:
         """Erase a patient: the key first, so that nothing of them opens any more, then rows and files; a tombstone goes
         to the hub, so that no stick and no backup brings them back."""
 
         def work(db: sqlite3.Connection) -> list[bytes]:
-            changed = db.execute(
-                "UPDATE patient_key SET wrapped = NULL, erased_ms = ? WHERE patient = ? AND wrapped IS NOT NULL",
-                (self._clock.wall_ms(), patient.bytes),
-            )
-            if changed.rowcount == 0:
+            if not self._keys.erase(db, patient, self._clock.wall_ms()):
                 return []
             files = [bytes(row[0]) for row in db.execute("SELECT sha256 FROM blob WHERE patient = ?", (patient.bytes,))]
             db.execute("DELETE FROM blob WHERE patient = ?", (patient.bytes,))
             db.execute("DELETE FROM record WHERE patient = ?", (patient.bytes,))
-            nobody = self._unwrap(NOBODY, self._make_key(db, NOBODY))
+            nobody = self._keys.make(db, NOBODY)
             tombstone = Erasure(patient=patient, at=self.now(), operator=operator)
             self._insert_record(db, RecordClass.ALERT.value, tombstone, None, None, nobody)
             return files
 
-        self._keys.pop(patient, None)
         for sha256 in self._writer.run(work):
             self.blobs.remove(sha256, patient)
+        # the log still has the page with the wrapped key as it was
+        self._writer.fold_log()
 
     # -- reading
 
@@ -359,30 +329,21 @@ class Store:
 
     def reports(self, limit: int = 100) -> list[ExamReport]:
         """The newest reports, newest first."""
-        rows = self.read(
-            "SELECT cls, seq, patient, body FROM record WHERE kind = 'ExamReport'"
-            " ORDER BY at_ms DESC, seq DESC LIMIT ?",
-            (limit,),
-        )
+        rows = self.read(f"{_REPORTS} ORDER BY at_ms DESC, seq DESC LIMIT ?", (limit,))
         return [records.decode(ExamReport, self._open(*row)) for row in rows]
 
     def report(self, exam: uuid.UUID) -> ExamReport | None:
         """The last report of an exam."""
-        rows = self.read(
-            "SELECT cls, seq, patient, body FROM record WHERE exam = ? AND kind = 'ExamReport'"
-            " ORDER BY at_ms DESC, seq DESC LIMIT 1",
-            (exam.bytes,),
-        )
-        return records.decode(ExamReport, self._open(*rows[0])) if rows else None
+        return self._last_report("exam", exam)
 
     def patient(self, patient: uuid.UUID) -> Patient | None:
         """A patient as the last report had them; None where this device knows no such patient."""
-        rows = self.read(
-            "SELECT cls, seq, patient, body FROM record WHERE patient = ? AND kind = 'ExamReport'"
-            " ORDER BY at_ms DESC, seq DESC LIMIT 1",
-            (patient.bytes,),
-        )
-        return records.decode(ExamReport, self._open(*rows[0])).patient if rows else None
+        report = self._last_report("patient", patient)
+        return report.patient if report else None
+
+    def _last_report(self, column: str, of: uuid.UUID) -> ExamReport | None:
+        rows = self.read(f"{_REPORTS} AND {column} = ? ORDER BY at_ms DESC, seq DESC LIMIT 1", (of.bytes,))
+        return records.decode(ExamReport, self._open(*rows[0])) if rows else None
 
     def envelopes(self, cls: str, seqs: Sequence[int]) -> list[Envelope]:
         """These records as they go out. One that does not open any more is left out, and becomes a dead letter."""
@@ -414,20 +375,13 @@ class Store:
         if not rows:
             raise StoreDamagedError(operation="reading a stored body", target=sha256[:16], cause="there is none")
         patient = uuid.UUID(bytes=rows[0][0])
-        return self.blobs.read(self._known_key(patient), bytes.fromhex(sha256), patient, start, stop)
-
-    def _known_key(self, patient: uuid.UUID) -> bytes:
-        if patient not in self._keys:
-            rows = self.read("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,))
-            if not rows or rows[0][0] is None:
-                raise StoreDamagedError(operation="opening a record", target=str(patient), cause="it was erased")
-            self._keys[patient] = self._unwrap(patient, rows[0][0])
-        return self._keys[patient]
+        return self.blobs.read(self._keys.find(self.read, patient), bytes.fromhex(sha256), patient, start, stop)
 
     def _open(self, cls: str, seq: int, patient: bytes | None, body: bytes) -> bytes:
         name = RecordKey(self.epoch, cls, seq)
+        owner = uuid.UUID(bytes=patient) if patient else NOBODY
         try:
-            return seal.unseal(self._known_key(uuid.UUID(bytes=patient) if patient else NOBODY), body, _place(name))
+            return seal.unseal(self._keys.find(self.read, owner), body, _place(name))
         except seal.SealBrokenError:
             raise StoreDamagedError(
                 operation="opening a record", target=str(name), cause="it does not open: damaged or moved"
@@ -443,7 +397,3 @@ def _kill(db: sqlite3.Connection, cls: str, seq: int, code: str, reason: str) ->
         "UPDATE record SET state = ?, code = ?, reason = ? WHERE cls = ? AND seq = ? AND state = ?",
         (_schema.DEAD, code, reason, cls, seq, _schema.QUEUED),
     )
-
-
-def _erased(patient: uuid.UUID) -> StoreError:
-    return StoreError(operation="accepting a record", target=str(patient), cause="this patient was erased")

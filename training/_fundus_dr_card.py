@@ -22,7 +22,7 @@ from _fundus_dr_report import (
     oedema_figures,
     selective,
 )
-from _fundus_dr_task import SIZE, DrNet, predict_twin
+from _fundus_dr_task import SIZE
 from _fundus_golden import photographs as golden_photographs
 from _fundus_metrics import calibration_error, grade_probabilities
 
@@ -65,13 +65,15 @@ def _groups(held: Sequence[Photograph]) -> dict[str, np.ndarray]:
     return {name: group for name, group in groups.items() if group.any()}
 
 
-def evaluate(model: DrNet, run: Run, folder: Path, held: Sequence[Photograph], images: np.ndarray) -> Evaluation:
+def evaluate(
+    twin_logits: np.ndarray, run: Run, folder: Path, held: Sequence[Photograph], images: np.ndarray
+) -> Evaluation:
     """Figures of the int8 file and of its float twin on the held-out photographs."""
     outputs = [run(image) for image in images]
     logits = np.stack([o["dr"] for o in outputs])
     operating = choose(held, logits)
     answers = Answers(held, grade_probabilities(logits), operating)
-    twin = Answers(held, grade_probabilities(predict_twin(model, images)[0]), operating)
+    twin = Answers(held, grade_probabilities(twin_logits), operating)
     groups = _groups(held)
     raw = [p for p in held if p.dataset != "EyePACS-256-stretched"]
     return Evaluation(

@@ -34,14 +34,20 @@ TINY = Plan(epochs=1, steps=2, batch=8, size=SIZE, workers=1)
 SHARE = {"IDRiD": 0.25, "EyePACS": 0.75}
 
 
-def fold(model: DrNet, held: list[data.Photograph], images: np.ndarray) -> None:
-    """Put the calibration, made on validation, into the heads' weights: the model's logits are calibrated ones."""
-    pairs = calibrate(held, *predict_twin(model, images))
+def fold(model: DrNet, held: list[data.Photograph], images: np.ndarray) -> np.ndarray:
+    """Put the calibration, made on validation, into the heads' weights: the model's logits are calibrated ones.
+
+    Gives the float network's calibrated logits of the grade for `images`.
+    """
+    grade, oedema = predict_twin(model, images)
+    pairs = calibrate(held, grade, oedema)
     with torch.no_grad():
         for head, of_head in zip((model.dr, model.dme), pairs, strict=True):
-            slope, offset = (torch.tensor(column) for column in zip(*of_head, strict=True))
+            slope, offset = (torch.tensor(column, dtype=torch.float32) for column in zip(*of_head, strict=True))
             head.weight *= slope[:, None, None, None]
             head.bias.copy_(head.bias * slope + offset)
+    slopes, offsets = np.array(pairs[0]).T
+    return grade * slopes + offsets
 
 
 def main() -> None:
@@ -74,12 +80,12 @@ def main() -> None:
     model = averaged_model(task, work / "checkpoint.pt")
     held = [p for p in photographs if p.held_out]
     images = np.asarray(load_photographs(folder, held, SIZE))
-    fold(model, held, images)
-    locator = fit_locator(model, task, 2 if arguments.tiny else 150)
+    twin = fold(model, held, images)
+    locator = fit_locator(model, task, 2 if arguments.tiny else 70)
     early_map = ("dr_map", LOCATED_BLOCKS, (locator.hidden, locator.out))
     heads = {"dr": model.dr, "dme": model.dme}
     content = to_tflite(model.backbone, heads, SIZE, task.calibration(16 if arguments.tiny else 160), early_map)
-    evaluation = card.evaluate(model, runner(content), folder, held, images)
+    evaluation = card.evaluate(twin, runner(content), folder, held, images)
     described = card.describe(name, evaluation, runner(content), len(content), share)
     print(described[1])
     print(f"wrote {write_model(name, content, *described, root=arguments.out)}")

@@ -242,6 +242,7 @@ CHINESE = {
     "supraventricular": "室上性",
     "systolic BP": "收缩压",
     "temperature": "体温",
+    "the device said": "设备判定",
     "the device's own clock said": "设备自身时钟显示",
     "the rules said": "规则判定",
     "the trace has not arrived yet": "波形尚未到达",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -191,17 +192,18 @@ def test_a_gap_is_unsure_and_makes_no_beat() -> None:
     assert any(start <= 5400 and end >= 6800 for start, end in answer.unsure)
 
 
-@pytest.fixture(scope="module")
-def forests() -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray, int]], int]:
+@lru_cache(maxsize=1)
+def forests() -> tuple[list, int]:
+    """(features, thresholds, leaves, start) of both judgements, and below which score the second is asked."""
     with np.load(str(files("aidpost.kernels") / "rpeaks_trees.npz")) as trees:
-        parts = [tuple(trees[f"{name}{k}"] for name in ("feature", "threshold", "value", "bias")) for k in "12"]
-        return [(*arrays, int(bias)) for *arrays, bias in parts], int(trees["doubt"])
+        parts = [[trees[f"{name}{k}"] for name in ("feature", "threshold", "value")] for k in "12"]
+        return [(*arrays, int(trees[f"bias{k}"])) for k, arrays in zip("12", parts, strict=True)], int(trees["doubt"])
 
 
-def trace(x: np.ndarray, fs: float, forests: list, doubt: int, features: int) -> np.ndarray:
+def trace(x: np.ndarray, fs: float, doubt: int, features: int) -> np.ndarray:
     """Rows of (place at 125 Hz, first score, features...) as the loops judge them."""
     rows = np.empty((x.shape[0], features + 2))
-    core = Core(fs, *(Forest(*forest) for forest in forests), doubt, rows)
+    core = Core(fs, *(Forest(*forest) for forest in forests()[0]), doubt, rows)
     core.feed(x)
     core.finish()
     return rows[: core.traced]
@@ -216,21 +218,21 @@ def trace(x: np.ndarray, fs: float, forests: list, doubt: int, features: int) ->
     seconds=st.sampled_from([0.02, 1.0, 4.0, 13.0]),
 )
 def test_loops_equal_the_reference(
-    forests: tuple[list, int], seed: int, fs: float, rr: float, noise: float, seconds: float
+    seed: int, fs: float, rr: float, noise: float, seconds: float
 ) -> None:
     x, _ = train(seconds=max(seconds, 4), fs=fs, rr=rr, seed=seed)
     x = (x + np.random.default_rng(seed).normal(0, noise, x.shape))[: int(seconds * fs)]
-    (one, two), doubt = forests
+    (one, _), doubt = forests()
     lead = reference_rpeaks.front(x, fs)
     candidates = reference_rpeaks.judged(lead, reference_rpeaks.Trees(*one))
     first = [[c.at, c.score, *c.features] for c in candidates]
-    assert np.array_equal(trace(x, fs, [one, two], 0, 13), np.reshape(first, (-1, 15)))
+    assert np.array_equal(trace(x, fs, 0, 13), np.reshape(first, (-1, 15)))
     second = [
         [c.at, c.score, *reference_rpeaks.company(lead, candidates, index)]
         for index, c in enumerate(candidates)
         if abs(c.score) < doubt
     ]
-    assert np.array_equal(trace(x, fs, [one, two], doubt, 29), np.reshape(second, (-1, 31)))
+    assert np.array_equal(trace(x, fs, doubt, 29), np.reshape(second, (-1, 31)))
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_every_altered_byte_is_refused() -> None:
         (bytes(envelope.MAX_MESSAGE + 1), "the most is"),
         (signed(zstandard.compress(bytes(3 << 20)), 1), "the most is"),
         (signed(zstandard.ZstdCompressor(write_content_size=False).compress(b"x"), 1), "would have"),
-        (signed(b"\x91" * 100_000), ""),
+        (signed(b"\x91" * 100_000), "array"),
         (signed(msgspec.msgpack.encode(["records", []])), "length >= 1"),
         (signed(msgspec.msgpack.encode(["surprise", 1])), "surprise"),
         (signed(msgspec.msgpack.encode(["records", [[b"short", "vitals", 1, "K", None, None, b""]]])), "length >= 8"),

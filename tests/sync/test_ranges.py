@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ def test_merged_ranges_are_the_union_written_in_the_one_way(parts: list[tuple[in
     assert ranges.count(merged) == len(as_set(parts))
     assert merged == ranges.from_numbers(as_set(parts))
     assert all(start < stop for start, stop in merged)
-    assert all(first[1] < second[0] for first, second in zip(merged, merged[1:], strict=False))
+    assert all(first[1] < second[0] for first, second in itertools.pairwise(merged))
 
 
 @given(pairs, st.integers(0, 60), st.integers(0, 60))

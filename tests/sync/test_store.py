@@ -86,6 +86,22 @@ def test_erasing_a_patient_leaves_nothing_that_opens_and_a_tombstone(store: Stor
         store.append(make_item(patient=gone.patient))
 
 
+def test_an_erased_patient_s_key_is_in_no_file(store: Store, tmp_path: Path) -> None:
+    item = make_item()
+    store.append(item)
+    assert item.patient is not None
+    query = "SELECT wrapped FROM patient_key WHERE patient = ?"
+    wrapped = store.read(query, (item.patient.bytes,))[0][0]
+
+    def found() -> bool:
+        return any(wrapped in path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file())
+
+    assert found()
+    store.erase_patient(item.patient)
+    assert store.read(query, (item.patient.bytes,)) == [(None,)]
+    assert not found()
+
+
 def test_a_group_is_accepted_whole_or_not_at_all(store: Store) -> None:
     erased = make_item()
     store.append(erased)
@@ -148,7 +164,8 @@ def test_two_processes_may_make_the_store_at_once(tmp_path: Path) -> None:
         "from aidpost.sync.clock import SystemClock; from aidpost.sync.keys import DeviceKey\n"
         "from aidpost.sync.store import Store\n"
         "input()\n"
-        "with Store.open(Path(sys.argv[1]), DeviceKey(bytes(32), 'test'), clock=SystemClock()) as s: print(s.epoch.hex())"
+        "with Store.open(Path(sys.argv[1]), DeviceKey(bytes(32), 'test'), clock=SystemClock()) as s:\n"
+        "    print(s.epoch.hex())"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "new")]
     both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]

@@ -406,6 +406,8 @@ def test_review_is_signed_kept_and_put_on_its_way_down(reader: Client, server: H
     reader.get(page)
     assert "Venous beading" in reader.text
     assert "on its way to the device" in reader.text
+    assert "signed: Dr Okoro" in reader.text
+    assert "the device said soon" in reader.text
 
 
 def test_triage_is_lowered_only_with_a_reason(reader: Client, server: HubServer, device: FakeDevice) -> None:
@@ -516,7 +518,7 @@ def test_chromium_logs_in_reads_zooms_and_signs_without_a_complaint(server: HubS
         assert browser.evaluate("document.querySelector('.ecg .trace').getBBox().width") > 40
         browser.evaluate("document.querySelector('input[value=confirmed]').checked = true")
         browser.press("form[action$=reviews] button")
-        assert browser.evaluate("document.querySelector('.verdict .signed').textContent") == "signed"
+        assert browser.evaluate("document.querySelector('.verdict .signed').textContent") == "signed: Dr Okoro"
         browser.open(server.url)
         assert browser.evaluate("document.querySelectorAll('.list').length") == 0
         send(server, device, device.message(device.envelope(make_report(triage=Triage(level=TriageLevel.EMERGENCY)))))

@@ -1,0 +1,95 @@
+"""One data key per patient, wrapped by the device's key. Erasing a patient is erasing theirs."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from aidpost.errors import StoreDamagedError, StoreError
+from aidpost.sync import seal
+from aidpost.sync.keys import DeviceKey
+
+NOBODY = uuid.UUID(int=0)
+"""Whose key seals records that are about no patient."""
+
+
+class _Reads(Protocol):
+    def __call__(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]: ...
+
+
+class PatientKeys:
+    """The table `patient_key`, and the keys that were opened since the store was."""
+
+    def __init__(self, device: DeviceKey) -> None:
+        self._device = device
+        self._opened: dict[uuid.UUID, bytes] = {}
+
+    def opened(self, patient: uuid.UUID) -> bytes | None:
+        """The patient's key if it was used before."""
+        return self._opened.get(patient)
+
+    def make(self, db: sqlite3.Connection, patient: uuid.UUID) -> bytes:
+        """The patient's key; a new one for a new patient, which nobody may use before the commit.
+
+        Raises
+        ------
+        StoreError
+            The patient was erased.
+        """
+        row = db.execute("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,)).fetchone()
+        if row is None:
+            wrapped = seal.seal(self._device.secret, seal.new_key(), _belongs_to(patient))
+            db.execute("INSERT INTO patient_key (patient, wrapped) VALUES (?, ?)", (patient.bytes, wrapped))
+            return self._unwrap(patient, wrapped)
+        self.require(db, patient)
+        return self._unwrap(patient, bytes(row[0]))
+
+    def require(self, db: sqlite3.Connection, patient: uuid.UUID) -> None:
+        """Nothing, unless the patient was erased, perhaps by another process a moment ago: a StoreError."""
+        row = db.execute("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,)).fetchone()
+        if row is None or row[0] is None:
+            raise StoreError(operation="accepting a record", target=str(patient), cause="this patient was erased")
+
+    def keep(self, patient: uuid.UUID, key: bytes) -> bytes:
+        """Remember a committed key."""
+        self._opened[patient] = key
+        return key
+
+    def find(self, read: _Reads, patient: uuid.UUID) -> bytes:
+        """The key of a patient whose records are to be opened.
+
+        Raises
+        ------
+        StoreDamagedError
+            They were erased, or the key does not open.
+        """
+        known = self._opened.get(patient)
+        if known is None:
+            rows = read("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,))
+            if not rows or rows[0][0] is None:
+                raise StoreDamagedError(operation="opening a record", target=str(patient), cause="it was erased")
+            known = self.keep(patient, self._unwrap(patient, rows[0][0]))
+        return known
+
+    def erase(self, db: sqlite3.Connection, patient: uuid.UUID, now_ms: int) -> bool:
+        """Forget the key; False where there was none."""
+        changed = db.execute(
+            "UPDATE patient_key SET wrapped = NULL, erased_ms = ? WHERE patient = ? AND wrapped IS NOT NULL",
+            (now_ms, patient.bytes),
+        )
+        self._opened.pop(patient, None)
+        return changed.rowcount > 0
+
+    def _unwrap(self, patient: uuid.UUID, wrapped: bytes) -> bytes:
+        try:
+            return seal.unseal(self._device.secret, wrapped, _belongs_to(patient))
+        except seal.SealBrokenError:
+            raise StoreDamagedError(
+                operation="opening a record", target=str(patient), cause="the patient's key does not open"
+            ) from None
+
+
+def _belongs_to(patient: uuid.UUID) -> bytes:
+    return b"patient" + patient.bytes
