@@ -42,7 +42,7 @@ class Trees:
 
 @dataclass(frozen=True)
 class Front:
-    """At 125 Hz: the slope (after MARGIN samples of the past), its envelope and that one's running total, the slow envelope."""
+    """At 125 Hz: the slope (after MARGIN samples of the past), its envelope and its total, the slow envelope."""
 
     slope: FloatArray
     envelope: IntArray

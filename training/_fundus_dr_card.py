@@ -160,8 +160,10 @@ worse.
 
 {table(*_rows(e.figures))}
 
-- Referable from P(2 or worse) >= {o.referable:.3f}, chosen for a sensitivity of {SENSITIVITY:.2f}, both hospitals
-counting the same.
+- Referable from P(2 or worse) >= {o.referable:.3f}, chosen for a sensitivity of at least {SENSITIVITY:.2f} on IDRiD,
+the validated camera. On photographs
+  from other cameras it finds fewer or refers more, as the table says: a photograph from a camera that isn't validated
+  is never called normal.
 - The grade is the worst k whose P(k or worse) is over {grades} (k = 1 to 4).
 - Expected calibration error of the likeliest grade: {e.calibration:.3f}. (The column is that of P(referable).)
 

@@ -110,7 +110,7 @@ def _accuracy(judged: dict[str, Any], size: int) -> str:
     return f"""## Accuracy
 
 On {judged["recordings"]} recordings of the 2017 PhysioNet/CinC challenge that took no part in training (one
-fold of four; the released networks saw it afterwards, so it cannot judge them again). Brackets: 95 % bootstrap
+fold of four; the released feature networks saw it afterwards, so it cannot judge them again). Brackets: 95 % bootstrap
 interval over recordings. The challenge's winners reached a mean F1 of 0.83 on its hidden test.
 
 | | F1, int8 | F1, float | sensitivity | precision |

@@ -32,7 +32,7 @@ def enroll(
     Parameters
     ----------
     public_key
-        The 32 bytes of the device's Ed25519 key, made on the device.
+        The 32 bytes of the Ed25519 key made on the device.
     accept_simulated
         None: as the hub's configuration says for all.
     replace
@@ -50,14 +50,10 @@ def enroll(
     values = {"public_key": public_key, "clinic": clinic, "accept_simulated": accept_simulated, "revoked_ms": None}
     with _database(config) as database, database.write() as connection:
         row = connection.execute(select(table).where(table.c.name == device_id)).one_or_none()
+        if row is not None and bytes(row.public_key) != public_key and not replace:
+            raise _refused(device_id, "another key is enrolled under this name", "If the device is new, replace it.")
         if row is None:
             connection.execute(insert(table).values(name=device_id, enrolled_ms=now_ms(), **values))
-        elif bytes(row.public_key) != public_key and not replace:
-            raise _refused(
-                device_id,
-                "another key is enrolled under this name",
-                "Enrol it again with replace if the device is new.",
-            )
         else:
             connection.execute(update(table).where(table.c.name == device_id).values(**values))
         audit.append(connection, "command-line", "enrolled", device_id, public_key.hex())

@@ -48,21 +48,7 @@ def sign(
         grades=grades,
         supersedes=before[-1].id if before else None,
     )
-    connection.execute(
-        insert(schema.reviews).values(
-            id=review.id,
-            exam=review.exam,
-            report=review.report,
-            patient=review.patient,
-            reviewer=reviewer,
-            decision=decision.value,
-            triage=triage.rank if triage else None,
-            dr_referable=_referable(grades),
-            af=grades["rhythm"] == "af" if grades.get("rhythm", "unreadable") != "unreadable" else None,
-            at_ms=now_ms,
-            body=encode(review),
-        )
-    )
+    connection.execute(insert(schema.reviews).values(**_row(review)))
     set_state(connection, review)
     outgoing.put(connection, hub_epoch, device, CLASS, review, patient=review.patient, exam=review.exam, now_ms=now_ms)
     audit.append(connection, reviewer, f"review-{decision.value}", str(report.exam.id), f"report {report.id}")
@@ -93,6 +79,23 @@ def arrived(connection: Connection, device: str, reviews: Sequence[Review]) -> d
 def hub_time(now_ms: int) -> Timestamp:
     """The hub's own time as a Timestamp: its clock is kept by the system, and it counts no boots."""
     return Timestamp(wall_ms=now_ms, monotonic_ms=time.monotonic_ns() // 1_000_000, boot=0, synced=True)
+
+
+def _row(review: Review) -> dict[str, Any]:
+    rhythm = review.grades.get("rhythm", "unreadable")
+    return {
+        "id": review.id,
+        "exam": review.exam,
+        "report": review.report,
+        "patient": review.patient,
+        "reviewer": review.reviewer,
+        "decision": review.decision.value,
+        "triage": review.triage.rank if review.triage else None,
+        "dr_referable": _referable(review.grades),
+        "af": None if rhythm == "unreadable" else rhythm == "af",
+        "at_ms": review.at.wall_ms,
+        "body": encode(review),
+    }
 
 
 def _referable(grades: dict[str, str]) -> bool | None:

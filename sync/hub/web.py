@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -56,7 +56,6 @@ def create_app(
 ) -> ASGIApp:
     """The ASGI application of one hub; for the parameters see `Site`."""
     site = Site(config, database, files, wake, broker_connected)
-    clinician = Role.CLINICIAN
 
     async def healthz(_request: Request) -> Response:
         return await run_in_threadpool(_health, site)
@@ -69,35 +68,7 @@ def create_app(
         return await run_in_threadpool(_error_page, site, request, error)
 
     app = Starlette(
-        routes=[
-            Route("/healthz", healthz),
-            Route("/login", _login.form(site)),
-            Route("/login", _login.submit(site), methods=["POST"]),
-            Route("/logout", site.action(_login.log_out), methods=["POST"]),
-            Route("/", site.page(_pages.worklist)),
-            Route("/waiting.json", site.page(_pages.waiting, touch=False)),
-            Route("/exams/{exam:uuid}", site.page(_exam_page.exam)),
-            Route("/exams/{exam:uuid}/blobs/{sha256}", site.page(_exam_page.blob)),
-            Route("/exams/{exam:uuid}/previews/{sha256}", site.page(_exam_page.preview)),
-            Route(
-                "/exams/{exam:uuid}/reviews", site.action(_review_form.submit_review, role=clinician), methods=["POST"]
-            ),
-            Route("/exams/{exam:uuid}/release", site.action(_review_form.release, role=clinician), methods=["POST"]),
-            Route(
-                "/exams/{exam:uuid}/referrals",
-                site.action(_review_form.submit_referral, role=clinician),
-                methods=["POST"],
-            ),
-            Route("/referrals", site.page(_pages.referral_list)),
-            Route("/patients/{patient:uuid}", site.page(_patient_page.patient)),
-            Route("/quality", site.page(_quality_page.quality)),
-            Route("/devices", site.page(_pages.devices)),
-            Route("/export.csv", site.page(_export.exams_csv, role=clinician)),
-            Route("/metrics", metrics),
-            *_fhir_routes(site),
-            Route("/audit", site.page(_pages.audit_log, role=Role.ADMINISTRATOR)),
-            Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
-        ],
+        routes=[Route("/healthz", healthz), Route("/metrics", metrics), *_page_routes(site), *_fhir_routes(site)],
         exception_handlers={HTTPException: failed},
     )
     return SecurityHeaders(app, https=config.secure_cookies)
@@ -127,6 +98,34 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def _page_routes(site: Site) -> list[BaseRoute]:
+    clinician = Role.CLINICIAN
+    return [
+        Route("/login", _login.form(site)),
+        Route("/login", _login.submit(site), methods=["POST"]),
+        Route("/logout", site.action(_login.log_out), methods=["POST"]),
+        Route("/", site.page(_pages.worklist)),
+        Route("/waiting.json", site.page(_pages.waiting, touch=False)),
+        Route("/exams/{exam:uuid}", site.page(_exam_page.exam)),
+        Route("/exams/{exam:uuid}/blobs/{sha256}", site.page(_exam_page.blob)),
+        Route("/exams/{exam:uuid}/previews/{sha256}", site.page(_exam_page.preview)),
+        Route("/exams/{exam:uuid}/reviews", site.action(_review_form.submit_review, role=clinician), methods=["POST"]),
+        Route("/exams/{exam:uuid}/release", site.action(_review_form.release, role=clinician), methods=["POST"]),
+        Route(
+            "/exams/{exam:uuid}/referrals",
+            site.action(_review_form.submit_referral, role=clinician),
+            methods=["POST"],
+        ),
+        Route("/referrals", site.page(_pages.referral_list)),
+        Route("/patients/{patient:uuid}", site.page(_patient_page.patient)),
+        Route("/quality", site.page(_quality_page.quality)),
+        Route("/devices", site.page(_pages.devices)),
+        Route("/export.csv", site.page(_export.exams_csv, role=clinician)),
+        Route("/audit", site.page(_pages.audit_log, role=Role.ADMINISTRATOR)),
+        Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+    ]
 
 
 def _fhir_routes(site: Site) -> list[Route]:

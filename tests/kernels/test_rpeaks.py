@@ -68,12 +68,14 @@ def outside(samples: np.ndarray, spans: list[tuple[int, int]]) -> np.ndarray:
 
 
 @needs_mitdb
+@pytest.mark.slow_emulated
 def test_record_101_has_at_most_six_errors() -> None:
     x, fs, beats, _ = mitdb(DATA / "mitdb" / "101")
     assert sum(errors(detect(x, fs).sample, beats, 0.15 * fs)) <= 6
 
 
 @needs_mitdb
+@pytest.mark.slow_emulated
 def test_f1_over_the_shared_records_stays_above_what_was_reached() -> None:
     false = missed = total = 0
     for path in MITDB:
@@ -85,6 +87,7 @@ def test_f1_over_the_shared_records_stays_above_what_was_reached() -> None:
 
 
 @needs_mitdb
+@pytest.mark.slow_emulated
 def test_flutter_is_said_to_be_unsure() -> None:
     x, fs, _, flutter = mitdb(DATA / "mitdb" / "207")
     unsure = np.zeros(x.shape[0], dtype=bool)
@@ -97,6 +100,7 @@ def test_flutter_is_said_to_be_unsure() -> None:
 
 
 @needs_mitdb
+@pytest.mark.slow_emulated
 @pytest.mark.parametrize("fs", [100, 128, 250, 500, 1000])
 def test_other_rates_find_the_same_beats(fs: float) -> None:
     x, original, beats, _ = mitdb(DATA / "mitdb" / "119")
@@ -217,9 +221,7 @@ def trace(x: np.ndarray, fs: float, doubt: int, features: int) -> np.ndarray:
     noise=st.sampled_from([0.0, 0.05, 0.3]),
     seconds=st.sampled_from([0.02, 1.0, 4.0, 13.0]),
 )
-def test_loops_equal_the_reference(
-    seed: int, fs: float, rr: float, noise: float, seconds: float
-) -> None:
+def test_loops_equal_the_reference(seed: int, fs: float, rr: float, noise: float, seconds: float) -> None:
     x, _ = train(seconds=max(seconds, 4), fs=fs, rr=rr, seed=seed)
     x = (x + np.random.default_rng(seed).normal(0, noise, x.shape))[: int(seconds * fs)]
     (one, _), doubt = forests()
@@ -265,8 +267,8 @@ def test_a_lead_that_begins_with_missing_samples_keeps_its_places(missing: int) 
 def test_clipped_seconds_are_unsure_and_the_others_are_not() -> None:
     x, _ = train(seconds=40, fs=250)
     assert detect(x, 250).unsure == ()
-    x[3000:5000] *= 4
-    (span,) = detect(np.clip(x, -3.0, 2.0), 250).unsure
+    x[3000:5000] *= 8
+    (span,) = detect(np.clip(x, -9.0, 1.5), 250).unsure
     assert span == (3000, 5000)
 
 

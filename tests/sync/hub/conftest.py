@@ -38,11 +38,12 @@ from aidpost.records import (
 )
 from aidpost.sync import topics
 from aidpost.sync.envelope import Content, Envelope, Receipt, Records, pack_message, unpack_message
-from aidpost.sync.hub import operations
+from aidpost.sync.hub import operations, schema
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest
+from aidpost.sync.hub.server import HubServer
 from aidpost.sync.ranges import numbers
 
 HANDHELD = Device(name="handheld", manufacturer="Aidpost")
@@ -259,3 +260,26 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     made = Broker(tmp_path)
     yield made
     made.kill()
+
+
+@pytest.fixture
+def server(config: HubConfig, device: FakeDevice) -> Iterator[HubServer]:
+    operations.enroll(config, device.name, device.public_key, accept_simulated=True)
+    made = HubServer(config)
+    from .web_client import password_hash
+
+    roles = {"viewer": "viewer", "okoro": "clinician", "adeyemi": "clinician", "root": "administrator"}
+    with made.database.write() as connection:
+        for name, role in roles.items():
+            row = {"name": name, "full_name": f"Dr {name.title()}", "role": role, "password": password_hash()}
+            connection.execute(schema.users.insert().values(**row, created_ms=now_ms()))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def reader(server: HubServer) -> Any:
+    from .web_client import logged_in
+
+    return logged_in(server, "okoro")
