@@ -3,8 +3,8 @@
     python benchmarks/sync_device.py [--records 5000] [--backlog 100000]
 
 The peer of the first table is plain SQLite at the same durability (WAL, synchronous=FULL, one commit a group) with the
-record as JSON and nothing sealed: what thingsboard-gateway's SQLite storage would do if it acknowledged after the commit.
-Fsyncs are counted by the process's own fdatasync and fsync calls, by strace where it is installed.
+record as JSON and nothing sealed, hashed or numbered: what thingsboard-gateway's SQLite storage would do if it
+acknowledged after the commit. Fsyncs are counted from outside by strace, where it is installed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from aidpost import records
 from aidpost.records import Device, Origin, Timestamp, VitalKind, VitalSign

@@ -211,7 +211,8 @@ def _vital_ids(conclusion: Conclusion, seen: Observations) -> tuple[uuid.UUID, .
 
 def _overall(findings: Sequence[Finding], missing: Sequence[str]) -> Triage:
     level = max((finding.severity for finding in findings), default=TriageLevel.ROUTINE)
-    reasons = [finding.text for finding in findings if finding.severity is not TriageLevel.ROUTINE]
+    # those that decided it; the rest stand among the findings
+    reasons = [finding.text for finding in findings if finding.severity is level is not TriageLevel.ROUTINE]
     if not reasons:
         reasons = [finding.text for finding in findings] or ["Nothing was found in what was assessed."]
         reasons += [f"Not assessed: {', '.join(missing)}."] if missing else []

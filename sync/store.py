@@ -189,7 +189,13 @@ class Store:
         for item in items:
             for blob in item.blobs:
                 self._write_blob(keys[item.patient or NOBODY], item.patient or NOBODY, blob)
-        return self._writer.run(lambda db: [key for item in items for key in self._insert(db, item, keys)])
+
+        def work(db: sqlite3.Connection) -> list[RecordKey]:
+            for patient in patients:
+                self._keys.require(db, patient)
+            return [key for item in items for key in self._insert(db, item, keys)]
+
+        return self._writer.run(work)
 
     def _require_room(self, size: int) -> None:
         """The policy for a full disk: photographs and waveforms that the hub has go first, the oldest first; then new
@@ -266,7 +272,6 @@ class Store:
         exam: uuid.UUID | None,
         key: bytes,
     ) -> RecordKey:
-        self._keys.require(db, patient or NOBODY)
         db.execute("INSERT INTO sequence VALUES (?, 1) ON CONFLICT DO UPDATE SET last = last + 1", (cls,))
         (seq,) = db.execute("SELECT last FROM sequence WHERE cls = ?", (cls,)).fetchone()
         body, kind = records.encode(record), type(record).__name__

@@ -20,6 +20,7 @@ ALLOWED_SKIPS = (
     "tflite-runtime is not installed",  # no wheel for this Python; the fallback is tested where there is one
     "PostgreSQL is not installed",  # the hub's second database; SQLite is the one that every install has
     "no other runtime",
+    "aidpost[train]",  # torch and TensorFlow are gigabytes, and retraining takes minutes of both cores
     "arm-none-eabi-gcc is not installed",  # a large compiler for one small file; CI brings it where it can
 )
 

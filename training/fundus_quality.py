@@ -39,14 +39,14 @@ class Plan:
 TINY = Plan(copies=1, drawn=12, epochs=1, calibration=8)
 
 
-def fit(folder: Path, photographs: list[data.Photograph], plan: Plan, work: Path) -> tuple[task.QualityNet, np.ndarray]:
-    """The trained network and pictures to calibrate its quantisation with."""
+def fit(folder: Path, photographs: list[data.Photograph], plan: Plan, work: Path) -> task.QualityNet:
+    """The trained network."""
     checkpoint = work / "model.pt"
     model = task.QualityNet()
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=False)
         model.load_state_dict(state["model"])
-        return model.eval(), state["calibration"]
+        return model.eval()
     features_file = work / "features.pkl"
     if not features_file.is_file():
         crops = task.load_crops(folder, photographs, task.CACHE_SIZE)
@@ -60,13 +60,13 @@ def fit(folder: Path, photographs: list[data.Photograph], plan: Plan, work: Path
         features = task.front_features(FrozenFront(front), samples.images)
         samples.images.clear()
         with features_file.open("wb") as stream:
-            pickle.dump((model.state_dict(), front, features, samples, calibration), stream)
+            pickle.dump((model.state_dict(), front, features, samples), stream)
     with features_file.open("rb") as stream:
-        state, front, features, samples, calibration = pickle.load(stream)
+        state, front, features, samples = pickle.load(stream)
     model.load_state_dict(state)
     task.fit_tail(model, FrozenFront(front), features, samples, plan.epochs, plan.seed)
-    torch.save({"model": model.state_dict(), "calibration": calibration}, checkpoint)
-    return model, calibration
+    torch.save({"model": model.state_dict()}, checkpoint)
+    return model
 
 
 def undo_shift(model: task.QualityNet, run: report.Run, images: np.ndarray) -> None:
@@ -106,9 +106,11 @@ def main() -> None:
     if arguments.fresh:
         for file in [*work.glob("*.pt"), *work.glob("*.pkl")]:
             file.unlink()
-    model, calibration = fit(folder, [p for p in photographs if not p.held_out], plan, work)
+    kept = [p for p in photographs if not p.held_out and p.quality is not None] or photographs
+    model = fit(folder, [p for p in photographs if not p.held_out], plan, work)
     heads = {"quality": model.quality, "reasons": model.reasons}
-    calibration = calibration[:96]
+    # real photographs: the wilder pictures would only widen the ranges that eight bits have to cover
+    calibration = np.asarray(task.load_crops(folder, kept[:: max(len(kept) // plan.calibration, 1)], task.SIZE))
     undo_shift(model, runner(to_tflite(model.backbone, heads, task.SIZE, calibration)), calibration)
     content = to_tflite(model.backbone, heads, task.SIZE, calibration)
     held = [p for p in photographs if p.held_out]
