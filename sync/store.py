@@ -200,7 +200,9 @@ class Store:
     def _require_room(self, size: int) -> None:
         """The policy for a full disk: photographs and waveforms that the hub has go first, the oldest first; then new
         captures are refused. What the hub lacks is never dropped."""
-        used, free = self._usage()
+        used = sum(part.stat().st_size for part in self.folder.glob("store.sqlite3*"))
+        used += int(self.read("SELECT coalesce(sum(size), 0) FROM blob")[0][0])
+        free = shutil.disk_usage(self.folder).free
         lacking = max(used + size - self._budget.bytes, self._budget.reserve + size - free)
         if lacking > 0:
             freed = self._drop_receipted_blobs(lacking)
@@ -212,11 +214,6 @@ class Store:
                 cause=f"{free >> 20} MB are free and {used >> 20} of {self._budget.bytes >> 20} MB in use",
                 remedy=_SEND,
             )
-
-    def _usage(self) -> tuple[int, int]:
-        used = sum(part.stat().st_size for part in self.folder.glob("store.sqlite3*"))
-        used += int(self.read("SELECT coalesce(sum(size), 0) FROM blob")[0][0])
-        return used, shutil.disk_usage(self.folder).free
 
     def _drop_receipted_blobs(self, lacking: int) -> int:
         """Remove files that the hub has until `lacking` bytes are free, or none is left; the bytes freed."""
@@ -294,8 +291,6 @@ class Store:
             ),
         )
         return name
-
-    # -- keys
 
     def _patient_key(self, patient: uuid.UUID) -> bytes:
         known = self._keys.opened(patient)

@@ -188,10 +188,12 @@ class DrTask:
         torch.manual_seed(0)
         model = DrNet()
         load_imagenet(model.backbone)
-        images = self.calibration(160)
+        images = self.calibration(min(160, len(self.kept)))
         adapt(model, images)
         torch.save(model.state_dict(), self.work / "initial.pt")
-        (self.work / "front.tflite").write_bytes(FrozenFront.convert(model.backbone, FROZEN_BLOCKS, images[:64]))
+        (self.work / "front.tflite").write_bytes(
+            FrozenFront.convert(model.backbone, FROZEN_BLOCKS, images[: len(images) // 2])
+        )
 
     def calibration(self, count: int) -> np.ndarray:
         """Training photographs of all hospitals and grades, half of them augmented."""

@@ -81,10 +81,10 @@ def main() -> None:
     held = [p for p in photographs if p.held_out]
     images = np.asarray(load_photographs(folder, held, SIZE))
     twin = fold(model, held, images)
-    locator = fit_locator(model, task, 2 if arguments.tiny else 70)
+    locator = fit_locator(model, task, 1 if arguments.tiny else 70)
     early_map = ("dr_map", LOCATED_BLOCKS, (locator.hidden, locator.out))
     heads = {"dr": model.dr, "dme": model.dme}
-    content = to_tflite(model.backbone, heads, SIZE, task.calibration(16 if arguments.tiny else 160), early_map)
+    content = to_tflite(model.backbone, heads, SIZE, task.calibration(8 if arguments.tiny else 160), early_map)
     evaluation = card.evaluate(twin, runner(content), folder, held, images)
     described = card.describe(name, evaluation, runner(content), len(content), share)
     print(described[1])
