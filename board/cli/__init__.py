@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("aidpost.board.cli.demo:demo", "A whole exam on simulated devices, with its own broker and hub."),
     "exam": ("aidpost.board.cli.exam:exam", "Record, interpret, report and queue one exam."),
     "analyze": ("aidpost.board.cli.analyze:analyze", "Interpret ECG recordings or fundus photographs from files."),
+    "explain": ("aidpost.board.cli.explain:explain", "Why an exam came to its conclusions."),
     "devices": ("aidpost.board.cli.devices:devices", "Sensors: decode, record, replay, simulate."),
     "outbox": ("aidpost.board.cli.outbox:outbox", "What is queued for the hub."),
     "hub": ("aidpost.board.cli.hub:hub", "The other end: serve, users, enrolment."),

@@ -81,3 +81,27 @@ def verify(settings: Settings, as_json: bool) -> None:
             click.echo(f"{check.name:20} {check.version:8} {check.runtime:16} {verdict}")
     if not checks or any(check.error for check in checks):
         sys.exit(1)
+
+
+@models.command()
+@click.option("--runs", type=click.IntRange(min=1), default=50, show_default=True, help="How often each is timed.")
+@json_option
+@settings_of
+def bench(settings: Settings, runs: int, as_json: bool) -> None:
+    """Latency and memory of each model on this board, one thread.
+
+    Example: aidpost models bench --runs 20
+    """
+    from dataclasses import asdict
+
+    from aidpost.inference.bench import bench as bench_models
+
+    rows = bench_models(_roots(settings), repeats=runs)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    click.echo(f"{'model':20} {'version':8} {'runtime':22} {'load ms':>8} {'median':>8} {'95 %':>8} {'MB':>6}")
+    for row in rows:
+        memory = "–" if row.memory_mb is None else f"{row.memory_mb:.1f}"
+        times = f"{row.load_ms:8.1f} {row.median_ms:8.2f} {row.p95_ms:8.2f}"
+        click.echo(f"{row.name:20} {row.version:8} {row.runtime:22} {times} {memory:>6}")

@@ -182,6 +182,24 @@ def test_models_are_listed_and_verified() -> None:
     assert all(check["error"] is None for check in checks)
 
 
+def test_models_are_timed_on_this_board() -> None:
+    rows = json.loads(aidpost("models", "bench", "--runs", "2", "--json").stdout)
+    assert {row["name"] for row in rows} >= {"ecg-rhythm", "fundus-quality", "fundus-dr"}
+    assert all(row["median_ms"] > 0 for row in rows)
+
+
+def test_exam_is_explained_by_rule_and_limit(tmp_path: Path) -> None:
+    state = tmp_path / "s"
+    done = aidpost("--state-dir", state, "exam", "--vitals", "sim:vitals?profile=hypertensive", "--json")
+    exam = json.loads(done.stdout)["exam"]["id"]
+    explained = json.loads(aidpost("--state-dir", state, "explain", exam, "--json").stdout)
+    pressure = next(one for one in explained if one["rule"].startswith("bp-"))
+    assert pressure["limits"]
+    assert pressure["version"]
+    unknown = aidpost("--state-dir", state, "explain", "00000000-0000-4000-8000-000000000000")
+    assert unknown.returncode == 2
+
+
 def test_board_is_detected_from_a_copied_tree(tmp_path: Path) -> None:
     (tmp_path / "proc/device-tree").mkdir(parents=True)
     (tmp_path / "proc/device-tree/model").write_bytes(b"Raspberry Pi 4 Model B Rev 1.4\0")
