@@ -1,7 +1,9 @@
-"""`aidpost board`: what this board is."""
+"""`aidpost board`: what this board is, and whether it is well."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -17,8 +19,13 @@ def board() -> None:
     """This board: what it is and whether it is well."""
 
 
+root_option = click.option(
+    "--root", type=click.Path(exists=True, file_okay=False, path_type=Path), default="/", hidden=True
+)
+
+
 @board.command()
-@click.option("--root", type=click.Path(exists=True, file_okay=False, path_type=Path), default="/", hidden=True)
+@root_option
 @json_option
 def detect(root: Path, as_json: bool) -> None:
     """Board, processor, memory, ports, cameras, Bluetooth, clock.
@@ -32,6 +39,38 @@ def detect(root: Path, as_json: bool) -> None:
     for name, value in msgspec.structs.asdict(found).items():
         shown = ", ".join(value) if isinstance(value, tuple) else value
         click.echo(f"{name.replace('_', ' '):16} {'–' if shown in (None, '') else shown}")
+
+
+@board.command()
+@root_option
+@json_option
+@settings_of
+def doctor(settings: Settings, root: Path, as_json: bool) -> None:
+    """Whether this device is well: each check's state, why, and what mends it. Exit code 1 where one failed.
+
+    Example: aidpost board doctor
+    """
+    from aidpost.board.doctor import Surroundings, examine, exit_code
+    from aidpost.sync.clock import SystemClock
+
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    checks = examine(
+        Surroundings(
+            state_dir=settings.state_dir,
+            configuration=load_configuration(settings),
+            root=root,
+            clock=SystemClock(root),
+            credentials=Path(credentials) if credentials else None,
+        )
+    )
+    if as_json:
+        print_json({"schema": "aidpost.doctor/1", "checks": checks})
+    else:
+        for check in checks:
+            click.echo(f"{check.state:8} {check.name:16} {check.why}")
+            if check.mend:
+                click.echo(f"{'':8} {'':16} do: {check.mend}")
+    sys.exit(exit_code(checks))
 
 
 @board.command()
