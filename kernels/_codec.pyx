@@ -21,13 +21,16 @@ cdef enum:
     CONSTANT = 1
     CODED = 2
     NO_LEAD = 255
-    FAST_RATE = 6
-    SLOW_RATE = 7
+    RATE = 5
     MAX_SHIFT = 16
-    PREDICTED = 34  # bytes before a predicted lead's streams
-    LEARN = 4096
+    PREDICTED = 26  # bytes before a predicted lead's streams
+    LEARN = 1024
 
 fill_tables()
+
+# What short recordings of ECG come to: weights for a lead alone and for one with a reference lead. A first frame starts its own from these.
+cdef int8_t[8] ALONE = [44, 12, -2, -4, -4, -2, -1, 0]
+cdef int8_t[8] BESIDE = [24, 10, 4, 0, -2, 0, 0, 10]
 
 
 cdef struct Work:
@@ -49,7 +52,7 @@ cdef int reserve(Work *work, size_t leads, size_t n, bint encoding) except -1:
     memset(work, 0, sizeof(Work))
     work.difference = <int16_t *>malloc(leads * n * sizeof(int16_t))
     work.nothing = <int16_t *>malloc(n * sizeof(int16_t))
-    work.raw = <uint8_t *>malloc(6 * n + 16)
+    work.raw = <uint8_t *>malloc(5 * n + 16)
     work.rans = <uint8_t *>malloc(2 * n + 16)
     if encoding:
         work.signal = <int32_t *>malloc(n * sizeof(int32_t))
@@ -94,38 +97,16 @@ cdef int64_t roughness(const int32_t *x, int n) noexcept nogil:
 
 
 cdef int shift_for(const int32_t *x, int n) noexcept nogil:
-    """Differences are divided by 2^shift, so that the mean is below 2^9 and the largest mostly fit 16 bits."""
-    cdef int64_t mean = roughness(x, n) // (n if n > 0 else 1)
-    cdef int shift = 0
+    """Differences are divided by 2^shift, so that the mean (of every fourth) is below 2^9 and the largest mostly fit 16 bits."""
+    cdef int64_t sum = 0, d, mean
+    cdef int shift = 0, t
+    for t in range(1, n, 4):
+        d = <int64_t>x[t] - x[t - 1]
+        sum += d if d >= 0 else -d
+    mean = sum // (n // 4 + 1)
     while shift < MAX_SHIFT and (mean >> shift) >= 512:
         shift += 1
     return shift
-
-
-cdef int64_t magnitude(const int32_t *residual, int n) noexcept nogil:
-    cdef int64_t sum = 0
-    cdef int t
-    for t in range(n):
-        sum += residual[t] if residual[t] >= 0 else -<int64_t>residual[t]
-    return sum
-
-
-cdef void learn(Work *work, const int32_t *x, int n, const int16_t *reference, int shift, int8_t *weight, uint8_t *rate) noexcept nogil:
-    """Start weights and rate for a first frame: run it once at either rate, keep the better."""
-    cdef int8_t zero[16]
-    cdef int8_t fast[16]
-    cdef int8_t slow[16]
-    cdef int64_t fast_sum, slow_sum
-    memset(zero, 0, 16)
-    residuals(x, n, reference, zero, FAST_RATE, shift, work.residual, work.difference, fast)
-    fast_sum = magnitude(work.residual, n)
-    residuals(x, n, reference, zero, SLOW_RATE, shift, work.residual, work.difference, slow)
-    slow_sum = magnitude(work.residual, n)
-    rate[0] = FAST_RATE if fast_sum < slow_sum else SLOW_RATE
-    if fast_sum < slow_sum:
-        memcpy(weight, fast, 16)
-    else:
-        memcpy(weight, slow, 16)
 
 
 cdef uint8_t *encode_signal(Work *work, const int32_t *x, int n, int lead, int reference_lead, bint first_frame, int8_t *weight,
@@ -134,16 +115,18 @@ cdef uint8_t *encode_signal(Work *work, const int32_t *x, int n, int lead, int r
     cdef int16_t *difference = work.difference + <ptrdiff_t>lead * n
     cdef const int16_t *reference = work.nothing if reference_lead == NO_LEAD else work.difference + <ptrdiff_t>reference_lead * n
     cdef int shift = shift_for(x, n), t
-    cdef int8_t start[16]
+    cdef int8_t start[8]
     cdef uint8_t *rans
     cdef uint8_t *end = work.rans + 2 * <ptrdiff_t>n + 16
     cdef ptrdiff_t raw_length, rans_length
     if first_frame:
-        # the trial's differences go to this lead's own row, which the final pass overwrites
+        # its start weights are those that a trial run ends with; the trial's differences go to this lead's own row, which the final pass overwrites
         work.difference += <ptrdiff_t>lead * n
-        learn(work, x, min(n, LEARN), reference, shift, weight, rate)
+        rate[0] = RATE
+        residuals(x, min(n, LEARN), reference, &ALONE[0] if reference_lead == NO_LEAD else &BESIDE[0], RATE, shift,
+                  work.residual, work.difference, weight)
         work.difference -= <ptrdiff_t>lead * n
-    memcpy(start, weight, 16)
+    memcpy(start, weight, 8)
     residuals(x, n, reference, start, rate[0], shift, work.residual, difference, weight)
     raw_length = model(work.residual, n, work.coded, work.raw)
     rans = rans_encode(work.coded, n, end)
@@ -160,8 +143,8 @@ cdef uint8_t *encode_signal(Work *work, const int32_t *x, int n, int lead, int r
     put(&out, rate[0], 1)
     put(&out, <uint32_t>x[0], 4)
     put(&out, <uint32_t>x[(n + 1) // 2], 4)
-    memcpy(out, start, 16)
-    out += 16
+    memcpy(out, start, 8)
+    out += 8
     put(&out, <uint32_t>rans_length, 3)
     put(&out, <uint32_t>raw_length, 3)
     memcpy(out, rans, rans_length)
@@ -268,11 +251,11 @@ cdef ptrdiff_t decode_signal(Work *work, const uint8_t *data, ptrdiff_t length, 
     if mode != CODED or length < PREDICTED or n < 2:
         return -1
     reference_lead, shift, rate = data[1], data[2], data[3]
-    rans_length, raw_length = take(data + 28, 3), take(data + 31, 3)
+    rans_length, raw_length = take(data + 20, 3), take(data + 23, 3)
     if shift > MAX_SHIFT or rate > 16 or rans_length > length - PREDICTED or raw_length > length - PREDICTED - rans_length:
         return -1
-    # at most two bytes a sample from one stream and six from the other, as an encoder would; the copies have room behind them
-    if rans_length > 2 * n + 8 or raw_length > 6 * n + 8:
+    # at most two bytes a sample from one stream and five from the other, as an encoder would; zeros follow in the copies
+    if rans_length > 2 * n + 8 or raw_length > 5 * n + 8:
         return -1
     if reference_lead != NO_LEAD:
         if reference_lead >= lead:
@@ -282,8 +265,8 @@ cdef ptrdiff_t decode_signal(Work *work, const uint8_t *data, ptrdiff_t length, 
     x[(n + 1) // 2] = <int32_t>take(data + 8, 4)
     memcpy(work.rans, data + PREDICTED, rans_length)
     memcpy(work.raw, data + PREDICTED + rans_length, raw_length)
-    memset(work.rans + rans_length, 0, 4)
-    memset(work.raw + raw_length, 0, 4)
+    memset(work.rans + rans_length, 0, 2 * n + 16 - rans_length)
+    memset(work.raw + raw_length, 0, 5 * n + 16 - raw_length)
     if decode_lead(work.rans, rans_length, work.raw, raw_length, n, reference, <const int8_t *>data + 12, rate, shift, x,
                    work.difference + <ptrdiff_t>lead * n):
         return -1
@@ -328,13 +311,13 @@ def contexts(const int32_t[::1] samples, const int8_t[::1] weight, int rate, int
     """For tests and for making the tables: residuals, contexts and symbols of one lead without a reference."""
     cdef int n = <int>samples.shape[0]
     cdef Work work
-    cdef int8_t final[16]
+    cdef int8_t final[8]
     if n == 0:
         return b"", b"", b""
     reserve(&work, 1, n, True)
     residuals(&samples[0], n, work.nothing, &weight[0], rate, shift, work.residual, work.difference, final)
     model(work.residual, n, work.coded, work.raw)
     work.coded[0] = work.coded[(n + 1) // 2 if n > 1 else 0] = 0
-    result = (<bytes>(<char *>work.residual)[:4 * n], <bytes>(<char *>work.coded)[:2 * n], <bytes>(<char *>final)[:16])
+    result = (<bytes>(<char *>work.residual)[:4 * n], <bytes>(<char *>work.coded)[:2 * n], <bytes>(<char *>final)[:8])
     release(&work)
     return result

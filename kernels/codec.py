@@ -1,13 +1,10 @@
 """Lossless compression of recorded waveforms, for the store and the wire.
 
-An ECG is predicted sample by sample with sixteen adaptive taps (normalised LMS on first differences, integer),
-fifteen on
+An ECG is predicted sample by sample with eight adaptive taps (normalised LMS on first differences, integer), seven on
 the lead's own past and one on another lead's present; the residuals are coded with range asymmetric numeral systems
-(rANS;
-Duda 2013) under probability tables chosen by how large the last residuals were. Leads that follow from two others
-(Einthoven's III = II - I, Goldberger's aVR, aVL, aVF) cost almost nothing. Integers throughout: every board decodes
-what any
-other encoded; `reference_codec` says the same in plain Python.
+(rANS; Duda 2013) under probability tables chosen by how large the last residuals were. Leads that follow from two
+others (Einthoven's III = II - I, Goldberger's aVR, aVL, aVF) cost almost nothing. Integers throughout: every board
+decodes what any other encoded; `reference_codec` says the same in plain Python.
 
 A stream is a row of frames, each whole in itself, little-endian::
 
@@ -16,12 +13,11 @@ A stream is a row of frames, each whole in itself, little-endian::
     6   2  samples per lead    8  3  length of the body
     11  6  number of the frame's first sample in the recording
     17  .  body: for each lead
-           1  derivation: 0, or 1 + 6 (sa + 1) + 2 (sb + 1) + h and two bytes a, b: (sa lead[a] + sb lead[b]) >> h is
-           added
+           1  derivation: 0, or 1 + 6 (sa + 1) + 2 (sb + 1) + h and two bytes a, b:
+              (sa lead[a] + sb lead[b]) >> h is added
            1  form: 0 raw (int32 samples), 1 constant (int32), 2 predicted:
-              reference lead (255: none), shift, rate, first sample of either half (4, 4), start weights (16), lengths
-              of
-              both streams (3, 3), the rANS stream and the stream of bits sent as they are
+              reference lead (255: none), shift, rate, first sample of either half (4, 4), start weights (8),
+              lengths of both streams (3, 3), the rANS stream and the stream of bits sent as they are
     .   4  CRC-32 of everything before it
 """
 
@@ -58,8 +54,8 @@ class DecodedStream:
     """What could be read of a stream.
 
     `samples`: int32 (leads, n), the whole frames one after another; `spans`: which samples of the recording these
-    are, as
-    (first, stop); `missing`: which are not there, in between or before; `error`: what was wrong, None if nothing.
+    are, as (first, stop); `missing`: which are not there, in between or before; `error`: what was wrong, None if
+    nothing.
     """
 
     samples: NDArray[np.int32]
@@ -83,8 +79,7 @@ def encode(
     """Encode integer samples, (leads, n) or (n,), of int16, int32 or any integer type whose values fit int32.
 
     A recording that is still going on is encoded a piece at a time, the pieces' bytes appended to one another:
-    `first_sample`
-    is where the piece starts, `last` whether the recording ends with it. No samples is a frame of none.
+    `first_sample` is where the piece starts, `last` whether the recording ends with it. No samples is a frame of none.
 
     Raises
     ------
@@ -100,7 +95,7 @@ def encode(
     derivation = np.zeros((leads, 3), np.uint8)
     if n >= 32:
         _codec.derive(data, derivation)
-    weights, rates = np.zeros((leads, 16), np.int8), np.zeros(leads, np.uint8)
+    weights, rates = np.zeros((leads, 8), np.int8), np.zeros(leads, np.uint8)
     scratch = np.empty(leads * (4 * (bounds[1] + 1) + 64), np.uint8)
     parts: list[bytes] = []
     for i, (start, stop) in enumerate(pairwise(bounds)):

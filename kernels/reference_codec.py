@@ -39,28 +39,30 @@ def clip16(v: int) -> int:
 
 
 class Predictor:
-    """Normalised LMS: sixteen weights in Q13 on the last fifteen differences and the reference lead's present one."""
+    """Normalised LMS: eight weights in Q13 on the last seven differences and the reference lead's present one."""
 
     def __init__(self, weights: list[int], rate: int, shift: int) -> None:
         self.weight = [128 * w for w in weights]
-        self.past = [0] * 16
+        self.past = [0] * 8
+        self.energy = 0
         self.rate, self.shift = rate, shift
 
     def predict(self, reference: int) -> int:
         """The next difference of the lead, when the reference lead's is `reference`."""
-        self.past[15] = reference
+        self.past[7] = reference
         total = int32(sum(w * h for w, h in zip(self.weight, self.past, strict=True)) + (1 << 12))
         return int32((total >> 13) << self.shift)
 
     def adapt(self, error: int, newest: int) -> None:
         """Move each weight along its input by the error over the inputs' energy, a power of two; take in the newest
-        difference."""
-        energy = sum(h * h for h in self.past) + 16
-        step = (clip16(error >> self.shift) << (29 - self.rate)) >> energy.bit_length()
+        difference. The energy decays and lags by one difference."""
+        energy = self.energy + self.past[7] ** 2 + 16
+        step = ((error >> self.shift) << (29 - self.rate)) >> energy.bit_length()
         step = max(-16383, min(16383, step))
         for i, (w, h) in enumerate(zip(self.weight, self.past, strict=True)):
-            self.weight[i] = max(-24000, min(24000, w)) + ((h * step + 32768) >> 16)
-        self.past = [newest, *self.past[:15]]
+            self.weight[i] = clip16(w + ((h * step + 32768) >> 16))
+        self.energy += self.past[0] ** 2 - (self.energy >> 3)
+        self.past = [newest, *self.past[:7]]
 
 
 class Magnitude:
@@ -126,10 +128,10 @@ def _predicted(body: bytes, n: int, differences: list[list[int]], tables: Tables
         return int.from_bytes(body[at : at + size], "little", signed=signed)
 
     reference = [0] * n if body[0] == 255 else differences[body[0]]
-    weights = [number(11 + i, 1, signed=True) for i in range(16)]
-    rans_end = 33 + number(27, 3)
-    end = rans_end + number(30, 3)
-    rans, raw = _Bits(body[33:rans_end]), _Bits(body[rans_end:end])
+    weights = [number(11 + i, 1, signed=True) for i in range(8)]
+    rans_end = 25 + number(19, 3)
+    end = rans_end + number(22, 3)
+    rans, raw = _Bits(body[25:rans_end]), _Bits(body[rans_end:end])
     half = (n + 1) // 2
     states = rans.take(32), rans.take(32)
     halves = [_Half(states[i], number(3 + 4 * i, 4, signed=True), Predictor(weights, body[2], body[1])) for i in (0, 1)]
