@@ -15,7 +15,9 @@ NOBODY = uuid.UUID(int=0)
 """Whose key seals records that are about no patient."""
 
 
-class _Reads(Protocol):
+class Reads(Protocol):
+    """`Store.read`."""
+
     def __call__(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]: ...
 
 
@@ -52,12 +54,17 @@ class PatientKeys:
         if row is None or row[0] is None:
             raise StoreError(operation="accepting a record", target=str(patient), cause="this patient was erased")
 
+    def is_erased(self, db: sqlite3.Connection, patient: uuid.UUID) -> bool:
+        """Whether the patient was here and was erased."""
+        row = db.execute("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,)).fetchone()
+        return row is not None and row[0] is None
+
     def keep(self, patient: uuid.UUID, key: bytes) -> bytes:
         """Remember a committed key."""
         self._opened[patient] = key
         return key
 
-    def find(self, read: _Reads, patient: uuid.UUID) -> bytes:
+    def find(self, read: Reads, patient: uuid.UUID) -> bytes:
         """The key of a patient whose records are to be opened.
 
         Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from aidpost.errors import SchemaError
+from aidpost.errors import SchemaError, StoreDamagedError
 
 QUEUED, RECEIPTED, DEAD = 0, 1, 2
 """States of a record: the hub has not said anything, has it, or refused it."""
@@ -31,8 +31,37 @@ _STEPS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     CREATE INDEX blob_open ON blob (cls, at_ms) WHERE state = 0;
     """,
+    """
+    CREATE TABLE received (
+        epoch BLOB NOT NULL, cls TEXT NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, patient BLOB, exam BLOB,
+        body BLOB NOT NULL, hash BLOB NOT NULL, at_ms INTEGER NOT NULL,
+        PRIMARY KEY (epoch, cls, seq)
+    ) WITHOUT ROWID;
+    CREATE INDEX received_exam ON received (exam, kind);
+    """,
 )
 VERSION = len(_STEPS)
+
+
+def check(connection: sqlite3.Connection, target: str) -> None:
+    """Nothing, where SQLite finds its file well.
+
+    Raises
+    ------
+    StoreDamagedError
+        It does not.
+    """
+    try:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        verdict = str(error)
+    if verdict != "ok":
+        raise StoreDamagedError(
+            operation="opening the store",
+            target=target,
+            cause=verdict,
+            remedy="Keep the folder as it is and restore a backup, or send it in for recovery.",
+        )
 
 
 def migrate(connection: sqlite3.Connection, target: str) -> None:

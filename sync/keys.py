@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
@@ -23,6 +24,7 @@ CREDENTIAL = "aidpost-device-key"
 """Name of the systemd credential: `LoadCredentialEncrypted=aidpost-device-key` in the unit."""
 
 _SALT = "device-key.salt"
+_FIELD = 2**255 - 19
 # 64 MiB and a quarter of a second on a Pi 4: the least that makes guessing a short passphrase costly
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**16, 8, 1
 
@@ -80,6 +82,19 @@ def public_bytes(key: Ed25519PublicKey) -> bytes:
 def public_key(data: bytes) -> Ed25519PublicKey:
     """A public key from its 32 bytes."""
     return Ed25519PublicKey.from_public_bytes(data)
+
+
+def agreement_private(key: Ed25519PrivateKey) -> X25519PrivateKey:
+    """The X25519 key that belongs to a signing key, so that whoever knows the one public key can also seal to it: the
+    secret scalar of RFC 8032, 5.1.5."""
+    return X25519PrivateKey.from_private_bytes(hashlib.sha512(key.private_bytes_raw()).digest()[:32])
+
+
+def agreement_public(key: Ed25519PublicKey) -> X25519PublicKey:
+    """The public half of `agreement_private`, from the public signing key: u = (1 + y) / (1 - y), RFC 7748, 4.1."""
+    y = int.from_bytes(public_bytes(key), "little") & ((1 << 255) - 1)
+    u = (1 + y) * pow(1 - y, -1, _FIELD) % _FIELD
+    return X25519PublicKey.from_public_bytes(u.to_bytes(32, "little"))
 
 
 def from_passphrase(state_dir: Path, passphrase: str) -> DeviceKey:

@@ -95,7 +95,7 @@ def blob_status(store: Store) -> BlobStatus:
     for state, full, packed in store.read("SELECT state, size, hub_ranges FROM blob"):
         dead += state == DEAD
         if state == QUEUED:
-            queued, size, held = queued + 1, size + full, held + ranges.count(_unpacked(packed))
+            queued, size, held = queued + 1, size + full, held + ranges.count(hub_ranges(packed))
     return BlobStatus(queued=queued, bytes=size - held, dead=dead)
 
 
@@ -228,7 +228,7 @@ class Outbox:
         )
         for sha256, size, packed in rows:
             under_way = [(offset, offset + CHUNK) for one, offset in self._flight.chunks if one == sha256]
-            taken = ranges.merge([*_unpacked(packed), *under_way])
+            taken = ranges.merge([*hub_ranges(packed), *under_way])
             for start, _ in ranges.missing(taken, 0, size):
                 offset = start - start % CHUNK
                 try:
@@ -337,5 +337,6 @@ def _mark_blob(db: sqlite3.Connection, blob: BlobHeld) -> None:
     )
 
 
-def _unpacked(packed: bytes) -> Ranges:
+def hub_ranges(packed: bytes) -> Ranges:
+    """The bytes of a blob that the hub has, from the store's column."""
     return msgspec.msgpack.decode(packed, type=tuple[tuple[int, int], ...]) if packed else ()

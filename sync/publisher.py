@@ -1,4 +1,4 @@
-"""The sender: carries the outbox to the hub over MQTT, and the hub's receipts back.
+"""The sender: carries the outbox to the hub over MQTT, and the hub's receipts, reviews and referrals back.
 
 One thread owns the connection and the outbox. paho is driven by hand (`loop`), never queues, and its acknowledgements
 are flow control only: a record is settled by the hub's receipt. A connection begins with a Hello, which the hub answers
@@ -26,10 +26,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from aidpost import __version__
-from aidpost.errors import AidpostError, BrokerError, EnvelopeError, StoreLockedError
+from aidpost.errors import AidpostError, BrokerError, EnvelopeError, StoreError, StoreLockedError
 from aidpost.sync import outbox as outbox_module
 from aidpost.sync import topics
-from aidpost.sync.envelope import Content, Hello, Receipt, Status, pack_message, unpack_message
+from aidpost.sync.envelope import Content, Hello, Receipt, Records, Status, pack_message, unpack_message
 from aidpost.sync.outbox import Outbox
 from aidpost.sync.store import Store
 
@@ -197,7 +197,7 @@ class Publisher:
                 hello_at = now + _HELLO_AGAIN_S[min(hellos, len(_HELLO_AGAIN_S) - 1)]
                 hellos += 1
                 self._greet()
-            if self._take_receipts():
+            if self._take_arrived():
                 moved_at, quiet = now, 0
             if self._greeted:
                 if self._outbox.in_flight and now - moved_at > _RESEND_S[min(quiet, len(_RESEND_S) - 1)]:
@@ -264,7 +264,8 @@ class Publisher:
             software=f"aidpost {__version__}",
         )
 
-    def _take_receipts(self) -> bool:
+    def _take_arrived(self) -> bool:
+        """Take in what the hub sent; True where a receipt settled anything."""
         settled = False
         while not self._arrived.empty():
             data = self._arrived.get()
@@ -272,12 +273,27 @@ class Publisher:
             try:
                 message = unpack_message(data, {link.hub_name: link.hub_key}.get, sender=link.hub_name, recipient=name)
             except EnvelopeError as error:
-                _log.warning("a receipt was refused: %s", error.cause)
+                _log.warning("a message was refused: %s", error.cause)
                 self.last_error = error.cause
                 continue
             if isinstance(message.content, Receipt):
                 settled |= self._receive(message.content)
+            elif isinstance(message.content, Records) and message.recipient == name:
+                self._keep(message.content)
         return settled
+
+    def _keep(self, sent: Records) -> None:
+        """Keep what came down, and only then receipt it."""
+        try:
+            receipt = self._store.inbox.keep(sent.envelopes, self._store.now().wall_ms)
+        except StoreError as error:
+            # a full disk must not stop what goes up, which is what frees it; without a receipt the hub sends again
+            _log.error("what the hub sent cannot be kept yet: %s", error)
+            self.last_error = str(error)
+            return
+        for reject in receipt.rejected:
+            _log.warning("%s/%d from the hub was refused: %s", reject.cls, reject.seq, reject.reason)
+        self._publish("receipt", receipt)
 
     def _receive(self, receipt: Receipt) -> bool:
         if receipt.answers in self._nonces:
@@ -300,7 +316,8 @@ class Publisher:
         if reason.is_failure:
             self._refusal = f"it refuses: {reason}"
             return
-        client.subscribe([(topics.receipt(self._store.identity.name), 1)])
+        name = self._store.identity.name
+        client.subscribe([(topics.receipt(name), 1), (topics.down(name, "+"), 1)])
         self._connected = True
 
     def _on_disconnect(

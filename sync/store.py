@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from aidpost import records
 from aidpost.errors import KeyUnavailableError, StorageFullError, StoreDamagedError, StoreError
-from aidpost.records import BlobRef, ExamReport, Origin, Patient, Record, Timestamp
+from aidpost.records import BlobRef, ExamReport, Origin, Patient, Record, Referral, Review, Timestamp
 from aidpost.sync import _schema, seal
 from aidpost.sync._durable import make_folder
 from aidpost.sync._patient_keys import NOBODY, PatientKeys
@@ -28,6 +28,7 @@ from aidpost.sync.blobs import BlobFiles
 from aidpost.sync.bodies import BlobManifest, Erasure
 from aidpost.sync.clock import Clock
 from aidpost.sync.envelope import Envelope, RecordClass, RecordKey, content_hash
+from aidpost.sync.inbox import Inbox
 from aidpost.sync.keys import DeviceKey, Identity
 
 R = TypeVar("R", bound=Record)
@@ -73,6 +74,7 @@ class Store:
         self._reading = threading.Lock()
         self._writer = Writer(self.path)
         self._keys = PatientKeys(key)
+        self.inbox = Inbox(self._writer, self._keys, self.read)
 
     @classmethod
     def open(
@@ -98,7 +100,7 @@ class Store:
         # the database's name is on the disk with SQLite's own sync of the folder, before its first page is written
         store = cls(folder, key, clock, budget or Budget())
         try:
-            store._check()
+            _schema.check(store._reader, str(store.path))
             _schema.migrate(store._reader, str(store.path))
             store._begin(name)
         except BaseException:
@@ -127,19 +129,6 @@ class Store:
             boot=self.boot,
             synced=self._clock.synced(),
         )
-
-    def _check(self) -> None:
-        try:
-            (verdict,) = self._reader.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.DatabaseError as error:
-            verdict = str(error)
-        if verdict != "ok":
-            raise StoreDamagedError(
-                operation="opening the store",
-                target=str(self.path),
-                cause=verdict,
-                remedy="Keep the folder as it is and restore a backup, or send it in for recovery.",
-            )
 
     def _begin(self, name: str | None) -> None:
         self._writer.run(lambda db: self._first_start(db, name))
@@ -306,6 +295,7 @@ class Store:
             files = [bytes(row[0]) for row in db.execute("SELECT sha256 FROM blob WHERE patient = ?", (patient.bytes,))]
             db.execute("DELETE FROM blob WHERE patient = ?", (patient.bytes,))
             db.execute("DELETE FROM record WHERE patient = ?", (patient.bytes,))
+            db.execute("DELETE FROM received WHERE patient = ?", (patient.bytes,))
             nobody = self._keys.make(db, NOBODY)
             tombstone = Erasure(patient=patient, at=self.now(), operator=operator)
             self._insert_record(db, RecordClass.ALERT.value, tombstone, None, None, nobody)
@@ -341,6 +331,14 @@ class Store:
         report = self._last_report("patient", patient)
         return report.patient if report else None
 
+    def reviews(self, exam: uuid.UUID) -> list[Review]:
+        """What clinicians at the hub said of an exam, the last word last."""
+        return self.inbox.records(Review, exam)
+
+    def referrals(self, exam: uuid.UUID | None = None) -> list[Referral]:
+        """Referrals that the hub made or changed, oldest first: of one exam, or all."""
+        return self.inbox.records(Referral, exam)
+
     def _last_report(self, column: str, of: uuid.UUID) -> ExamReport | None:
         rows = self.read(f"{_REPORTS} AND {column} = ? ORDER BY at_ms DESC, seq DESC LIMIT 1", (of.bytes,))
         return records.decode(ExamReport, self._open(*rows[0])) if rows else None
@@ -349,14 +347,16 @@ class Store:
         """These records as they go out. One that does not open any more is left out, and becomes a dead letter."""
         out, damaged = [], []
         marks = ",".join("?" * len(seqs))
-        query = (
-            f"SELECT cls, seq, patient, body, kind, exam FROM record WHERE cls = ? AND seq IN ({marks}) ORDER BY seq"
-        )
-        for row in self.read(query, (cls, *seqs)):
+        query = f"SELECT cls, seq, patient, body, kind, exam FROM record WHERE cls = ? AND seq IN ({marks})"
+        for row in self.read(f"{query} ORDER BY seq", (cls, *seqs)):
             patient = uuid.UUID(bytes=row[2]) if row[2] else None
             exam = uuid.UUID(bytes=row[5]) if row[5] else None
             try:
-                out.append(Envelope(self.epoch, cls, row[1], row[4], patient, exam, self._open(*row[:4])))
+                body = self._open(*row[:4])
+                if row[4] == Erasure.__name__:
+                    # its row is nobody's, since the patient's key is gone; the wire's envelope names whom its body does
+                    patient = records.decode(Erasure, body).patient
+                out.append(Envelope(self.epoch, cls, row[1], row[4], patient, exam, body))
             except StoreDamagedError:
                 damaged.append(row[1])
         for seq in damaged:

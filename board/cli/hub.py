@@ -83,3 +83,22 @@ def enroll(settings: Settings, device: str, public_key: str, as_json: bool) -> N
         return
     click.echo(f"{device} is enrolled. In its configuration, [sync]: hub_name = {config.name!r}, and hub_key_file")
     click.echo(f"names a file that holds: {hub_key}")
+
+
+@hub.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@json_option
+@settings_of
+def import_(settings: Settings, file: Path, as_json: bool) -> None:
+    """Take in a device's file from a USB stick, and write its receipts beside it.
+
+    Example: aidpost hub import /media/usb/kisumu-3.aidpost
+    """
+    from aidpost.sync.hub.stick import import_stick
+
+    done = import_stick(_config(settings), file)
+    if as_json:
+        print_json({**done._asdict(), "receipts": str(done.receipts)})
+        return
+    click.echo(f"{done.device}: {done.held} records of the stick are at the hub, {done.refused} were refused.")
+    click.echo(f"Receipts and {done.down} records for the device are in {done.receipts}: take it back there.")

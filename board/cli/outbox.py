@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from aidpost.board import device
 from aidpost.board.cli import Settings
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
 from aidpost.board.cli._device import opened_store
 from aidpost.sync import outbox as outbox_of
+from aidpost.sync import stick
 
 
 @click.group()
@@ -52,3 +56,47 @@ def retry(settings: Settings, cls: str | None) -> None:
     """
     with opened_store(settings, load_configuration(settings)) as store:
         click.echo(f"{outbox_of.retry(store, cls)} records are queued again.")
+
+
+@outbox.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@json_option
+@settings_of
+def export(settings: Settings, file: Path, as_json: bool) -> None:
+    """Write what the hub lacks to one encrypted, signed file, for a USB stick.
+
+    Example: aidpost outbox export /media/usb/kisumu-3.aidpost
+    """
+    configuration = load_configuration(settings)
+    link = device.link(configuration)
+    with opened_store(settings, configuration) as store:
+        done = stick.export_stick(store, file, hub_name=link.hub_name, hub_key=link.hub_key)
+    if as_json:
+        print_json({"file": str(file), **done._asdict()})
+        return
+    click.echo(f"{done.records} records and {done.blobs} photographs and waveforms are in {file}, for {link.hub_name}.")
+    if done.unreadable:
+        click.echo(f"{done.unreadable} photographs or waveforms do not open any more and were left out.", err=True)
+    click.echo(f"They stay queued here until `aidpost outbox import` reads {file.name}.receipts, or the hub answers.")
+
+
+@outbox.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@json_option
+@settings_of
+def import_(settings: Settings, file: Path, as_json: bool) -> None:
+    """Take in the receipts, reviews and referrals that the hub wrote to the stick.
+
+    Example: aidpost outbox import /media/usb/kisumu-3.aidpost.receipts
+    """
+    configuration = load_configuration(settings)
+    link = device.link(configuration)
+    with opened_store(settings, configuration) as store:
+        done = stick.import_receipts(store, file, hub_name=link.hub_name, hub_key=link.hub_key)
+        queued = sum(one.queued for one in outbox_of.status(store))
+    if as_json:
+        print_json({"file": str(file), "queued": queued, **done._asdict()})
+        return
+    click.echo(f"{done.received} reviews, referrals and other records came from the hub; {queued} records still wait.")
+    if done.refused:
+        click.echo(f"{done.refused} records from the hub were refused; the log says why.", err=True)

@@ -6,16 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sqlalchemy import insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from aidpost.errors import StoreError, UsageError
-from aidpost.sync.envelope import pack_message
-from aidpost.sync.hub import audit, identity, schema, users
+from aidpost.sync.envelope import Envelope, pack_message
+from aidpost.sync.hub import audit, identity, outgoing, schema, users
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest
 from aidpost.sync.topics import is_device_name
+
+_RECORD_FAULTS = (DataError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
+"""What a record's values can do to a database or to this program, as in `ingest`."""
 
 
 def enroll(
@@ -126,10 +129,15 @@ def take_messages(config: HubConfig, messages: Sequence[bytes]) -> list[bytes]:
         The database or the disk failed; nothing of this call was receipted, and it may be repeated.
     """
     key = identity.signing_key(config.state)
+    batch = [Incoming(None, message, now_ms()) for message in messages]
     with _database(config) as database:
         ingest = Ingest(database, BlobFiles(config.blobs), config)
         try:
-            replies = ingest.ingest([Incoming(None, message, now_ms()) for message in messages])
+            try:
+                replies = ingest.ingest(batch)
+            except _RECORD_FAULTS:
+                # one record that cannot be kept must not hold up the rest of the stick
+                replies = [reply for incoming in batch for reply in ingest.ingest_singly(incoming)]
         except (SQLAlchemyError, OSError) as error:
             raise StoreError(
                 operation="taking messages from a stick",
@@ -138,6 +146,20 @@ def take_messages(config: HubConfig, messages: Sequence[bytes]) -> list[bytes]:
                 remedy="Make room on the disk, or repair the database, and take the stick again.",
             ) from None
     return [pack_message(reply.receipt, sender=config.name, key=key, recipient=reply.device) for reply in replies]
+
+
+def device_keys(config: HubConfig) -> dict[str, bytes]:
+    """The public keys of the devices that are enrolled and not revoked."""
+    table = schema.devices
+    with _database(config) as database, database.read() as connection:
+        rows = connection.execute(select(table.c.name, table.c.public_key).where(table.c.revoked_ms.is_(None)))
+        return {row.name: bytes(row.public_key) for row in rows}
+
+
+def waiting_for(config: HubConfig, device: str) -> Iterator[Envelope]:
+    """What waits to go down to a device, for a stick."""
+    with _database(config) as database, database.read() as connection:
+        yield from outgoing.waiting_for(connection, device)
 
 
 @contextmanager

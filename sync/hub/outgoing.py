@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, insert, select, update
@@ -87,7 +88,7 @@ def take_due(connection: Connection, now_ms: int, only: str | None = None) -> li
         due = only is not None or row.sent_ms is None or now_ms - row.sent_ms >= wait
         if not due or len(group) >= _WINDOW:
             continue
-        group.append(Envelope(bytes(row.epoch), row.cls, row.seq, row.kind, row.patient, row.exam, bytes(row.body)))
+        group.append(_envelope(row))
         connection.execute(
             update(table)
             .where(
@@ -99,6 +100,18 @@ def take_due(connection: Connection, now_ms: int, only: str | None = None) -> li
             .values(sent_ms=now_ms, attempts=table.c.attempts + 1)
         )
     return [Waiting(device, cls, tuple(group)) for (device, cls), group in groups.items() if group]
+
+
+def waiting_for(connection: Connection, device: str) -> Iterator[Envelope]:
+    """All that waits for a device's receipt, to be carried there; not marked as sent, since a stick may be lost."""
+    table = schema.outgoing
+    query = select(table).where(table.c.device == device, table.c.received_ms.is_(None), table.c.refused == "")
+    for row in connection.execute(query.order_by(table.c.cls, table.c.epoch, table.c.seq)):
+        yield _envelope(row)
+
+
+def _envelope(row: Any) -> Envelope:
+    return Envelope(bytes(row.epoch), row.cls, row.seq, row.kind, row.patient, row.exam, bytes(row.body))
 
 
 def note_receipt(connection: Connection, device: str, receipt: Receipt, now_ms: int) -> None:
