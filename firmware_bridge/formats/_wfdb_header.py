@@ -44,6 +44,7 @@ class Header:
 
 
 def unsupported(path: Path, cause: str, remedy: str) -> UnsupportedFormatError:
+    """The error for a record in a form that nobody here reads; the caller raises it."""
     return UnsupportedFormatError(operation="reading the recording", target=str(path), cause=cause, remedy=remedy)
 
 
