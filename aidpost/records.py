@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from aidpost._course import Forecast, Trend
 from aidpost._record import Record, Span, require, require_probabilities, require_spans
 from aidpost._terms import (
     VITAL_UNITS,
@@ -52,6 +53,7 @@ __all__ = [
     "ExamReport",
     "Eye",
     "Finding",
+    "Forecast",
     "FundusPhoto",
     "FundusResult",
     "Identifier",
@@ -69,6 +71,7 @@ __all__ = [
     "Sex",
     "Span",
     "Timestamp",
+    "Trend",
     "Triage",
     "TriageLevel",
     "VitalKind",
@@ -318,7 +321,8 @@ class ModelRef(Record, frozen=True, kw_only=True):
 
 
 class Finding(Record, frozen=True, kw_only=True):
-    """One conclusion. `about` are the ids of what it was drawn from; `rule` and `source` say which limit, and whose."""
+    """One conclusion. `about` are the ids of what it was drawn from; `rule` and `source` say which limit, and whose.
+    `values` are the facts and limits that `text` quotes, so that it can be said in another language."""
 
     code: str
     text: str
@@ -328,6 +332,7 @@ class Finding(Record, frozen=True, kw_only=True):
     rule: str = ""
     source: str = ""
     model: str = ""
+    values: dict[str, float | str | bool | None] = msgspec.field(default_factory=dict)
 
     def _check(self) -> None:
         require_probabilities(self, (self.probability,))
@@ -471,6 +476,8 @@ class ExamReport(Record, frozen=True, kw_only=True):
     consents: tuple[Consent, ...] = ()
     not_assessed: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
+    trends: tuple[Trend, ...] = ()
+    forecasts: tuple[Forecast, ...] = ()
     origin: Origin = Origin.LIVE
     software: str = ""
     supersedes: uuid.UUID | None = None

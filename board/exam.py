@@ -20,7 +20,9 @@ from aidpost.errors import AidpostError, ModelError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.formats.photograph import inspect_photo
 from aidpost.firmware_bridge.sources import open_source
+from aidpost.inference.forecast import forecasts
 from aidpost.inference.fundus import FundusAnalysis
+from aidpost.inference.trends import trends
 from aidpost.inference.triage import triage
 from aidpost.kernels import codec
 from aidpost.records import (
@@ -76,6 +78,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[Answer, ...] = ()
     consents: tuple[Consent, ...] = ()
     operator: str = ""
+    history: tuple[VitalSign, ...] = ()
+    """What was measured of this patient before, for trends and forecasts; never part of this exam."""
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,6 +252,9 @@ class ExamRunner:
     ) -> ExamReport:
         self._progress("drawing the conclusion")
         failed = tuple(f"{problem.step}: {problem.error.cause}" for problem in self._problems)
+        known = (*plan.history, *vitals)
+        now = exam.ended or exam.started
+        course, expected = trends(known, now), forecasts(known, now)
         conclusion = triage(
             patient=plan.patient,
             at=exam.started,
@@ -255,6 +262,8 @@ class ExamRunner:
             answers=plan.answers,
             ecg=ecg,
             fundus=fundus,
+            trends=course,
+            forecasts=expected,
             limits=self._configuration.limits,
         )
         return ExamReport(
@@ -270,6 +279,8 @@ class ExamRunner:
             consents=plan.consents,
             not_assessed=(*conclusion.not_assessed, *failed),
             advice=conclusion.advice,
+            trends=course,
+            forecasts=expected,
             origin=worst_origin([*(e.origin for e in ecg), *(f.origin for f in fundus), *(v.origin for v in vitals)]),
             software=f"aidpost {__version__}",
         )

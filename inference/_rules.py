@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import msgspec
@@ -74,8 +75,16 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.when + self.any
 
 
+class Hazard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What could come of a rule of this file that is wrong, and the tests that hold it: for the hazard log."""
+
+    text: str
+    tests: tuple[str, ...]
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str
+    hazard: Hazard | None = None
     limits: dict[str, Limit] = {}
     rule: tuple[Rule, ...] = ()
 
@@ -84,11 +93,20 @@ class Conclusion(msgspec.Struct, frozen=True):
     """A rule that held, with the facts it looked at and the limits it used."""
 
     rule: Rule
-    text: str
-    advice: str
+    said: dict[str, Fact]
     facts: dict[str, Fact]
     limits: dict[str, Limit]
     version: str
+
+    @property
+    def text(self) -> str:
+        """The conclusion in words."""
+        return say(self.rule.text, self.said)
+
+    @property
+    def advice(self) -> str:
+        """What the patient's paper says."""
+        return say(self.rule.advice, self.said)
 
     def finding(
         self, *, about: tuple[uuid.UUID, ...] = (), probability: float | None = None, model: str = ""
@@ -104,7 +122,14 @@ class Conclusion(msgspec.Struct, frozen=True):
             rule=f"{self.rule.name}@{self.version}",
             source="; ".join(dict.fromkeys(source for source in sources if source)),
             model=model,
+            values=self.quoted,
         )
+
+    @property
+    def quoted(self) -> dict[str, Fact]:
+        """The facts and limits that the text and the advice quote; one that is not known is None."""
+        names = {name for _, name, _, _ in Formatter().parse(self.rule.text + self.rule.advice) if name}
+        return {name: self.said.get(name) for name in sorted(names)}
 
 
 class RuleBook:
@@ -117,7 +142,7 @@ class RuleBook:
     """
 
     def __init__(self, content: _File, name: str, overrides: Mapping[str, float] | None = None) -> None:
-        self.version, self.rules = f"{name} {content.version}", content.rule
+        self.version, self.rules, self.hazard = f"{name} {content.version}", content.rule, content.hazard
         self.limits = dict(content.limits)
         for limit, value in (overrides or {}).items():
             if limit not in self.limits:
@@ -155,11 +180,9 @@ class RuleBook:
 
     def _conclude(self, rule: Rule, facts: Facts) -> Conclusion:
         used = {value[1:]: self.limits[value[1:]] for value in _limit_names(rule)}
-        quoted = _Quoted({name: fact for name, fact in facts.items() if fact is not None})
-        quoted |= {f"${name}": limit.value for name, limit in used.items()}
+        said = dict(facts) | {f"${name}": limit.value for name, limit in used.items()}
         looked_at = {fact: facts.get(fact) for fact, _, _ in rule.conditions}
-        text, advice = rule.text.format_map(quoted), rule.advice.format_map(quoted)
-        return Conclusion(rule, text, advice, looked_at, used, self.version)
+        return Conclusion(rule, said, looked_at, used, self.version)
 
     def _check(self, rule: Rule, name: str) -> None:
         for _, compare, _ in rule.conditions:
@@ -178,10 +201,13 @@ class _Unknown:
 
 
 class _Quoted(dict[str, Any]):
-    """Facts for a text; one that is not known reads "unknown"."""
-
     def __missing__(self, name: str) -> _Unknown:
         return _Unknown()
+
+
+def say(template: str, values: Mapping[str, Fact]) -> str:
+    """A rule's text or advice with its facts and limits; one that is not known reads "unknown"."""
+    return template.format_map(_Quoted({name: value for name, value in values.items() if value is not None}))
 
 
 def _limit_names(rule: Rule) -> list[str]:

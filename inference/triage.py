@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from aidpost.inference import forecast as _forecast
+from aidpost.inference import trends as _trends
 from aidpost.inference._eyes import EyeReading, conclude, read_eyes
 from aidpost.inference._rules import Conclusion, Fact, Limit, rule_book
 from aidpost.inference.stroke_risk import cha2ds2_vasc
@@ -22,10 +24,12 @@ from aidpost.records import (
     ExamReport,
     Eye,
     Finding,
+    Forecast,
     FundusResult,
     Patient,
     Record,
     Timestamp,
+    Trend,
     Triage,
     TriageLevel,
     VitalSign,
@@ -33,7 +37,7 @@ from aidpost.records import (
 
 __all__ = ["Assessment", "Explanation", "explain", "triage"]
 
-RULE_FILES = ("symptoms", "vitals", "eyes", "combinations")
+RULE_FILES = ("symptoms", "vitals", "trends", "eyes", "combinations")
 """The rule files used here, besides "ecg" and "fundus" that the analyses use."""
 
 _ORGAN_SYMPTOMS = ("chest-pain", "breathlessness", "vision-loss", "stroke-signs", "severe-headache", "confusion")
@@ -79,11 +83,15 @@ def triage(
     answers: Sequence[Answer] = (),
     ecg: Sequence[EcgResult] = (),
     fundus: Sequence[FundusResult] = (),
+    trends: Sequence[Trend] = (),
+    forecasts: Sequence[Forecast] = (),
     limits: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Assessment:
     """Judge one exam.
 
-    The order of the sequences does not matter. `limits` are a site's own values: rule file -> limit -> value.
+    The order of the sequences does not matter. `trends` and `forecasts` are what `inference.trends` and
+    `inference.forecast` make of the patient's earlier readings and these. `limits` are a site's own values: rule file
+    -> limit -> value.
 
     Raises
     ------
@@ -94,9 +102,10 @@ def triage(
     seen = observe(patient, vitals, answers, at)
     ecg, fundus = sorted(ecg, key=_when), sorted(fundus, key=_when)
     eyes = read_eyes(fundus)
-    facts = seen.facts | _joined_facts(seen, eyes, ecg)
+    facts = seen.facts | _trends.facts(trends) | _forecast.facts(forecasts) | _joined_facts(seen, eyes, ecg)
     made = [_Made(one, _vital_ids(one, seen)) for one in books["symptoms"].conclusions(facts)]
-    made += [_Made(one, _vital_ids(one, seen)) for one in books["vitals"].conclusions(facts)]
+    for name in ("vitals", "trends"):
+        made += [_Made(one, _vital_ids(one, seen)) for one in books[name].conclusions(facts)]
     for eye in eyes:
         made += [_Made(one, tuple(photo.id for photo in eye.about)) for one in conclude(eye, books["eyes"])]
     everything = (*(one.id for one in ecg), *(one.id for one in fundus))
@@ -134,6 +143,8 @@ def explain(report: ExamReport, limits: Mapping[str, Mapping[str, float]] | None
         answers=report.answers,
         ecg=report.ecg,
         fundus=report.fundus,
+        trends=report.trends,
+        forecasts=report.forecasts,
         limits=limits,
     )
     made = {(one.code, one.text): why for one, why in zip(again.findings, again.explanations, strict=True)}
@@ -204,6 +215,7 @@ _FROM_VITALS = {
 
 def _vital_ids(conclusion: Conclusion, seen: Observations) -> tuple[uuid.UUID, ...]:
     kinds = [kind for fact in conclusion.facts for kind in _FROM_VITALS.get(fact, (fact.removeprefix("child_"),))]
+    kinds += [kind for fact in conclusion.facts for kind in seen.used if fact.startswith(f"{kind}_")]
     if any(fact.startswith("news2") for fact in conclusion.facts):
         kinds = list(seen.used)
     return tuple(sorted({one.id for kind in kinds for one in seen.used.get(kind, ())}))

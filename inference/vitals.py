@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Observations", "age_years", "observe"]
+__all__ = ["Observations", "age_years", "observe", "reliable"]
 
 _PAEDIATRIC = Path(__file__).with_name("tables") / "paediatric.toml"
 _YES = {"yes", "y", "true", "1"}
@@ -51,7 +51,7 @@ def observe(patient: Patient, vitals: Iterable[VitalSign], answers: Iterable[Ans
     the mean of the last two readings where there are two (ESC/ESH 2018). Values that the device itself marks as wrong,
     values without a number and control solution are left out and named.
     """
-    usable, left_out = _reliable(vitals)
+    usable, left_out = reliable(vitals)
     given = _answers(answers)
     age = age_years(patient, at)
     used = {kind.value: tuple(found) for kind, found in _by_kind(usable).items()}
@@ -91,7 +91,9 @@ _PLAIN = {
 }
 
 
-def _reliable(vitals: Iterable[VitalSign]) -> tuple[list[VitalSign], list[str]]:
+def reliable(vitals: Iterable[VitalSign]) -> tuple[list[VitalSign], list[str]]:
+    """Those with a number that their own device does not disown, control solution left out; and what was left out, in
+    words."""
     usable, left_out = [], []
     for one in vitals:
         name = one.kind.value.replace("_", " ")

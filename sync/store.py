@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from aidpost import records
 from aidpost.errors import KeyUnavailableError, StorageFullError, StoreDamagedError, StoreError
-from aidpost.records import BlobRef, ExamReport, Origin, Patient, Record, Referral, Review, Timestamp
+from aidpost.records import BlobRef, ExamReport, Origin, Patient, Record, Referral, Review, Timestamp, VitalSign
 from aidpost.sync import _schema, seal
 from aidpost.sync._durable import make_folder
 from aidpost.sync._patient_keys import NOBODY, PatientKeys
@@ -34,6 +34,9 @@ from aidpost.sync.keys import DeviceKey, Identity
 R = TypeVar("R", bound=Record)
 
 _REPORTS = "SELECT cls, seq, patient, body FROM record WHERE kind = 'ExamReport'"
+_OF_PATIENT = (
+    "SELECT kind, cls, seq, patient, body FROM record WHERE patient = ? AND kind IN ('ExamReport', 'VitalSign')"
+)
 _SEND = "Send the records on (check the network), or make room; nothing stored was touched."
 
 
@@ -330,6 +333,21 @@ class Store:
         """A patient as the last report had them; None where this device knows no such patient."""
         report = self._last_report("patient", patient)
         return report.patient if report else None
+
+    def history(self, patient: uuid.UUID, limit: int = 200) -> list[VitalSign]:
+        """The vital signs of a patient's last exams on this device, and those assigned to them since, newest first."""
+        rows = self.read(f"{_OF_PATIENT} ORDER BY at_ms DESC, seq DESC LIMIT ?", (patient.bytes, limit))
+        out: dict[uuid.UUID, VitalSign] = {}
+        for kind, *row in rows:
+            try:
+                body = self._open(*row)
+            except StoreDamagedError:  # one damaged record of last year keeps nobody from being examined today
+                continue
+            found = (
+                records.decode(ExamReport, body).vitals if kind == "ExamReport" else (records.decode(VitalSign, body),)
+            )
+            out |= {one.id: one for one in found if one.id not in out}
+        return list(out.values())
 
     def reviews(self, exam: uuid.UUID) -> list[Review]:
         """What clinicians at the hub said of an exam, the last word last."""

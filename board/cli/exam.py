@@ -64,6 +64,7 @@ def exam(
             fundus=(*((Eye.LEFT, s) for s in fundus_left), *((Eye.RIGHT, s) for s in fundus_right)),
             vitals=vitals,
             answers=tuple(_answer(text, store.now()) for text in answers),
+            history=tuple(store.history(patient_id)) if patient_id else (),
         )
         _require_something(plan)
         settings_of_worker = device.worker_settings(configuration)

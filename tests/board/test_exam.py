@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from device_records import KEY
 
@@ -13,10 +14,22 @@ from aidpost.board import device
 from aidpost.board.configuration import Configuration
 from aidpost.board.exam import ExamOutcome, ExamRunner, Plan, worst_origin
 from aidpost.errors import InferenceTimeoutError, KeyUnavailableError
+from aidpost.firmware_bridge.clock import SystemClock as BootClock
 from aidpost.inference.fundus import FundusAnalysis
 from aidpost.inference.worker import InferenceWorker
 from aidpost.kernels import codec
-from aidpost.records import EcgRecording, EcgResult, Eye, FundusPhoto, Origin, Patient, TriageLevel
+from aidpost.records import (
+    Device,
+    EcgRecording,
+    EcgResult,
+    Eye,
+    FundusPhoto,
+    Origin,
+    Patient,
+    TriageLevel,
+    VitalKind,
+    VitalSign,
+)
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.store import Store
 
@@ -141,3 +154,27 @@ def test_device_key_comes_from_where_the_configuration_says(tmp_path: Path) -> N
     assert again.secret == typed.secret
     with pytest.raises(KeyUnavailableError):
         device.device_key(parse("[store]\nkey = 'systemd-credential'"), tmp_path, passphrase=str)
+
+
+def test_a_returning_patient_is_read_against_their_own_earlier_readings() -> None:
+    def pressure(systolic: float, days_ago: float) -> VitalSign:
+        now = clock.now()
+        return VitalSign(
+            id=uuid.uuid4(),
+            kind=VitalKind.SYSTOLIC_BP,
+            value=systolic,
+            unit="mm[Hg]",
+            at=msgspec.structs.replace(now, wall_ms=now.wall_ms - round(days_ago * 86_400_000), boot=1),
+            origin=Origin.LIVE,
+            device=Device(name="cuff"),
+        )
+
+    clock = BootClock(boot=2, synced=True)
+    runner = ExamRunner(CONFIGURATION, clock, Dead())
+    steps = {"vitals": ("sim:vitals?profile=hypertensive&seed=1",)}
+    earlier = tuple(pressure(120.0, 30.0 * month) for month in range(1, 6))
+    report = runner.run(plan(**steps, history=earlier)).report
+    assert [(one.kind, one.baseline) for one in report.trends] == [(VitalKind.SYSTOLIC_BP, 120.0)]
+    assert "trend-systolic-above-own" in {one.code for one in report.findings}
+    assert not {one.id for one in report.vitals} & {one.id for one in earlier}
+    assert runner.run(plan(**steps)).report.trends == ()

@@ -94,3 +94,24 @@ def test_every_shipped_rule_file_reads_and_every_limit_has_a_source() -> None:
         assert all(limit.source and limit.unit for limit in book.limits.values())
         names = [rule.name for rule in book.rules]
         assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("file", sorted(path.stem for path in RULES.glob("*.toml")))
+def test_every_shipped_rule_can_hold_and_needs_each_of_its_conditions(file: str) -> None:
+    book = rule_book(file)
+    values = {"in": lambda v: v[0], "!=": lambda v: not v if isinstance(v, bool) else f"not {v}"}
+    for rule in book.rules:
+        facts: dict[str, object] = {}
+        for fact, compare, value in rule.conditions:
+            limit = book[value[1:]] if isinstance(value, str) and value.startswith("$") else value
+            nudge = {">": 1e-6, "<": -1e-6}.get(compare, 0)
+            # of two limits of one fact both must hold: the inner one
+            met = values.get(compare, lambda v, nudge=nudge: v + nudge if nudge else v)(limit)
+            facts.setdefault(fact, met)
+        held = [one.rule.name for one in book.conclusions(facts)]  # type: ignore[arg-type]
+        others = [one for one in book.rules if one.name in held]
+        group = {one.group or one.name for one in others}
+        assert (rule.group or rule.name) in group, f"{rule.name} cannot hold: {facts}"
+        for fact, _, _ in rule.when:
+            without = {name: value for name, value in facts.items() if name != fact}
+            assert rule.name not in [one.rule.name for one in book.conclusions(without)], f"{rule.name} without {fact}"  # type: ignore[arg-type]

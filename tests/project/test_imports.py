@@ -12,7 +12,7 @@ TOP = Path(__file__).parents[2]
 FOLDERS = ("kernels", "inference", "firmware_bridge", "sync", "board")
 
 # what each part may import of aidpost, besides itself; `records` stands for the values and their helpers
-VALUES = {"records", "errors", "_record", "_terms", "__version__"}
+VALUES = {"records", "errors", "_course", "_record", "_terms", "__version__"}
 ALLOWED: dict[str, set[str]] = {
     "aidpost": VALUES,
     "kernels": VALUES,

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from aidpost.inference._rules import RULES, rule_book
+from aidpost.inference._rules_page import page
+
 TOP = Path(__file__).parents[2]
 LOG = TOP / "docs/safety/hazards.md"
 
@@ -37,3 +40,18 @@ def test_hazard_has_cause_control_and_tests_that_exist(row: list[str]) -> None:
     for file, test in named:
         assert (TOP / file).is_file(), f"{row[0]} names {file}"
         assert test in functions_in(TOP / file), f"{row[0]} names {file}::{test}"
+
+
+def test_the_rules_page_is_what_the_rules_are_now() -> None:
+    text = (TOP / "docs/safety/rules.md").read_text(encoding="utf-8")
+    assert text == page(), "run scripts/make-rules"
+
+
+@pytest.mark.parametrize("path", sorted(RULES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_rule_file_names_its_hazard_and_tests_that_exist(path: Path) -> None:
+    hazard = rule_book(path.stem).hazard
+    assert hazard is not None
+    assert hazard.tests
+    for named in hazard.tests:
+        file, _, test = named.partition("::")
+        assert test in functions_in(TOP / file), f"{path.name} names {named}"

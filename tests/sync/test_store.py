@@ -11,14 +11,16 @@ import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 from device_records import KEY, NAME, FakeClock, make_blob, make_item
 
 from aidpost.errors import KeyUnavailableError, SchemaError, StorageFullError, StoreDamagedError, StoreError
+from aidpost.records import Device, ExamReport, Origin, Timestamp, VitalKind, VitalSign
 from aidpost.sync import blobs, outbox
 from aidpost.sync.envelope import BlobHeld, Receipt, RecordClass
 from aidpost.sync.keys import DeviceKey
-from aidpost.sync.store import Budget, Store
+from aidpost.sync.store import Budget, Item, Store
 
 PHOTO = b"\xff\xd8 a photograph of a retina, plain as day " * 5_000
 
@@ -242,3 +244,36 @@ def test_many_threads_share_commits_and_lose_nothing(store: Store) -> None:
     assert [one.seq for one in store.envelopes("report", list(range(1, 201)))] == list(range(1, 201))
     assert len(commits) < 200
     assert KEY.secret not in store.path.read_bytes()
+
+
+def make_reading(value: float) -> VitalSign:
+    return VitalSign(
+        id=uuid.uuid4(),
+        kind=VitalKind.PULSE_RATE,
+        value=value,
+        unit="/min",
+        at=Timestamp(wall_ms=1, monotonic_ms=1, boot=1, synced=False),
+        origin=Origin.LIVE,
+        device=Device(name="cuff"),
+    )
+
+
+def test_a_patient_s_history_is_of_all_exams_and_what_was_assigned_each_reading_once(store: Store) -> None:
+    first = make_item()
+    assert isinstance(first.record, ExamReport)
+    measured, assigned = make_reading(70), make_reading(80)
+    report = msgspec.structs.replace(first.record, vitals=(measured,))
+    corrected = msgspec.structs.replace(report, id=uuid.uuid4(), supersedes=report.id)
+    patient = report.patient.id
+    store.append_many([first._replace(record=report), make_item(), first._replace(record=corrected)])
+    store.append(Item(RecordClass.VITALS, assigned, patient))
+    assert {one.id for one in store.history(patient)} == {measured.id, assigned.id}
+    assert store.history(uuid.uuid4()) == []
+
+
+def test_a_damaged_record_of_a_patient_costs_only_itself_in_the_history(store: Store) -> None:
+    patient = uuid.uuid4()
+    keys = store.append_many([Item(RecordClass.VITALS, make_reading(value), patient) for value in (70, 80)])
+    damage = "UPDATE record SET body = x'00' WHERE seq = ?"
+    store.write(lambda db: db.execute(damage, (keys[0].seq,)) and None)
+    assert [one.value for one in store.history(patient)] == [80]
