@@ -44,14 +44,15 @@ def exams_csv(site: Site, _request: Request, session: Session) -> Response:
     with site.database.write() as connection:
         audit.append(connection, session.user, "exported", "exams.csv")
     headers = {"content-disposition": f'attachment; filename="exams-{day(now_ms())}.csv"'}
-    return StreamingResponse(_rows(site), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(_rows(site, session), media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _rows(site: Site) -> Iterator[str]:
+def _rows(site: Site, session: Session) -> Iterator[str]:
     exams, last = schema.exams, None
     yield _line([*_COLUMNS])
     while True:
-        query = select(*(exams.c[name] for name in _COLUMNS)).order_by(exams.c.id).limit(_PAGE)
+        query = select(*(exams.c[name] for name in _COLUMNS)).where(session.sees(exams.c.clinic))
+        query = query.order_by(exams.c.id).limit(_PAGE)
         if last is not None:
             query = query.where(exams.c.id > last)
         with site.database.read() as connection:

@@ -46,7 +46,10 @@ def patient(site: Site, request: Request, session: Session) -> Response:
     exams, vitals = schema.exams, schema.vitals
     with site.database.read() as connection:
         rows = connection.execute(
-            select(exams).where(exams.c.patient == number).order_by(exams.c.started_ms.desc()).limit(_MOST)
+            select(exams)
+            .where(exams.c.patient == number, session.sees(exams.c.clinic))
+            .order_by(exams.c.started_ms.desc())
+            .limit(_MOST)
         ).all()
         if not rows:
             raise HTTPException(404, "There is no such patient here.")

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import _catalogue, users
+from aidpost.sync.hub import _catalogue, alerts, users
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -70,12 +70,16 @@ class Site:
         self, request: Request, name: str, session: Session | None, status: int = 200, **values: Any
     ) -> Response:
         """A page from a template."""
-        language = self.language(request)
+        language, unanswered = self.language(request), 0
+        if session is not None:
+            with self.database.read() as connection:
+                unanswered = alerts.unanswered(connection, session)
         text = self._templates.get_template(name).render(
             t=_catalogue.translator(language),
             language=language,
             languages=_catalogue.LANGUAGES,
             session=session,
+            unanswered=unanswered,
             hub=self.config.name,
             path=request.url.path,
             practice=self.config.accept_simulated,

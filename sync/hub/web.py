@@ -118,6 +118,8 @@ def _page_routes(site: Site) -> list[BaseRoute]:
             site.action(_review_form.submit_referral, role=clinician),
             methods=["POST"],
         ),
+        Route("/alerts", site.page(_pages.alert_list)),
+        Route("/alerts/{alert:uuid}", site.action(_pages.answer_alert, role=clinician), methods=["POST"]),
         Route("/referrals", site.page(_pages.referral_list)),
         Route("/patients/{patient:uuid}", site.page(_patient_page.patient)),
         Route("/quality", site.page(_quality_page.quality)),

@@ -92,9 +92,10 @@ for (const svg of document.querySelectorAll("[data-calipers]")) {
   svg.addEventListener("pointerup", () => { from = null; });
 }
 
-const waiting = document.querySelector("[data-waiting]");
-if (waiting) {
-  const seen = () => Object.fromEntries([...waiting.querySelectorAll("[data-level]")].map((item) => [item.dataset.level, Number(item.textContent)]));
+const badge = document.querySelector("[data-alerts]");
+if (badge) {
+  const waiting = document.querySelector("[data-waiting]");
+  const levels = () => waiting ? [...waiting.querySelectorAll("[data-level]")] : [];
   const sound = () => {
     // browsers allow sound only after the reader has touched the page; the notice shows either way
     const context = new AudioContext(), tone = context.createOscillator(), volume = context.createGain();
@@ -108,11 +109,16 @@ if (waiting) {
   const ask = async () => {
     const answer = await fetch("/waiting.json", { redirect: "error" });
     if (!answer.ok) return;
-    const before = seen(), now = await answer.json(), news = document.querySelector("[data-news]");
-    if (!Object.keys(now).some((level) => now[level] > before[level])) return;
-    for (const item of waiting.querySelectorAll("[data-level]")) item.textContent = now[item.dataset.level];
+    const now = await answer.json(), news = document.querySelector("[data-news]"), grave = document.querySelector("[data-grave]");
+    const more = now.alerts > Number(badge.textContent);
+    badge.textContent = now.alerts;
+    badge.hidden = now.alerts === 0;
+    grave.hidden = now.alerts === 0 || !(more || !grave.hidden);
+    // nobody has answered yet: it is heard again with each turn until somebody does
+    if (now.alerts > 0) sound();
+    if (!news || !levels().some((item) => now[item.dataset.level] > Number(item.textContent))) return;
+    for (const item of levels()) item.textContent = now[item.dataset.level];
     news.hidden = false;
-    if (now.emergency > before.emergency || now.urgent > before.urgent) { news.classList.add("grave"); sound(); }
   };
   // away from the network for a while is normal: the next turn asks again
   const again = () => ask().catch(() => {});

@@ -249,6 +249,9 @@ def test_chromium_logs_in_reads_zooms_and_signs_without_a_complaint(server: HubS
         send(server, device, device.message(device.envelope(make_report(triage=Triage(level=TriageLevel.EMERGENCY)))))
         browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         wait_for(lambda: not browser.evaluate("document.querySelector('[data-news]').hidden"), "the news is shown")
-        assert browser.evaluate("document.querySelector('[data-news]').className") == "news grave"
+        server.notifier.turn(now_ms())
+        browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        wait_for(lambda: not browser.evaluate("document.querySelector('[data-grave]').hidden"), "the alert is shown")
+        assert browser.evaluate("document.querySelector('[data-alerts]').textContent") == "1"
         assert browser.complaints == []
     assert report.exam.device == HANDHELD

@@ -171,7 +171,7 @@ def test_script_that_asks_for_news_does_not_keep_a_session_alive(reader: Client,
         connection.execute(update(schema.sessions).values(used_ms=now_ms() - 29 * 60_000))
         before = connection.execute(select(schema.sessions.c.used_ms)).scalar_one()
     assert reader.get("/waiting.json") == 200
-    assert json.loads(reader.body) == {"routine": 0, "soon": 0, "urgent": 0, "emergency": 0}
+    assert json.loads(reader.body) == {"routine": 0, "soon": 0, "urgent": 0, "emergency": 0, "alerts": 0}
     with server.database.read() as connection:
         assert connection.execute(select(schema.sessions.c.used_ms)).scalar_one() == before
     assert Client(server.url).get("/waiting.json") == 303
