@@ -44,6 +44,7 @@ def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> l
         schema.manifests,
         schema.reviews,
         schema.readings,
+        schema.calls,
         schema.alerts,
         schema.referrals,
         schema.outgoing,

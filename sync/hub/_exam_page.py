@@ -26,6 +26,7 @@ from aidpost.records import (
 from aidpost.sync.hub import (
     _catalogue,
     _ecg_paper,
+    _patient_page,
     alerts,
     audit,
     clocks,
@@ -36,6 +37,7 @@ from aidpost.sync.hub import (
     schema,
 )
 from aidpost.sync.hub._blob_intake import partial_row
+from aidpost.sync.hub._calls import TASKS
 from aidpost.sync.hub._site import Site, day
 from aidpost.sync.hub.database import now_ms, unpack_ranges
 from aidpost.sync.hub.readings import Part
@@ -75,6 +77,14 @@ class EcgView(NamedTuple):
     missing: str
 
 
+class Before(NamedTuple):
+    """The patient's last earlier exam with the same kind of recording: its row, its photographs by eye, its ECG."""
+
+    exam: Any
+    photos: dict[Eye | None, PhotoView]
+    ecg: EcgResult | None
+
+
 class WhenView(NamedTuple):
     """When an exam was, how that is known, and what the device believed."""
 
@@ -97,7 +107,7 @@ def exam(site: Site, request: Request, session: Session) -> Response:
     with site.database.read() as connection:
         photos = [_photo(connection, site, row.device, result) for result in report.fundus]
         past = reviews.of_exam(connection, number)
-        hidden = hidden_from(site, session, parts)
+        hidden = hidden_from(site, session, row, parts)
         shown: dict[str, Any] = {
             "when": _when(connection, row, report),
             "vitals": _vitals(connection, report),
@@ -107,6 +117,9 @@ def exam(site: Site, request: Request, session: Session) -> Response:
                 select(func.count()).select_from(schema.reports).where(schema.reports.c.exam == number)
             ).scalar_one(),
             "alerts": alerts.of_exam(connection, number),
+            "before_eyes": _before(connection, site, session, row, "eyes") if report.fundus else None,
+            "before_ecg": _before(connection, site, session, row, "ecg") if report.ecg else None,
+            "trends": _patient_page.trends(_patient_page.measured(connection, session, row.patient)),
         }
     return site.render(
         request,
@@ -144,14 +157,19 @@ def _take(
     return mine, [row for row in held if row.reader != session.user]
 
 
-def hidden_from(site: Site, session: Session, parts: Sequence[Part]) -> frozenset[str]:
-    """The parts whose findings this reader does not see yet, because they have not graded them."""
-    if not site.config.blinded_first_read:
-        return frozenset()
+def hidden_from(site: Site, session: Session, exam: Any, parts: Sequence[Part]) -> frozenset[str]:
+    """The parts whose findings this reader does not see yet, because they have not graded them: all where the hub is so
+    configured, those of a clinic in shadow mode, and those of the random sample that measures the device."""
+    config = site.config
+    every = config.blinded_first_read or (config.blinded_sample and exam.sampled)
+    shadow = (
+        {TASKS[task] for clinic, task in site.shadowed(session) if clinic == exam.clinic} if config.shadow_bound else ()
+    )
     return frozenset(
         part.name
         for part in parts
         if part.name != readings.GENERAL
+        and (every or part.name in shadow)
         and not part.done
         and part.state != "disputed"
         and session.user not in {reading.reader for reading in part.readings}
@@ -175,7 +193,7 @@ def blob(site: Site, request: Request, session: Session) -> Response:
     sha256 = request.path_params["sha256"]
     with site.database.read() as connection:
         row, report = load(connection, request.path_params["exam"], session)
-        blind = readings.EYES in hidden_from(site, session, readings.parts(connection, row))
+        blind = readings.EYES in hidden_from(site, session, row, readings.parts(connection, row))
     refs = [ref for photo in report.fundus for ref in (photo.body, None if blind else photo.heatmap) if ref]
     ref = next((ref for ref in refs if ref.sha256 == sha256), None)
     if ref is None or not site.files.is_complete(sha256):
@@ -242,6 +260,24 @@ def _photo(connection: Connection, site: Site, device: str, result: FundusResult
         return BlobView(ref, False, received, bool(small))
 
     return PhotoView(result, view(result.body), view(result.heatmap))
+
+
+def _before(connection: Connection, site: Site, session: Session, row: Any, modality: str) -> Before | None:
+    exams = schema.exams
+    earlier = connection.execute(
+        select(exams)
+        .where(exams.c.patient == row.patient, exams.c.started_ms < row.started_ms, session.sees(exams.c.clinic))
+        .where(exams.c.modalities.contains(modality))
+        .order_by(exams.c.started_ms.desc())
+        .limit(1)
+    ).one_or_none()
+    if earlier is None:
+        return None
+    _, report = load(connection, earlier.id, session)
+    photos: dict[Eye | None, PhotoView] = {}
+    for result in sorted(report.fundus, key=lambda photo: (photo.quality.usable, photo.quality.score)):
+        photos[result.eye] = _photo(connection, site, earlier.device, result)  # the best one stays
+    return Before(earlier, photos, report.ecg[-1] if report.ecg else None)
 
 
 def _ecg(site: Site, request: Request, result: EcgResult) -> EcgView:

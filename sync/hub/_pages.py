@@ -18,7 +18,7 @@ from aidpost.sync.hub.users import Session
 
 _PAGE = 50
 _SILENT_MS = 24 * 3_600_000
-_SHOWN = ("open", "retake", "reviewed", "all")
+_SHOWN = ("open", "sample", "retake", "reviewed", "all")
 
 
 def worklist(site: Site, request: Request, session: Session) -> Response:
@@ -28,13 +28,16 @@ def worklist(site: Site, request: Request, session: Session) -> Response:
     page = _page_number(request)
     exams = schema.exams
     query = select(exams).where(session.sees(exams.c.clinic))
-    if show != "all":
+    if show in ("open", "sample"):
+        query = query.where(exams.c.state == "open", _to_read(site, session))
+    elif show != "all":
         query = query.where(exams.c.state == show)
-    if show == "open":
-        query = query.where(_to_read(site, session))
+    if show == "sample":
+        # in the order of time, which tells nobody what the device found
+        query = query.where(or_(exams.c.sampled.is_(True), exams.c.abstained.is_(True))).order_by(exams.c.started_ms)
     if show in ("open", "retake"):
         query = query.order_by(exams.c.triage.desc(), exams.c.started_ms, exams.c.id)
-    else:
+    elif show != "sample":
         query = query.order_by(exams.c.started_ms.desc(), exams.c.id)
     with site.database.read() as connection:
         rows, more = _paged(connection, query, page)
@@ -55,9 +58,22 @@ def worklist(site: Site, request: Request, session: Session) -> Response:
         photos=photos,
         held=held,
         standing={row.id: _standing(row, read.get(row.report, {})) for row in rows},
-        blinded=site.config.blinded_first_read,
+        blinded=_blinded(site, session, rows),
         levels=list(TriageLevel),
     )
+
+
+def _blinded(site: Site, session: Session, rows: list[Any]) -> set[Any]:
+    """The exams of which the list does not tell what the device found."""
+    config = site.config
+    shadow = {clinic for clinic, _ in site.shadowed(session)} if config.shadow_bound else set()
+    return {
+        row.id
+        for row in rows
+        if row.state == "open"
+        and row.modalities not in ("", "vitals")
+        and (config.blinded_first_read or row.clinic in shadow or (config.blinded_sample and row.sampled))
+    }
 
 
 def _standing(row: Any, read: dict[str, Any]) -> list[Part]:

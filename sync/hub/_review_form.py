@@ -43,7 +43,7 @@ def submit_review(site: Site, request: Request, session: Session, form: Form) ->
                 409, "A newer version of this exam has arrived. Go back, reload the page and read it again."
             )
         parts = _parts_to_sign(connection, site, session, row, form, now)
-        blinded = bool(_exam_page.hidden_from(site, session, parts))
+        blinded = bool(_exam_page.hidden_from(site, session, row, parts))
         decision, triage, text, grades = _review_fields(form, blinded)
         if triage is not None and triage < report.triage.level and not text:
             raise HTTPException(400, "A triage is lowered only with a reason: say why in the text.")

@@ -16,6 +16,7 @@ from aidpost.records import ExamReport, Origin, TriageLevel, VitalSign, decode
 from aidpost.sync.bodies import BlobManifest
 from aidpost.sync.envelope import Envelope
 from aidpost.sync.hub import readings, schema
+from aidpost.sync.hub._calls import calls_of
 from aidpost.sync.hub.clocks import Clock
 from aidpost.sync.hub.quality import in_sample
 
@@ -169,6 +170,8 @@ def _report_row(item: Stored) -> dict[str, Any]:
 def _exam_rows(connection: Connection, items: Sequence[Stored]) -> list[dict[str, Any]]:
     clock = Clock(connection)
     rows = [_exam_row(clock, item) for item in items]
+    made = zip(items, rows, strict=True)
+    insert_new(connection, schema.calls, [c for item, row in made for c in calls_of(item.record, row["started_ms"])])
     read = readings.standing(connection, [row["report"] for row in rows])
     return [row | {"state": _state_of(row["modalities"], read.get(row["report"], {}))} for row in rows]
 

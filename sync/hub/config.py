@@ -77,6 +77,11 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A reader who contradicts the device's call is followed by a second, who decides."""
     blinded_first_read: bool = False
     """Hide what the device found until the reader has graded."""
+    blinded_sample: bool = True
+    """Read the random sample that measures the device without seeing what the device found."""
+    shadow_bound: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """Shadow mode: readers of a clinic do not see what a model found before grading, until the lower end of the 95 %
+    interval of its sensitivity and specificity there has reached this. 0: off."""
     public_url: str = ""
     """Where readers reach the pages, for links in alerts: `https://hub.example`."""
     alert_contacts: tuple[tuple[str, ...], ...] = ()

@@ -343,6 +343,24 @@ readings = Table(
     Index("readings_time", "at_ms"),
 )
 
+calls = Table(
+    "calls",
+    metadata,
+    # what each model said of each report, and of what: performance and drift are measured on it
+    Column("report", Uuid, primary_key=True),
+    Column("task", String(16), primary_key=True),  # dr, af
+    Column("exam", Uuid, nullable=False),
+    Column("patient", Uuid, nullable=False, index=True),
+    Column("model", String(200), nullable=False),
+    Column("camera", String(200), nullable=False),  # or the ECG device
+    Column("call", Boolean),  # NULL: the model abstained, or nothing usable was recorded
+    Column("score", Float),  # probability of what is called
+    Column("quality", Float),  # the best recording's
+    Column("usable", Boolean, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Index("calls_time", "task", "at_ms"),
+)
+
 leases = Table(
     "leases",
     metadata,

@@ -123,6 +123,7 @@ def _page_routes(site: Site) -> list[BaseRoute]:
         Route("/referrals", site.page(_pages.referral_list)),
         Route("/patients/{patient:uuid}", site.page(_patient_page.patient)),
         Route("/quality", site.page(_quality_page.quality)),
+        Route("/quality.csv", site.page(_quality_page.quality_csv, role=clinician)),
         Route("/devices", site.page(_pages.devices)),
         Route("/export.csv", site.page(_export.exams_csv, role=clinician)),
         Route("/audit", site.page(_pages.audit_log, role=Role.ADMINISTRATOR)),

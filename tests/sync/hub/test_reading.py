@@ -14,12 +14,11 @@ from sqlalchemy import select
 from aidpost.records import ExamReport, Review, ReviewDecision, TriageLevel, decode
 from aidpost.sync.bodies import Acknowledgement
 from aidpost.sync.hub import readings, schema
-from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.readings import Part, Rules
 from aidpost.sync.hub.server import HubServer
 
-from .conftest import FakeDevice, at, make_report
+from .conftest import FakeDevice, at, hub_with, make_report
 from .web_client import Client, logged_in, send, whole_report
 
 Limit = Callable[[str, str, str], None]
@@ -32,21 +31,6 @@ def limit(server: HubServer) -> Limit:
             connection.execute(schema.user_scopes.insert().values(user=user, kind=kind, value=value))
 
     return add
-
-
-def hub_with(**changes: object) -> pytest.MarkDecorator:
-    """The test's hub has these settings."""
-    return pytest.mark.parametrize("changes", [changes], indirect=True, ids=["-".join(changes)])
-
-
-@pytest.fixture
-def changes(request: pytest.FixtureRequest) -> dict[str, object]:
-    return dict(getattr(request, "param", {}))
-
-
-@pytest.fixture
-def config(config: HubConfig, changes: dict[str, object]) -> HubConfig:
-    return msgspec.structs.replace(config, **changes)
 
 
 def sent_down(server: HubServer) -> list[Review]:
@@ -243,6 +227,7 @@ def test_oedema_alone_is_referable_and_an_ungradable_eye_is_no_call() -> None:
 def test_review_that_raises_the_triage_makes_a_recall_that_is_open_until_somebody_answers(
     server: HubServer, device: FakeDevice, reader: Client
 ) -> None:
+    server.notifier.stop()
     report = whole_report(server, device)
     assert sign(reader, report, dr_right="4", decision="corrected", triage="urgent", text="New vessels.") == 303
     reader.get("/alerts")
