@@ -485,7 +485,8 @@ class ExamReport(Record, frozen=True, kw_only=True):
 
 
 class Review(Record, frozen=True, kw_only=True):
-    """A clinician's word on a report: confirmed, corrected or to be retaken; signed by name, at the hub's time."""
+    """A clinician's word on a report: confirmed, corrected or to be retaken; signed by name, at the hub's time.
+    `parts` are those it covers, "eyes", "heart" or "general"; without any it is about the whole report."""
 
     id: uuid.UUID
     report: uuid.UUID
@@ -498,6 +499,7 @@ class Review(Record, frozen=True, kw_only=True):
     text: str = ""
     grades: dict[str, str] = msgspec.field(default_factory=dict)
     supersedes: uuid.UUID | None = None
+    parts: tuple[str, ...] = ()
 
 
 class Referral(Record, frozen=True, kw_only=True):

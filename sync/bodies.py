@@ -28,7 +28,19 @@ class Erasure(Record, frozen=True, kw_only=True):
     operator: str = ""
 
 
-_KINDS: tuple[type[Record], ...] = (*WIRE_RECORDS, BlobManifest, Erasure)
+class Acknowledgement(Record, frozen=True, kw_only=True):
+    """Somebody answers for an alert, at the hub or at the device: `about` is the report, or the review that raised its
+    triage. `text` says what they did, such as "telephoned the family"."""
+
+    about: uuid.UUID
+    exam: uuid.UUID
+    patient: uuid.UUID
+    by: str
+    at: Timestamp
+    text: str = ""
+
+
+_KINDS: tuple[type[Record], ...] = (*WIRE_RECORDS, BlobManifest, Erasure, Acknowledgement)
 
 BODY_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in _KINDS}
 """An envelope's `kind` and the record that its body decodes to. Kinds that are not here are kept as bytes."""

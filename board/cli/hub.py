@@ -37,12 +37,23 @@ def serve(settings: Settings) -> None:
 @hub.command()
 @click.argument("name")
 @click.option("--role", default="clinician", show_default=True, help="administrator, clinician or viewer.")
+@click.option("--full-name", default="", help="As it stands under reviews.")
+@click.option("--reads", multiple=True, type=click.Choice(("eyes", "heart")), help="What they sign; else everything.")
+@click.option("--clinic", "clinics", multiple=True, metavar="NAME", help="Whose patients they see; else all.")
 @click.option("--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Else it is asked.")
 @settings_of
-def user(settings: Settings, name: str, role: str, password_file: Path | None) -> None:
+def user(
+    settings: Settings,
+    name: str,
+    role: str,
+    full_name: str,
+    reads: tuple[str, ...],
+    clinics: tuple[str, ...],
+    password_file: Path | None,
+) -> None:
     """Add a user, or give one a new password.
 
-    Example: aidpost hub user akinyi --role clinician
+    Example: aidpost hub user akinyi --role clinician --reads eyes --clinic "Kisumu North"
     """
     from aidpost.sync.hub.operations import add_user
 
@@ -50,7 +61,7 @@ def user(settings: Settings, name: str, role: str, password_file: Path | None) -
         password = password_file.read_text(encoding="utf-8").rstrip("\n")
     else:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    add_user(_config(settings), name, password, role)
+    add_user(_config(settings), name, password, role, full_name, parts=reads, clinics=clinics)
     click.echo(f"{name} may now log in as {role}.")
 
 

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from aidpost.records import ExamReport, Referral, Review, VitalSign
-from aidpost.sync.bodies import BlobManifest, Erasure
+from aidpost.sync.bodies import Acknowledgement, BlobManifest, Erasure
 from aidpost.sync.envelope import (
     MAX_BLOB,
     BlobHeld,
@@ -25,7 +25,7 @@ from aidpost.sync.envelope import (
     Reject,
     Status,
 )
-from aidpost.sync.hub import _erasure, _full_receipt, _views, audit, outgoing, referrals, schema
+from aidpost.sync.hub import _erasure, _full_receipt, _views, alerts, audit, outgoing, referrals, schema
 from aidpost.sync.hub._blob_intake import BlobIntake, Collected
 from aidpost.sync.hub._judge import Refusal, judge
 from aidpost.sync.hub._streams import Stream
@@ -103,6 +103,8 @@ class Batch:
         _views.add_manifests(connection, self._of(BlobManifest))
         for item in self._of(Referral):
             referrals.add(connection, item.record, item.device)
+        for item in self._of(Acknowledgement):
+            alerts.from_device(connection, item.device, item.record, item.received_ms)
         for item in self._of(Erasure):
             self._unwanted += _erasure.erase(connection, item.record.patient, item.device, item.received_ms)
         for stream in self._streams.values():

@@ -35,8 +35,21 @@ def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> l
     unwanted = _only_theirs(connection, patient)
     connection.execute(delete(schema.blobs).where(schema.blobs.c.sha256.in_(unwanted)))
     connection.execute(delete(schema.partials).where(schema.partials.c.sha256.in_(unwanted)))
-    for table in ("exams", "reports", "vitals", "manifests", "reviews", "referrals", "outgoing", "conflicts"):
-        named = schema.metadata.tables[table]
+    told = select(schema.alerts.c.id).where(schema.alerts.c.patient == patient)
+    connection.execute(delete(schema.alert_steps).where(schema.alert_steps.c.alert.in_(told)))
+    for named in (
+        schema.exams,
+        schema.reports,
+        schema.vitals,
+        schema.manifests,
+        schema.reviews,
+        schema.readings,
+        schema.calls,
+        schema.alerts,
+        schema.referrals,
+        schema.outgoing,
+        schema.conflicts,
+    ):
         connection.execute(delete(named).where(named.c.patient == patient))
     audit.append(connection, actor, "erased", str(patient), f"{len(unwanted)} blobs")
     return unwanted

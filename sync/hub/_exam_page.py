@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -17,14 +18,29 @@ from aidpost.records import (
     Eye,
     FundusResult,
     ModelRef,
+    Review,
     Timestamp,
     VitalSign,
     decode,
 )
-from aidpost.sync.hub import _catalogue, _ecg_paper, audit, clocks, leases, referrals, reviews, schema
+from aidpost.sync.hub import (
+    _catalogue,
+    _ecg_paper,
+    _patient_page,
+    alerts,
+    audit,
+    clocks,
+    leases,
+    readings,
+    referrals,
+    reviews,
+    schema,
+)
 from aidpost.sync.hub._blob_intake import partial_row
+from aidpost.sync.hub._calls import TASKS
 from aidpost.sync.hub._site import Site, day
 from aidpost.sync.hub.database import now_ms, unpack_ranges
+from aidpost.sync.hub.readings import Part
 from aidpost.sync.hub.users import Session
 from aidpost.sync.ranges import count
 
@@ -61,6 +77,14 @@ class EcgView(NamedTuple):
     missing: str
 
 
+class Before(NamedTuple):
+    """The patient's last earlier exam with the same kind of recording: its row, its photographs by eye, its ECG."""
+
+    exam: Any
+    photos: dict[Eye | None, PhotoView]
+    ecg: EcgResult | None
+
+
 class WhenView(NamedTuple):
     """When an exam was, how that is known, and what the device believed."""
 
@@ -74,50 +98,103 @@ class WhenView(NamedTuple):
 def exam(site: Site, request: Request, session: Session) -> Response:
     """The page of one exam. Opening it is audited."""
     number: uuid.UUID = request.path_params["exam"]
-    with site.database.read() as connection:
-        row, report = load(connection, number)
-        photos = [_photo(connection, site, row.device, result) for result in report.fundus]
-        when = _when(connection, row, report)
-        vitals = _vitals(connection, report)
-        past = reviews.of_exam(connection, number)
-        arrived = reviews.arrived(connection, row.device, past)
-        referred = referrals.of_exam(connection, number)
-        versions = connection.execute(select(schema.reports.c.id).where(schema.reports.c.exam == number)).all()
-    ecgs = [_ecg(site, request, result) for result in report.ecg]
     now = now_ms()
     with site.database.write() as connection:
+        row, report = load(connection, number, session)
         audit.append(connection, session.user, "exam-opened", str(number))
-        mine = not session.may_review or row.state != "open"
-        mine = mine or leases.take(connection, number, session.user, now, site.config.lease_minutes)
+        parts = readings.parts(connection, row)
+        mine, others = _take(connection, site, session, number, parts, now)
+    with site.database.read() as connection:
+        photos = [_photo(connection, site, row.device, result) for result in report.fundus]
+        past = reviews.of_exam(connection, number)
+        hidden = hidden_from(site, session, row, parts)
+        shown: dict[str, Any] = {
+            "when": _when(connection, row, report),
+            "vitals": _vitals(connection, report),
+            "arrived": reviews.arrived(connection, row.device, past),
+            "referred": referrals.of_exam(connection, number),
+            "versions": connection.execute(
+                select(func.count()).select_from(schema.reports).where(schema.reports.c.exam == number)
+            ).scalar_one(),
+            "alerts": alerts.of_exam(connection, number),
+            "before_eyes": _before(connection, site, session, row, "eyes") if report.fundus else None,
+            "before_ecg": _before(connection, site, session, row, "ecg") if report.ecg else None,
+            "trends": _patient_page.trends(_patient_page.measured(connection, session, row.patient)),
+        }
     return site.render(
         request,
         "exam.html",
         session,
         exam=row,
         report=report,
-        when=when,
         eyes=[(eye, [p for p in photos if p.result.eye is eye]) for eye in (Eye.RIGHT, Eye.LEFT, None)],
-        ecgs=ecgs,
-        vitals=vitals,
+        ecgs=[_ecg(site, request, result) for result in report.ecg],
         models=_models(report),
-        versions=len(versions),
         answer_text=_answer_text,
-        past=past,
-        arrived=arrived,
-        referred=referred,
-        leased_by="" if mine else row.leased_by,
-        leased_until=row.leased_until_ms,
+        parts=parts,
+        mine=mine,
+        others=others,
+        hidden=hidden,
+        past=_readable_past(past, parts, session, hidden),
         today=day(now),
         grade_name=_catalogue.grade_name,
+        **shown,
     )
+
+
+def _take(
+    connection: Connection, site: Site, session: Session, exam: uuid.UUID, parts: Sequence[Part], now: int
+) -> tuple[tuple[str, ...], list[Any]]:
+    """The parts that this reader signs here, taken for them where they are open; and who has the others."""
+    if not session.may_review:
+        return (), []
+    allowed = readings.readable(parts, session.user, session.parts)
+    taken = leases.take(
+        connection, exam, [part.name for part in allowed if not part.done], session.user, now, site.config.lease_minutes
+    )
+    mine = tuple(part.name for part in allowed if part.done or part.name in taken)
+    held = leases.holders(connection, [exam], now).get(exam, [])
+    return mine, [row for row in held if row.reader != session.user]
+
+
+def hidden_from(site: Site, session: Session, exam: Any, parts: Sequence[Part]) -> frozenset[str]:
+    """The parts whose findings this reader does not see yet, because they have not graded them: all where the hub is so
+    configured, those of a clinic in shadow mode, and those of the random sample that measures the device."""
+    config = site.config
+    every = config.blinded_first_read or (config.blinded_sample and exam.sampled)
+    shadow = (
+        {TASKS[task] for clinic, task in site.shadowed(session) if clinic == exam.clinic} if config.shadow_bound else ()
+    )
+    return frozenset(
+        part.name
+        for part in parts
+        if part.name != readings.GENERAL
+        and (every or part.name in shadow)
+        and not part.done
+        and part.state != "disputed"
+        and session.user not in {reading.reader for reading in part.readings}
+    )
+
+
+def _readable_past(
+    past: Sequence[Review], parts: Sequence[Part], session: Session, hidden: frozenset[str]
+) -> list[Review]:
+    """Reviews without those that would tell an independent second reader what the first one said."""
+    unsettled = {row.review for part in parts if part.state == "waiting" for row in part.readings}
+    return [
+        review
+        for review in past
+        if not hidden & set(review.parts) and (review.id not in unsettled or review.reviewer == session.full_name)
+    ]
 
 
 def blob(site: Site, request: Request, session: Session) -> Response:
     """A photograph or heatmap of an exam, as it came. Only what this exam's report names is given."""
     sha256 = request.path_params["sha256"]
     with site.database.read() as connection:
-        _, report = load(connection, request.path_params["exam"])
-    refs = [ref for photo in report.fundus for ref in (photo.body, photo.heatmap) if ref]
+        row, report = load(connection, request.path_params["exam"], session)
+        blind = readings.EYES in hidden_from(site, session, row, readings.parts(connection, row))
+    refs = [ref for photo in report.fundus for ref in (photo.body, None if blind else photo.heatmap) if ref]
     ref = next((ref for ref in refs if ref.sha256 == sha256), None)
     if ref is None or not site.files.is_complete(sha256):
         raise HTTPException(404, "This picture is not here.")
@@ -130,6 +207,7 @@ def preview(site: Site, request: Request, session: Session) -> Response:
     """The small JPEG that came ahead of a photograph."""
     table = schema.manifests
     with site.database.read() as connection:
+        row_of(connection, request.path_params["exam"], session)
         small = connection.execute(
             select(table.c.preview)
             .where(table.c.exam == request.path_params["exam"], table.c.sha256 == request.path_params["sha256"])
@@ -140,17 +218,24 @@ def preview(site: Site, request: Request, session: Session) -> Response:
     return Response(bytes(small), media_type="image/jpeg")
 
 
-def load(connection: Connection, number: uuid.UUID) -> tuple[Any, ExamReport]:
-    """The row and the report that counts.
+def row_of(connection: Connection, number: uuid.UUID, session: Session) -> Any:
+    """The row of an exam that this user may see.
 
     Raises
     ------
     HTTPException
-        404: there is no such exam.
+        404: there is no such exam, or it is another clinic's.
     """
-    row = connection.execute(select(schema.exams).where(schema.exams.c.id == number)).one_or_none()
+    exams = schema.exams
+    row = connection.execute(select(exams).where(exams.c.id == number, session.sees(exams.c.clinic))).one_or_none()
     if row is None:
         raise HTTPException(404, "There is no such exam here.")
+    return row
+
+
+def load(connection: Connection, number: uuid.UUID, session: Session) -> tuple[Any, ExamReport]:
+    """The row and the report that counts; raises as `row_of` does."""
+    row = row_of(connection, number, session)
     table, reports = schema.envelopes, schema.reports
     body = connection.execute(
         select(table.c.body)
@@ -175,6 +260,24 @@ def _photo(connection: Connection, site: Site, device: str, result: FundusResult
         return BlobView(ref, False, received, bool(small))
 
     return PhotoView(result, view(result.body), view(result.heatmap))
+
+
+def _before(connection: Connection, site: Site, session: Session, row: Any, modality: str) -> Before | None:
+    exams = schema.exams
+    earlier = connection.execute(
+        select(exams)
+        .where(exams.c.patient == row.patient, exams.c.started_ms < row.started_ms, session.sees(exams.c.clinic))
+        .where(exams.c.modalities.contains(modality))
+        .order_by(exams.c.started_ms.desc())
+        .limit(1)
+    ).one_or_none()
+    if earlier is None:
+        return None
+    _, report = load(connection, earlier.id, session)
+    photos: dict[Eye | None, PhotoView] = {}
+    for result in sorted(report.fundus, key=lambda photo: (photo.quality.usable, photo.quality.score)):
+        photos[result.eye] = _photo(connection, site, earlier.device, result)  # the best one stays
+    return Before(earlier, photos, report.ecg[-1] if report.ecg else None)
 
 
 def _ecg(site: Site, request: Request, result: EcgResult) -> EcgView:

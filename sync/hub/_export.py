@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import audit, outgoing, referrals, schema
+from aidpost.sync.hub import _quality_data, audit, outgoing, referrals, schema
+from aidpost.sync.hub._calls import TASKS
 from aidpost.sync.hub._site import Site, day
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.users import Role, Session
@@ -44,14 +45,15 @@ def exams_csv(site: Site, _request: Request, session: Session) -> Response:
     with site.database.write() as connection:
         audit.append(connection, session.user, "exported", "exams.csv")
     headers = {"content-disposition": f'attachment; filename="exams-{day(now_ms())}.csv"'}
-    return StreamingResponse(_rows(site), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(_rows(site, session), media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _rows(site: Site) -> Iterator[str]:
+def _rows(site: Site, session: Session) -> Iterator[str]:
     exams, last = schema.exams, None
     yield _line([*_COLUMNS])
     while True:
-        query = select(*(exams.c[name] for name in _COLUMNS)).order_by(exams.c.id).limit(_PAGE)
+        query = select(*(exams.c[name] for name in _COLUMNS)).where(session.sees(exams.c.clinic))
+        query = query.order_by(exams.c.id).limit(_PAGE)
         if last is not None:
             query = query.where(exams.c.id > last)
         with site.database.read() as connection:
@@ -102,6 +104,25 @@ def _lines(site: Site, connection: Connection) -> Iterator[str]:
         yield f"{name} {connection.execute(query).scalar_one()}"
     yield "# TYPE aidpost_referrals_overdue gauge"
     yield f"aidpost_referrals_overdue {referrals.overdue(connection, day(now_ms()))}"
+    yield "# TYPE aidpost_alerts_unanswered gauge"
+    unanswered = select(func.count()).where(schema.alerts.c.next_ms.is_not(None))
+    yield f"aidpost_alerts_unanswered {connection.execute(unanswered).scalar_one()}"
+    yield from _quality_lines(connection)
     if site.broker_connected:
         yield "# TYPE aidpost_broker_connected gauge"
         yield f"aidpost_broker_connected {int(site.broker_connected())}"
+
+
+def _quality_lines(connection: Connection) -> Iterator[str]:
+    """What the quality page shows of all clinics together; what is not estimable has no line."""
+    everybody = Session("metrics", "", Role.ADMINISTRATOR, "", 0)
+    for task in TASKS:
+        found = _quality_data.rows_of(connection, everybody, task)[0].performance
+        yield f'aidpost_model_abstained{{task="{task}"}} {found.abstained.total}'
+        for name, interval in (("sensitivity", found.sensitivity), ("specificity", found.specificity)):
+            if interval is not None:
+                for bound in ("value", "low", "high"):
+                    yield f'aidpost_model_{name}{{task="{task}",bound="{bound}"}} {getattr(interval, bound):.4f}'
+    for drift in _quality_data.drifts(connection, everybody, now_ms()):
+        if drift.psi is not None:
+            yield f'aidpost_stability_index{{task="{drift.task}",quantity="{drift.quantity}"}} {drift.psi:.4f}'

@@ -14,11 +14,12 @@ from starlette.responses import JSONResponse, Response
 from aidpost.records import ExamReport, Review, decode
 from aidpost.sync.hub import audit, fhir, reviews, schema
 from aidpost.sync.hub._site import Site
+from aidpost.sync.hub.users import Session
 
 _MEDIA = "application/fhir+json"
 _MOST = 50
 
-Answer = Callable[[Site, Connection, Request], tuple[int, fhir.Resource]]
+Answer = Callable[[Session, Connection, Request], tuple[int, fhir.Resource]]
 
 
 def endpoint(site: Site, answer: Answer) -> Callable[[Request], Any]:
@@ -29,7 +30,7 @@ def endpoint(site: Site, answer: Answer) -> Callable[[Request], Any]:
         if session is None:
             return _json(401, _outcome("login", "Log in first."))
         with site.database.read() as connection:
-            status, resource = answer(site, connection, request)
+            status, resource = answer(session, connection, request)
         with site.database.write() as connection:
             audit.append(connection, session.user, "fhir-read", request.url.path, str(status))
         return _json(status, resource)
@@ -40,61 +41,66 @@ def endpoint(site: Site, answer: Answer) -> Callable[[Request], Any]:
     return handler
 
 
-def report(_site: Site, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
+def report(session: Session, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
     """`/fhir/DiagnosticReport/<report>`"""
-    found = _load(connection, schema.reports.c.id == _id(request))
+    found = _load(connection, session, schema.reports.c.id == _id(request))
     return (200, fhir.diagnostic_report(*found)) if found else _missing()
 
 
-def patient(_site: Site, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
+def patient(session: Session, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
     """`/fhir/Patient/<patient>`, as the newest exam has them."""
-    newest = _newest(connection, _id(request), 1)
+    newest = _newest(connection, session, _id(request), 1)
     return (200, fhir.patient(newest[0][0].patient)) if newest else _missing()
 
 
-def exam_bundle(_site: Site, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
+def exam_bundle(session: Session, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
     """`/fhir/Bundle/<exam>`: everything of one exam."""
     exams = schema.exams
     shown = select(exams.c.report).where(exams.c.id == _id(request)).scalar_subquery()
-    found = _load(connection, schema.reports.c.id == shown)
+    found = _load(connection, session, schema.reports.c.id == shown)
     return (200, fhir.bundle(*found)) if found else _missing()
 
 
-def search_reports(site: Site, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
+def search_reports(session: Session, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
     """`/fhir/DiagnosticReport?patient=<patient>`, newest first."""
     number = _search_patient(request)
     if number is None:
         return 400, _outcome("required", "Search by patient=<id>.")
     exams = schema.exams
-    total = connection.execute(select(func.count()).where(exams.c.patient == number)).scalar_one()
-    resources = [fhir.diagnostic_report(*found) for found in _newest(connection, number, _MOST)]
+    total = connection.execute(
+        select(func.count()).where(exams.c.patient == number, session.sees(exams.c.clinic))
+    ).scalar_one()
+    resources = [fhir.diagnostic_report(*found) for found in _newest(connection, session, number, _MOST)]
     return 200, fhir.searchset(resources, total, str(request.base_url))
 
 
-def search_observations(site: Site, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
+def search_observations(session: Session, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
     """`/fhir/Observation?patient=<patient>`: those of the newest exams."""
     number = _search_patient(request)
     if number is None:
         return 400, _outcome("required", "Search by patient=<id>.")
-    resources = [item for found in _newest(connection, number, _MOST) for item in fhir.observations(*found)]
+    resources = [item for found in _newest(connection, session, number, _MOST) for item in fhir.observations(*found)]
     return 200, fhir.searchset(resources, len(resources), str(request.base_url))
 
 
-def _newest(connection: Connection, number: uuid.UUID | None, most: int) -> list[tuple[ExamReport, list[Review]]]:
+def _newest(
+    connection: Connection, session: Session, number: uuid.UUID | None, most: int
+) -> list[tuple[ExamReport, list[Review]]]:
     exams = schema.exams
     shown = connection.execute(
         select(exams.c.report).where(exams.c.patient == number).order_by(exams.c.started_ms.desc()).limit(most)
     ).scalars()
-    loaded = [_load(connection, schema.reports.c.id == found) for found in shown.all()]
+    loaded = [_load(connection, session, schema.reports.c.id == found) for found in shown.all()]
     return [found for found in loaded if found]
 
 
-def _load(connection: Connection, where: Any) -> tuple[ExamReport, list[Review]] | None:
+def _load(connection: Connection, session: Session, where: Any) -> tuple[ExamReport, list[Review]] | None:
     envelopes, listed = schema.envelopes, schema.reports
     row = connection.execute(
         select(envelopes.c.body)
         .join(listed, (listed.c.stream == envelopes.c.stream) & (listed.c.seq == envelopes.c.seq))
-        .where(where)
+        .join(schema.exams, schema.exams.c.id == listed.c.exam)
+        .where(where, session.sees(schema.exams.c.clinic))
     ).one_or_none()
     if row is None:
         return None

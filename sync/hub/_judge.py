@@ -18,7 +18,7 @@ from aidpost.records import (
     VitalSign,
     decode,
 )
-from aidpost.sync.bodies import BODY_KINDS, BlobManifest, Erasure
+from aidpost.sync.bodies import BODY_KINDS, Acknowledgement, BlobManifest, Erasure
 from aidpost.sync.envelope import Envelope
 
 _LATEST_MS = 1 << 52
@@ -75,7 +75,7 @@ def _fault(envelope: Envelope, record: Record) -> str:
 def _about(record: Record) -> tuple[uuid.UUID | None, uuid.UUID | None]:
     if isinstance(record, ExamReport):
         return record.patient.id, record.exam.id
-    if isinstance(record, Review | Referral):
+    if isinstance(record, Review | Referral | Acknowledgement):
         return record.patient, record.exam
     if isinstance(record, Consent | Erasure):
         return record.patient, None
@@ -87,7 +87,7 @@ def _about(record: Record) -> tuple[uuid.UUID | None, uuid.UUID | None]:
 def _times(record: Record) -> tuple[Timestamp, ...]:
     if isinstance(record, ExamReport):
         return (record.exam.started, *(vital.at for vital in record.vitals))
-    if isinstance(record, VitalSign | BlobManifest | Review | Referral | Consent | Erasure):
+    if isinstance(record, VitalSign | BlobManifest | Review | Referral | Consent | Erasure | Acknowledgement):
         return (record.at,)
     return ()
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, true
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import audit, referrals, schema
-from aidpost.sync.hub._site import Site, day
+from aidpost.sync.hub import alerts, audit, leases, readings, referrals, schema
+from aidpost.sync.hub._site import Form, Site, day
 from aidpost.sync.hub.database import now_ms
+from aidpost.sync.hub.readings import Part
 from aidpost.sync.hub.users import Session
 
 _PAGE = 50
 _SILENT_MS = 24 * 3_600_000
-_SHOWN = ("open", "retake", "reviewed", "all")
+_SHOWN = ("open", "sample", "retake", "reviewed", "all")
 
 
 def worklist(site: Site, request: Request, session: Session) -> Response:
@@ -25,15 +27,25 @@ def worklist(site: Site, request: Request, session: Session) -> Response:
     show = show if show in _SHOWN else "open"
     page = _page_number(request)
     exams = schema.exams
-    query = select(exams) if show == "all" else select(exams).where(exams.c.state == show)
+    query = select(exams).where(session.sees(exams.c.clinic))
+    if show in ("open", "sample"):
+        query = query.where(exams.c.state == "open", _to_read(site, session))
+    elif show != "all":
+        query = query.where(exams.c.state == show)
+    if show == "sample":
+        # in the order of time, which tells nobody what the device found
+        query = query.where(or_(exams.c.sampled.is_(True), exams.c.abstained.is_(True))).order_by(exams.c.started_ms)
     if show in ("open", "retake"):
         query = query.order_by(exams.c.triage.desc(), exams.c.started_ms, exams.c.id)
-    else:
+    elif show != "sample":
         query = query.order_by(exams.c.started_ms.desc(), exams.c.id)
     with site.database.read() as connection:
         rows, more = _paged(connection, query, page)
-        counts = _waiting(connection)
-        photos = _previews(connection, [row.id for row in rows])
+        counts = _waiting(connection, site, session)
+        ids = [row.id for row in rows]
+        photos = _previews(connection, ids)
+        held = leases.holders(connection, ids, now_ms())
+        read = readings.standing(connection, [row.report for row in rows])
     return site.render(
         request,
         "worklist.html",
@@ -44,22 +56,100 @@ def worklist(site: Site, request: Request, session: Session) -> Response:
         show=show,
         waiting=counts,
         photos=photos,
+        held=held,
+        standing={row.id: _standing(row, read.get(row.report, {})) for row in rows},
+        blinded=_blinded(site, session, rows),
         levels=list(TriageLevel),
     )
 
 
-def waiting(site: Site, _request: Request, _session: Session) -> Response:
-    """How many exams of each triage wait, as JSON: what the worklist's script asks for now and then."""
+def _blinded(site: Site, session: Session, rows: list[Any]) -> set[Any]:
+    """The exams of which the list does not tell what the device found."""
+    config = site.config
+    shadow = {clinic for clinic, _ in site.shadowed(session)} if config.shadow_bound else set()
+    return {
+        row.id
+        for row in rows
+        if row.state == "open"
+        and row.modalities not in ("", "vitals")
+        and (config.blinded_first_read or row.clinic in shadow or (config.blinded_sample and row.sampled))
+    }
+
+
+def _standing(row: Any, read: dict[str, Any]) -> list[Part]:
+    return [Part(name, read.get(name, ())) for name in readings.parts_of(row.modalities)]
+
+
+def _to_read(site: Site, session: Session) -> ColumnElement[bool]:
+    """Open exams that have a part for this reader. Somebody who reads everything once sees all that are open, without a
+    look at the readings of each."""
+    if not session.may_review or (site.config.readers == 1 and set(session.parts) == set(readings.PARTS)):
+        return true()
+    exams, table = schema.exams, schema.readings
+    eyes, heart = exams.c.modalities.contains("eyes"), exams.c.modalities.contains("ecg")
+    there = {readings.EYES: eyes, readings.HEART: heart, readings.GENERAL: ~eyes & ~heart}
+
+    def exists(part: str, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+        return select(table.c.number).where(table.c.report == exams.c.report, table.c.part == part, condition).exists()
+
+    return or_(
+        *(
+            there[part]
+            & ~exists(part, table.c.state.in_(readings.DONE))
+            & ~exists(part, table.c.reader == session.user)
+            for part in (*session.parts, readings.GENERAL)
+        )
+    )
+
+
+def waiting(site: Site, _request: Request, session: Session) -> Response:
+    """How many exams of each triage wait and how many alerts nobody has answered, as JSON: what the pages' script asks
+    for now and then."""
     with site.database.read() as connection:
-        counts = _waiting(connection)
-    return JSONResponse({level.value: counts.get(level.rank, 0) for level in TriageLevel})
+        counts = _waiting(connection, site, session)
+        unanswered = alerts.unanswered(connection, session)
+    return JSONResponse({level.value: counts.get(level.rank, 0) for level in TriageLevel} | {"alerts": unanswered})
+
+
+def alert_list(site: Site, request: Request, session: Session) -> Response:
+    """What a person must hear of, the unanswered first, with all that was done about each."""
+    page, show = _page_number(request), "all" if request.query_params.get("show") == "all" else "open"
+    table, exams = schema.alerts, schema.exams
+    query = select(table, exams.c.patient_name, exams.c.origin).outerjoin(exams, exams.c.id == table.c.exam)
+    query = query.where(session.sees(table.c.clinic))
+    if show == "open":
+        query = query.where(table.c.next_ms.is_not(None)).order_by(table.c.triage.desc(), table.c.opened_ms)
+    else:
+        query = query.order_by(table.c.opened_ms.desc())
+    with site.database.read() as connection:
+        rows, more = _paged(connection, query, page)
+        steps = alerts.steps(connection, [row.id for row in rows])
+    return site.render(request, "alerts.html", session, rows=rows, all_steps=steps, more=more, page=page, show=show)
+
+
+def answer_alert(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Somebody answers for an alert."""
+    number, text = request.path_params["alert"], form.get("text", "")[:500]
+    table = schema.alerts
+    with site.database.write() as connection:
+        row = connection.execute(
+            select(table.c.exam).where(table.c.id == number, session.sees(table.c.clinic))
+        ).one_or_none()
+        if row is None:
+            raise HTTPException(404, "There is no such alert here.")
+        if not text:
+            raise HTTPException(400, "Say in a few words what was done.")
+        epoch = site.database.epoch
+        alerts.acknowledge(connection, epoch, number, session.user, session.full_name, text, now_ms())
+    site.wake()
+    return RedirectResponse(f"/exams/{row.exam}" if form.get("back") == "exam" else "/alerts", 303)
 
 
 def devices(site: Site, request: Request, session: Session) -> Response:
     """The fleet: who was seen when, and what they still hold."""
     table = schema.devices
     with site.database.read() as connection:
-        rows = connection.execute(select(table).order_by(table.c.name)).all()
+        rows = connection.execute(select(table).where(session.sees(table.c.clinic)).order_by(table.c.name)).all()
         exams = _counts(connection, select(schema.exams.c.device, func.count()).group_by(schema.exams.c.device))
         rejected = _counts(
             connection,
@@ -92,8 +182,8 @@ def referral_list(site: Site, request: Request, session: Session) -> Response:
     page, today = _page_number(request), day(now_ms())
     show = "all" if request.query_params.get("show") == "all" else "due"
     with site.database.read() as connection:
-        rows = referrals.page(connection, only_open=show == "due", limit=_PAGE + 1, offset=(page - 1) * _PAGE)
-        late = referrals.overdue(connection, today)
+        rows = referrals.page(connection, session, only_open=show == "due", limit=_PAGE + 1, offset=(page - 1) * _PAGE)
+        late = referrals.overdue(connection, today, session)
     return site.render(
         request,
         "referrals.html",
@@ -126,11 +216,10 @@ def _paged(connection: Connection, query: Select[Any], page: int) -> tuple[list[
     return rows[:_PAGE], len(rows) > _PAGE
 
 
-def _waiting(connection: Connection) -> dict[int, int]:
+def _waiting(connection: Connection, site: Site, session: Session) -> dict[int, int]:
     exams = schema.exams
-    return _counts(
-        connection, select(exams.c.triage, func.count()).where(exams.c.state == "open").group_by(exams.c.triage)
-    )
+    query = select(exams.c.triage, func.count()).where(exams.c.state == "open", session.sees(exams.c.clinic))
+    return _counts(connection, query.where(_to_read(site, session)).group_by(exams.c.triage))
 
 
 def _counts(connection: Connection, query: Select[Any]) -> dict[Any, int]:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -43,22 +43,29 @@ class Trend(NamedTuple):
 def patient(site: Site, request: Request, session: Session) -> Response:
     """All exams of a patient, and each vital sign as a line."""
     number: uuid.UUID = request.path_params["patient"]
-    exams, vitals = schema.exams, schema.vitals
+    exams = schema.exams
     with site.database.read() as connection:
         rows = connection.execute(
-            select(exams).where(exams.c.patient == number).order_by(exams.c.started_ms.desc()).limit(_MOST)
+            select(exams)
+            .where(exams.c.patient == number, session.sees(exams.c.clinic))
+            .order_by(exams.c.started_ms.desc())
+            .limit(_MOST)
         ).all()
         if not rows:
             raise HTTPException(404, "There is no such patient here.")
-        measured = connection.execute(
-            select(vitals)
-            .where(vitals.c.patient == number, vitals.c.value.is_not(None))
-            .order_by(vitals.c.at_ms.desc())
-            .limit(_MOST)
-        ).all()
+        lines = trends(measured(connection, session, number))
     with site.database.write() as connection:
         audit.append(connection, session.user, "patient-opened", str(number))
-    return site.render(request, "patient.html", session, exams=rows, newest=rows[0], trends=trends(measured[::-1]))
+    return site.render(request, "patient.html", session, exams=rows, newest=rows[0], trends=lines)
+
+
+def measured(connection: Connection, session: Session, number: uuid.UUID) -> list[Any]:
+    """The patient's newest vital signs with a value, as rows of `vitals`, oldest first."""
+    vitals, exams = schema.vitals, schema.exams
+    query = select(vitals).where(vitals.c.patient == number, vitals.c.value.is_not(None))
+    if session.clinics:
+        query = query.join(exams, exams.c.id == vitals.c.exam).where(session.sees(exams.c.clinic))
+    return list(connection.execute(query.order_by(vitals.c.at_ms.desc()).limit(_MOST)).all())[::-1]
 
 
 def trends(rows: Sequence[Any]) -> list[Trend]:

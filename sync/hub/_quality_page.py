@@ -1,101 +1,96 @@
-"""The page that asks whether the models still work, here and lately."""
+"""The page that asks whether the models still work, here and lately; the same as CSV."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import csv
+import io
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, func, select
 from starlette.requests import Request
 from starlette.responses import Response
 
-from aidpost.sync.hub import schema
-from aidpost.sync.hub._site import Site
-from aidpost.sync.hub.quality import LEAST_READ, SAMPLE_PERCENT, Performance, Stratum, performance
+from aidpost.sync.hub import _quality_data, audit
+from aidpost.sync.hub._calls import TASKS
+from aidpost.sync.hub._site import Site, day
+from aidpost.sync.hub.database import now_ms
+from aidpost.sync.hub.quality import LEAST_DRIFT, LEAST_READ, SAMPLE_PERCENT, Interval
 from aidpost.sync.hub.users import Session
 
-
-class Row(NamedTuple):
-    """One group of exams."""
-
-    name: str
-    performance: Performance
-
-
-class Ungradable(NamedTuple):
-    """How often a clinic's recordings could not be interpreted."""
-
-    clinic: str
-    exams: int
-    ungradable: int
-    abstained: int
+TITLES = {"dr": "Referable diabetic retinopathy", "af": "Atrial fibrillation"}
 
 
 def quality(site: Site, request: Request, session: Session) -> Response:
-    """Sensitivity and specificity against the readers by clinic and sex; ungradable rates. Live exams only."""
-    exams, reviews = schema.exams, schema.reviews
+    """Performance against the readers by group, drift, ungradable rates, times and outcomes. Live exams only."""
+    now = now_ms()
     with site.database.read() as connection:
-        tables = [
-            ("Referable diabetic retinopathy", _rows(connection, exams.c.dr_referable, reviews.c.dr_referable)),
-            ("Atrial fibrillation", _rows(connection, exams.c.af, reviews.c.af)),
-        ]
-        ungradable = [
-            Ungradable(*row)
-            for row in connection.execute(
-                select(
-                    exams.c.clinic,
-                    func.count(),
-                    func.sum(case((exams.c.ungradable.is_(True), 1), else_=0)),
-                    func.sum(case((exams.c.abstained.is_(True), 1), else_=0)),
-                )
-                .where(exams.c.origin == "live", exams.c.modalities.not_in(("", "vitals")))
-                .group_by(exams.c.clinic)
-                .order_by(exams.c.clinic)
-            )
-        ]
+        tables = [(TITLES[task], _quality_data.rows_of(connection, session, task)) for task in TASKS]
+        shown: dict[str, Any] = {
+            "rates": _quality_data.rates(connection, session),
+            "drifts": _quality_data.drifts(connection, session, now),
+            "times": _quality_data.turnaround(connection, session),
+            "outcomes": _quality_data.outcomes(connection, session, day(now), now),
+        }
     return site.render(
         request,
         "quality.html",
         session,
         tables=tables,
-        ungradable=ungradable,
+        titles=TITLES,
         least=LEAST_READ,
+        least_drift=LEAST_DRIFT,
         sample=SAMPLE_PERCENT,
+        shadowed=site.shadowed(session) if site.config.shadow_bound else None,
+        **shown,
     )
 
 
-def _rows(connection: Connection, call: ColumnElement[Any], answer: ColumnElement[Any]) -> list[Row]:
-    exams = schema.exams
-    found = [Row("All", _performance(_strata(connection, call, answer, None).get(None, {})))]
-    for group in (exams.c.clinic, exams.c.sex):
-        strata = _strata(connection, call, answer, group)
-        found += [Row(str(name), _performance(strata[name])) for name in sorted(strata)]
-    return found
+def quality_csv(site: Site, _request: Request, session: Session) -> Response:
+    """Every figure of the page, one a row. Audited."""
+    now, buffer = now_ms(), io.StringIO()
+    write = csv.writer(buffer).writerow
+    write(("what", "group", "name", "value", "low", "high", "numerator", "denominator"))
+    with site.database.write() as connection:
+        audit.append(connection, session.user, "exported", "quality.csv")
+    with site.database.read() as connection:
+        for task in TASKS:
+            for group, name, found in _quality_data.rows_of(connection, session, task):
+                for what, interval in (("sensitivity", found.sensitivity), ("specificity", found.specificity)):
+                    write((f"{task} {what}", group, _cell(name), *_interval(interval), "", ""))
+                write((f"{task} kappa", group, _cell(name), "" if found.kappa is None else found.kappa, "", "", "", ""))
+                for what, stratum in (
+                    ("called positive", found.called_positive),
+                    ("called negative", found.called_negative),
+                    ("abstained", found.abstained),
+                ):
+                    write((f"{task} {what}: read", group, _cell(name), "", "", "", stratum.read, stratum.total))
+        for group, name, task, total, unusable, abstained in _quality_data.rates(connection, session):
+            write((f"{task} ungradable", group, _cell(name), "", "", "", unusable, total))
+            write((f"{task} abstained", group, _cell(name), "", "", "", abstained, total))
+        for task, quantity, recent, before, value in _quality_data.drifts(connection, session, now):
+            write(
+                (
+                    f"{task} {quantity} stability index",
+                    "all",
+                    "",
+                    "" if value is None else value,
+                    "",
+                    "",
+                    recent,
+                    before,
+                )
+            )
+        for name, number, median, ninety in _quality_data.turnaround(connection, session):
+            write((f"{name}, hours: median, nine of ten", "all", "", median, "", ninety, "", number))
+        for name, part, total, interval in _quality_data.outcomes(connection, session, day(now), now):
+            write((name, "all", "", *_interval(interval), part, total))
+    headers = {"content-disposition": f'attachment; filename="quality-{day(now)}.csv"'}
+    return Response(buffer.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def _strata(
-    connection: Connection, call: ColumnElement[Any], answer: ColumnElement[Any], group: ColumnElement[Any] | None
-) -> dict[Any, dict[bool, Stratum]]:
-    """Counts by group and by the device's call. The latest review of the shown report is the one that counts."""
-    exams, reviews = schema.exams, schema.reviews
-    later = reviews.alias("later")
-    superseded = select(later.c.id).where(later.c.report == reviews.c.report, later.c.at_ms > reviews.c.at_ms).exists()
-    joined = exams.outerjoin(reviews, (reviews.c.report == exams.c.report) & answer.is_not(None) & ~superseded)
-    counts = (
-        call.label("call"),
-        func.count().label("total"),
-        func.count(answer).label("read"),
-        func.sum(case((answer.is_(True), 1), else_=0)).label("positive"),
-    )
-    columns = (*counts, group.label("name")) if group is not None else counts
-    query = select(*columns).select_from(joined).where(call.is_not(None), exams.c.origin == "live")
-    query = query.group_by(call, group) if group is not None else query.group_by(call)
-    strata: dict[Any, dict[bool, Stratum]] = {}
-    for row in connection.execute(query):
-        name = row.name if group is not None else None
-        strata.setdefault(name, {})[bool(row.call)] = Stratum(row.total, row.read, int(row.positive or 0))
-    return strata
+def _interval(interval: Interval | None) -> tuple[object, object, object]:
+    return (interval.value, interval.low, interval.high) if interval else ("", "", "")
 
 
-def _performance(strata: dict[bool, Stratum]) -> Performance:
-    none = Stratum(0, 0, 0)
-    return performance(strata.get(True, none), strata.get(False, none))
+def _cell(text: str) -> str:
+    # a spreadsheet runs what begins like a formula
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

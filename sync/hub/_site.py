@@ -18,13 +18,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import _catalogue, users
+from aidpost.sync.hub import _catalogue, _quality_data, alerts, users
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.users import Role, Session
 
 _FOLDER = Path(__file__).parent
+_SHADOW_MS = 60_000
 _MAX_FORM = 64 * 1024
 _TOUCH_MS = 60_000
 _YEAR_S = 31_536_000
@@ -57,6 +58,7 @@ class Site:
     ) -> None:
         self.config, self.database, self.files = config, database, files
         self.wake, self.broker_connected = wake, broker_connected
+        self._shadow: dict[tuple[str, ...], tuple[int, frozenset[tuple[str, str]]]] = {}
         loader = jinja2.FileSystemLoader(_FOLDER / "templates")
         self._templates = jinja2.Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -70,12 +72,16 @@ class Site:
         self, request: Request, name: str, session: Session | None, status: int = 200, **values: Any
     ) -> Response:
         """A page from a template."""
-        language = self.language(request)
+        language, unanswered = self.language(request), 0
+        if session is not None:
+            with self.database.read() as connection:
+                unanswered = alerts.unanswered(connection, session)
         text = self._templates.get_template(name).render(
             t=_catalogue.translator(language),
             language=language,
             languages=_catalogue.LANGUAGES,
             session=session,
+            unanswered=unanswered,
             hub=self.config.name,
             path=request.url.path,
             practice=self.config.accept_simulated,
@@ -85,6 +91,15 @@ class Site:
         if request.query_params.get("lang") == language:
             response.set_cookie("lang", language, max_age=_YEAR_S, httponly=True, samesite="lax")
         return response
+
+    def shadowed(self, session: Session) -> frozenset[tuple[str, str]]:
+        """The clinics and tasks in shadow mode, of those that the user sees; asked of the database once a minute."""
+        at, known = self._shadow.get(session.clinics, (0, frozenset()))
+        if now_ms() - at > _SHADOW_MS:
+            with self.database.read() as connection:
+                known = frozenset(_quality_data.shadowed(connection, session, self.config.shadow_bound))
+            self._shadow[session.clinics] = (now_ms(), known)
+        return known
 
     def language(self, request: Request) -> str:
         """The one asked for in the URL or before, or the browser's first that is known here."""

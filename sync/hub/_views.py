@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Table, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from aidpost.records import ExamReport, Origin, Review, ReviewDecision, TriageLevel, VitalSign, decode
+from aidpost.records import ExamReport, Origin, TriageLevel, VitalSign, decode
 from aidpost.sync.bodies import BlobManifest
 from aidpost.sync.envelope import Envelope
-from aidpost.sync.hub import schema
+from aidpost.sync.hub import readings, schema
+from aidpost.sync.hub._calls import calls_of
 from aidpost.sync.hub.clocks import Clock
 from aidpost.sync.hub.quality import in_sample
 
@@ -128,13 +129,13 @@ def add_manifests(connection: Connection, stored: Sequence[Stored]) -> None:
     insert_new(connection, schema.manifests, rows)
 
 
-def set_state(connection: Connection, review: Review) -> None:
-    """Takes the exam off the worklist, or back on it for a retake, once its shown report was reviewed."""
-    connection.execute(
-        update(schema.exams)
-        .where(schema.exams.c.id == review.exam, schema.exams.c.report == review.report)
-        .values(state=_STATES[review.decision])
-    )
+def set_state(connection: Connection, report: uuid.UUID) -> None:
+    """Takes an exam off the worklist, or back on it for a retake, as the readings of its shown report say."""
+    exams = schema.exams
+    row = connection.execute(select(exams.c.modalities).where(exams.c.report == report)).one_or_none()
+    if row is not None:
+        state = _state(connection, report, row.modalities)
+        connection.execute(update(exams).where(exams.c.report == report).values(state=state))
 
 
 def clean(text: str, limit: int) -> str:
@@ -144,12 +145,6 @@ def clean(text: str, limit: int) -> str:
 
 _PAGE = 500
 """Values of one SQL `IN`."""
-
-_STATES = {
-    ReviewDecision.CONFIRMED: "reviewed",
-    ReviewDecision.CORRECTED: "reviewed",
-    ReviewDecision.RETAKE: "retake",
-}
 
 
 def _known(connection: Connection, table: Table, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
@@ -173,9 +168,12 @@ def _report_row(item: Stored) -> dict[str, Any]:
 
 
 def _exam_rows(connection: Connection, items: Sequence[Stored]) -> list[dict[str, Any]]:
-    states = _states(connection, [item.record.id for item in items])
     clock = Clock(connection)
-    return [_exam_row(clock, item) | {"state": states.get(item.record.id, "open")} for item in items]
+    rows = [_exam_row(clock, item) for item in items]
+    made = zip(items, rows, strict=True)
+    insert_new(connection, schema.calls, [c for item, row in made for c in calls_of(item.record, row["started_ms"])])
+    read = readings.standing(connection, [row["report"] for row in rows])
+    return [row | {"state": _state_of(row["modalities"], read.get(row["report"], {}))} for row in rows]
 
 
 def _exam_row(clock: Clock, item: Stored) -> dict[str, Any]:
@@ -200,7 +198,8 @@ def _exam_row(clock: Clock, item: Stored) -> dict[str, Any]:
         "origin": (item.origin or report.origin).value,
         "summary": clean(_summary(report), 1000),
         "dr_grade": max(grades, default=None),
-        **_calls(report),
+        "dr_referable": readings.device_call(readings.EYES, report),
+        "af": readings.device_call(readings.HEART, report),
         "sampled": in_sample(exam.id),
         "abstained": any(e.rhythm.abstained for e in report.ecg) or any(f.dr and f.dr.abstained for f in report.fundus),
         "ungradable": not all(quality.usable for quality in qualities),
@@ -215,33 +214,15 @@ def _exam_row(clock: Clock, item: Stored) -> dict[str, Any]:
     }
 
 
-def _calls(report: ExamReport) -> dict[str, bool | None]:
-    """Referable retinopathy and atrial fibrillation as the device called them; None where it made no call."""
-    grades = [photo.dr for photo in report.fundus if photo.dr and not photo.dr.abstained]
-    rhythms = [
-        ecg.rhythm.label for ecg in report.ecg if not ecg.rhythm.abstained and ecg.rhythm.label in ("N", "A", "O")
-    ]
-    return {
-        "dr_referable": any(dr.referable for dr in grades) if grades else None,
-        "af": "A" in rhythms if rhythms else None,
-    }
-
-
 def _summary(report: ExamReport) -> str:
     findings = sorted(report.findings, key=lambda finding: -finding.severity.rank)
     worth = [f.text for f in findings if f.severity > TriageLevel.ROUTINE] or [f.text for f in findings]
     return "; ".join(dict.fromkeys(worth))
 
 
-def _states(connection: Connection, reports: Sequence[uuid.UUID]) -> dict[uuid.UUID, str]:
-    """What the latest review of each report makes of it."""
-    table = schema.reviews
-    states: dict[uuid.UUID, str] = {}
-    for start in range(0, len(reports), _PAGE):
-        rows = connection.execute(
-            select(table.c.report, table.c.decision)
-            .where(table.c.report.in_(reports[start : start + _PAGE]))
-            .order_by(table.c.at_ms, table.c.id)
-        )
-        states.update((row.report, _STATES[ReviewDecision(row.decision)]) for row in rows)
-    return states
+def _state(connection: Connection, report: uuid.UUID, modalities: str) -> str:
+    return _state_of(modalities, readings.standing(connection, [report]).get(report, {}))
+
+
+def _state_of(modalities: str, read: dict[str, tuple[Any, ...]]) -> str:
+    return readings.state_of(modalities, {part: rows[-1].state for part, rows in read.items()})

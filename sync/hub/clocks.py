@@ -8,6 +8,7 @@ trust in the device's wall clock and no order of arrival.
 from __future__ import annotations
 
 import enum
+import time
 
 from sqlalchemy import Connection, func, insert, select, update
 
@@ -96,3 +97,8 @@ def bounds(connection: Connection, device: str, boot: int, received_ms: int) -> 
         select(func.min(table.c.boot_began_ms)).where(table.c.device == device, table.c.boot > boot)
     ).scalar_one()
     return after, min(received_ms, before) if before is not None else received_ms
+
+
+def hub_time(now_ms: int) -> Timestamp:
+    """The hub's own time as a Timestamp: its clock is kept by the system, and it counts no boots."""
+    return Timestamp(wall_ms=now_ms, monotonic_ms=time.monotonic_ns() // 1_000_000, boot=0, synced=True)

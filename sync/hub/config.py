@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -71,6 +71,38 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """`/metrics` is given to who brings this as a bearer token. Empty: to administrators who are logged in only."""
     lease_minutes: _Positive = 15
     """How long an opened case is kept for one reader."""
+    readers: Annotated[int, msgspec.Meta(ge=1, le=2)] = 1
+    """How many clinicians read each part of an exam on their own; where two disagree, a third decides."""
+    second_reader_against_device: bool = False
+    """A reader who contradicts the device's call is followed by a second, who decides."""
+    blinded_first_read: bool = False
+    """Hide what the device found until the reader has graded."""
+    blinded_sample: bool = True
+    """Read the random sample that measures the device without seeing what the device found."""
+    shadow_bound: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """Shadow mode: readers of a clinic do not see what a model found before grading, until the lower end of the 95 %
+    interval of its sensitivity and specificity there has reached this. 0: off."""
+    public_url: str = ""
+    """Where readers reach the pages, for links in alerts: `https://hub.example`."""
+    alert_contacts: tuple[tuple[str, ...], ...] = ()
+    """Who hears of an urgent finding: addresses of mail (`mailto:a@example`) and of webhooks (`https://…`), those who
+    are told at once first, then those who are told if nobody has answered; the last are told again and again."""
+    alert_minutes: _Positive = 15
+    """How long one group of contacts has to answer before the next is told."""
+    smtp_host: str = ""
+    """Mail server for alerts."""
+    smtp_port: Port = 587
+    """Its port."""
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    """How the connection to the mail server is protected."""
+    smtp_username: str = ""
+    """User at the mail server; empty: none is named."""
+    smtp_password: str = ""
+    """Their password."""
+    smtp_sender: str = ""
+    """The address that alerts come from."""
+    webhook_secret: str = ""
+    """Webhooks carry `X-Aidpost-Signature: sha256=HMAC` of their body under this secret."""
 
     def __post_init__(self) -> None:
         _require(bool(self.state_dir), "hub.state_dir", "it is empty", "Name a folder for the hub's data.")
@@ -96,6 +128,20 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             re.fullmatch(r"[A-Za-z0-9_-]*", self.shared_group) is not None,
             "hub.shared_group",
             "it has other characters than letters, digits, _ and -",
+        )
+
+        contacts = [contact for level in self.alert_contacts for contact in level]
+        _require(
+            all(re.match(r"mailto:[^@\s]+@[^@\s]+$|https?://", contact) for contact in contacts),
+            "hub.alert_contacts",
+            "a contact is neither mailto:… nor http(s)://…",
+        )
+        mailed = any(contact.startswith("mailto:") for contact in contacts)
+        _require(
+            not mailed or bool(self.smtp_host and self.smtp_sender),
+            "hub.alert_contacts",
+            "mail needs a server and a sender",
+            "Set hub.smtp_host and hub.smtp_sender.",
         )
 
     @property

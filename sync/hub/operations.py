@@ -80,8 +80,17 @@ def revoke(config: HubConfig, device_id: str) -> None:
         audit.append(connection, "command-line", "revoked", device_id)
 
 
-def add_user(config: HubConfig, name: str, password: str, role: str = "clinician", full_name: str = "") -> None:
-    """Adds a user, or gives one a new password and role.
+def add_user(
+    config: HubConfig,
+    name: str,
+    password: str,
+    role: str = "clinician",
+    full_name: str = "",
+    *,
+    parts: Sequence[str] = (),
+    clinics: Sequence[str] = (),
+) -> None:
+    """Adds a user, or gives one a new password, role and limits: the parts they read, the clinics they see.
 
     Raises
     ------
@@ -96,8 +105,8 @@ def add_user(config: HubConfig, name: str, password: str, role: str = "clinician
             operation="adding a user", target=name, cause=f"{role!r} is no role", remedy=f"Take one of {roles}."
         ) from None
     with _database(config) as database, database.write() as connection:
-        users.add(connection, name, password, wanted, full_name, now_ms())
-        audit.append(connection, "command-line", "user-added", name, role)
+        users.add(connection, name, password, wanted, full_name, now_ms(), parts=parts, clinics=clinics)
+        audit.append(connection, "command-line", "user-added", name, " ".join((role, *parts, *clinics)))
 
 
 def public_key(config: HubConfig) -> bytes:

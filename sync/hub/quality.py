@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ LEAST_READ = 20
 """Read exams in each stratum under which nothing is claimed."""
 SAMPLE_PERCENT = 10
 """Of the exams that the device calls negative, how many are put before a reader to measure the device."""
+LEAST_DRIFT = 100
+"""Exams in each of the two times under which nothing is said about drift."""
 _DRAWS = 8000
 
 
@@ -46,6 +49,7 @@ class Performance(NamedTuple):
     sensitivity: Interval | None
     specificity: Interval | None
     kappa: float | None
+    abstained: Stratum = Stratum(0, 0, 0)
 
     @property
     def missing(self) -> int:
@@ -54,10 +58,21 @@ class Performance(NamedTuple):
         return sum(max(0, LEAST_READ - stratum.read) for stratum in strata)
 
 
-def performance(called_positive: Stratum, called_negative: Stratum) -> Performance:
-    """Sensitivity and specificity against the readers, and Cohen's kappa, weighted by stratum."""
+class Share(NamedTuple):
+    """A part of a number of people or exams; the interval is None where there are none."""
+
+    name: str
+    part: int
+    total: int
+    interval: Interval | None
+
+
+def performance(called_positive: Stratum, called_negative: Stratum, abstained: Stratum | None = None) -> Performance:
+    """Sensitivity and specificity against the readers, and Cohen's kappa, weighted by stratum. Exams of which the model
+    said nothing are counted beside them."""
+    abstained = abstained or Stratum(0, 0, 0)
     if min(called_positive.read, called_negative.read) < LEAST_READ:
-        return Performance(called_positive, called_negative, None, None, None)
+        return Performance(called_positive, called_negative, None, None, None, abstained)
     p, q = (stratum.positive / stratum.read for stratum in (called_positive, called_negative))
     n, m = called_positive.total, called_negative.total
     generator = np.random.default_rng(0)  # the same page shows the same interval
@@ -68,7 +83,28 @@ def performance(called_positive: Stratum, called_negative: Stratum) -> Performan
         _interval(_share(n * p, m * q), n * p_draws, m * q_draws),
         _interval(_share(m * (1 - q), n * (1 - p)), m * (1 - q_draws), n * (1 - p_draws)),
         _kappa(n * p, n * (1 - p), m * q, m * (1 - q)),
+        abstained,
     )
+
+
+def share(name: str, part: int, total: int) -> Share:
+    """A share with its Jeffreys interval."""
+    if total == 0:
+        return Share(name, 0, 0, None)
+    draws = np.random.default_rng(0).beta(part + 0.5, total - part + 0.5, _DRAWS)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    value = part / total
+    return Share(name, part, total, Interval(value, min(float(low), value), max(float(high), value)))
+
+
+def psi(recent: Sequence[int], before: Sequence[int]) -> float | None:
+    """Population stability index of two histograms with the same bins: the sum of (p - q) ln(p / q). By convention
+    under 0.1 is stable and above 0.25 a shift. Each bin gets half a count, so that an empty one is no infinity. None
+    with fewer than `LEAST_DRIFT` in either."""
+    if min(sum(recent), sum(before)) < LEAST_DRIFT:
+        return None
+    p, q = ((np.asarray(bins) + 0.5) / (sum(bins) + 0.5 * len(bins)) for bins in (recent, before))
+    return float(np.sum((p - q) * np.log(p / q)))
 
 
 def in_sample(exam: uuid.UUID) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select, update
 from aidpost.records import Referral, ReferralStatus, decode, encode
 from aidpost.sync.hub import schema
 from aidpost.sync.hub._views import insert_new
+from aidpost.sync.hub.users import Session
 
 Listed = tuple[Any, Referral]
 """A row and the record in it."""
@@ -27,25 +28,25 @@ def of_exam(connection: Connection, exam: uuid.UUID) -> list[Listed]:
     return [(row, decode(Referral, bytes(row.body))) for row in rows]
 
 
-def page(connection: Connection, *, only_open: bool, limit: int, offset: int) -> list[Listed]:
+def page(connection: Connection, session: Session, *, only_open: bool, limit: int, offset: int) -> list[Listed]:
     """Referrals by their due date, each with its patient's name and the exam's origin."""
     table, exams = schema.referrals, schema.exams
     query = select(table, exams.c.patient_name, exams.c.origin).join(exams, exams.c.id == table.c.exam)
-    query = query.where(table.c.current.is_(True))
+    query = query.where(table.c.current.is_(True), session.sees(exams.c.clinic))
     if only_open:
         query = query.where(table.c.status.in_(OPEN))
     rows = connection.execute(query.order_by(table.c.due, table.c.id).limit(limit).offset(offset))
     return [(row, decode(Referral, bytes(row.body))) for row in rows]
 
 
-def overdue(connection: Connection, today: str) -> int:
-    """How many should have been seen before today and were not."""
-    table = schema.referrals
-    return int(
-        connection.execute(
-            select(func.count()).where(table.c.current.is_(True), table.c.status.in_(OPEN), table.c.due < today)
-        ).scalar_one()
-    )
+def overdue(connection: Connection, today: str, session: Session | None = None) -> int:
+    """How many should have been seen before today and were not; with a session, of those whom its user sees."""
+    table, exams = schema.referrals, schema.exams
+    query = select(func.count()).select_from(table)
+    query = query.where(table.c.current.is_(True), table.c.status.in_(OPEN), table.c.due < today)
+    if session is not None:
+        query = query.join(exams, exams.c.id == table.c.exam).where(session.sees(exams.c.clinic))
+    return int(connection.execute(query).scalar_one())
 
 
 def add(connection: Connection, referral: Referral, entered_by: str) -> None:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
-from aidpost.records import ExamReport, Review, ReviewDecision, Timestamp, TriageLevel, decode, encode
-from aidpost.sync.hub import audit, outgoing, schema
+from aidpost.records import ExamReport, Review, ReviewDecision, TriageLevel, decode, encode
+from aidpost.sync.hub import alerts, audit, clocks, outgoing, readings, schema
 from aidpost.sync.hub._views import set_state
+from aidpost.sync.hub.readings import DONE, Part, Rules, settle
 
 CLASS = "review"
 """The class of reviews on their way down."""
+
+
+class Signature(NamedTuple):
+    """What a reader puts their name to. `user` is their login, `reviewer` the name that is printed."""
+
+    user: str
+    reviewer: str
+    decision: ReviewDecision
+    triage: TriageLevel | None
+    text: str
+    grades: dict[str, str]
+    opened_ms: int | None = None
 
 
 def sign(
@@ -22,37 +34,80 @@ def sign(
     hub_epoch: bytes,
     report: ExamReport,
     device: str,
-    *,
-    reviewer: str,
-    decision: ReviewDecision,
-    triage: TriageLevel | None,
-    text: str,
-    grades: dict[str, str],
+    signature: Signature,
+    parts: Sequence[Part],
+    rules: Rules,
     now_ms: int,
-) -> Review:
-    """Makes a review of a report; with the caller's commit it is signed, and on its way to the device.
+) -> list[Review]:
+    """Keeps a reader's word on parts of a report. What it settles is signed with the caller's commit, and on its way to
+    the device; what waits for another reader stays here. A triage that is raised opens a recall at once, settled or
+    not.
 
-    An earlier review of the same report is superseded, not changed.
+    An earlier review of the same parts is superseded, not changed.
     """
-    before = of_report(connection, report.id)
-    review = Review(
+    states = {
+        part: settle(
+            part,
+            signature.decision,
+            signature.triage.rank if signature.triage else None,
+            _grades(signature, [part]),
+            report,
+            rules,
+        )
+        for part in parts
+    }
+    settled = [part for part in parts if states[part] in DONE]
+    made = []
+    for group in (settled, [part for part in parts if part not in settled]):
+        if not group:
+            continue
+        review = _review(connection, report, signature, group, now_ms)
+        connection.execute(insert(schema.reviews).values(**_row(review)))
+        for part in group:
+            readings.note(connection, part, review, signature.user, states[part], signature.opened_ms)
+        if group is settled:
+            about = {"patient": review.patient, "exam": review.exam}
+            outgoing.put(connection, hub_epoch, device, CLASS, review, **about, now_ms=now_ms)
+        audit.append(
+            connection,
+            signature.user,
+            f"review-{review.decision.value}",
+            str(review.exam),
+            f"report {review.report}: " + ", ".join(f"{part.name} {states[part]}" for part in group),
+        )
+        made.append(review)
+    set_state(connection, report.id)
+    if signature.triage is not None and signature.triage > report.triage.level:
+        alerts.open_recall(connection, made[0], now_ms)
+    if settled:
+        alerts.read(connection, report.id, signature.user, signature.reviewer, now_ms)
+    return made
+
+
+def _review(
+    connection: Connection, report: ExamReport, signature: Signature, parts: Sequence[Part], now_ms: int
+) -> Review:
+    names = tuple(part.name for part in parts)
+    before = [one for one in of_report(connection, report.id) if not one.parts or set(one.parts) & set(names)]
+    return Review(
         id=uuid.uuid4(),
         report=report.id,
         exam=report.exam.id,
         patient=report.patient.id,
-        reviewer=reviewer,
-        decision=decision,
-        at=hub_time(now_ms),
-        triage=triage,
-        text=text,
-        grades=grades,
+        reviewer=signature.reviewer,
+        decision=signature.decision,
+        at=clocks.hub_time(now_ms),
+        triage=signature.triage,
+        text=signature.text,
+        grades=_grades(signature, parts),
         supersedes=before[-1].id if before else None,
+        parts=names,
     )
-    connection.execute(insert(schema.reviews).values(**_row(review)))
-    set_state(connection, review)
-    outgoing.put(connection, hub_epoch, device, CLASS, review, patient=review.patient, exam=review.exam, now_ms=now_ms)
-    audit.append(connection, reviewer, f"review-{decision.value}", str(report.exam.id), f"report {report.id}")
-    return review
+
+
+def _grades(signature: Signature, parts: Sequence[Part]) -> dict[str, str]:
+    of_parts = {name for part in parts for name in readings.GRADES[part.name]}
+    return {name: grade for name, grade in signature.grades.items() if name in of_parts}
 
 
 def of_report(connection: Connection, report: uuid.UUID) -> Sequence[Review]:
@@ -76,13 +131,7 @@ def arrived(connection: Connection, device: str, reviews: Sequence[Review]) -> d
     return {decode(Review, bytes(row.body)).id: row.received_ms for row in rows}
 
 
-def hub_time(now_ms: int) -> Timestamp:
-    """The hub's own time as a Timestamp: its clock is kept by the system, and it counts no boots."""
-    return Timestamp(wall_ms=now_ms, monotonic_ms=time.monotonic_ns() // 1_000_000, boot=0, synced=True)
-
-
 def _row(review: Review) -> dict[str, Any]:
-    rhythm = review.grades.get("rhythm", "unreadable")
     return {
         "id": review.id,
         "exam": review.exam,
@@ -91,19 +140,11 @@ def _row(review: Review) -> dict[str, Any]:
         "reviewer": review.reviewer,
         "decision": review.decision.value,
         "triage": review.triage.rank if review.triage else None,
-        "dr_referable": _referable(review.grades),
-        "af": None if rhythm == "unreadable" else rhythm == "af",
+        "dr_referable": readings.reader_call(readings.EYES, review.grades),
+        "af": readings.reader_call(readings.HEART, review.grades),
         "at_ms": review.at.wall_ms,
         "body": encode(review),
     }
-
-
-def _referable(grades: dict[str, str]) -> bool | None:
-    """Moderate retinopathy or worse, or macular oedema, in either eye; None where the reader graded no eye."""
-    eyes = [grades[name] for name in ("dr_right", "dr_left") if name in grades]
-    if not eyes:
-        return None
-    return max(eyes) >= "2" or "yes" in (grades.get("dme_right"), grades.get("dme_left"))
 
 
 def _read(connection: Connection, where: Any) -> Sequence[Review]:

@@ -167,8 +167,6 @@ exams = Table(
     Column("device_synced", Boolean, nullable=False),
     Column("received_ms", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),  # open, reviewed, retake
-    Column("leased_by", String(64)),
-    Column("leased_until_ms", BigInteger),
     # one for each order in which the pages list exams, so that no page sorts a hundred thousand of them
     Index("exams_worklist", "state", desc("triage"), "started_ms", "id"),
     Index("exams_done", "state", desc("started_ms"), "id"),
@@ -324,4 +322,90 @@ outgoing = Table(
     Column("received_ms", BigInteger),  # the device's receipt
     Column("refused", String(500), nullable=False, default=""),
     Index("outgoing_waiting", "received_ms", "sent_ms"),
+)
+
+readings = Table(
+    "readings",
+    metadata,
+    # what each reader made of each part of a report, in the order of reading; the last says how the part stands
+    Column("report", Uuid, primary_key=True),
+    Column("part", String(16), primary_key=True),  # eyes, heart, general
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("exam", Uuid, nullable=False),
+    Column("patient", Uuid, nullable=False, index=True),
+    Column("review", Uuid, nullable=False),
+    Column("reader", String(64), nullable=False),
+    Column("state", String(16), nullable=False),  # waiting, disputed, signed, retake
+    Column("call", Boolean),  # referable retinopathy, or atrial fibrillation; NULL where none was made
+    Column("triage", Integer),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("opened_ms", BigInteger),  # when this reader opened the exam to read it
+    Index("readings_time", "at_ms"),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    # what each model said of each report, and of what: performance and drift are measured on it
+    Column("report", Uuid, primary_key=True),
+    Column("task", String(16), primary_key=True),  # dr, af
+    Column("exam", Uuid, nullable=False),
+    Column("patient", Uuid, nullable=False, index=True),
+    Column("model", String(200), nullable=False),
+    Column("camera", String(200), nullable=False),  # or the ECG device
+    Column("call", Boolean),  # NULL: the model abstained, or nothing usable was recorded
+    Column("score", Float),  # probability of what is called
+    Column("quality", Float),  # the best recording's
+    Column("usable", Boolean, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Index("calls_time", "task", "at_ms"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("exam", Uuid, primary_key=True),
+    Column("part", String(16), primary_key=True),
+    Column("reader", String(64), nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+)
+
+user_scopes = Table(
+    "user_scopes",
+    metadata,
+    # what a user is limited to, without rows of a kind: to nothing
+    Column("user", String(64), ForeignKey("users.name"), primary_key=True),
+    Column("kind", String(16), primary_key=True),  # part, clinic
+    Column("value", String(200), primary_key=True),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", String(16), nullable=False),  # finding, recall
+    Column("about", Uuid, nullable=False, unique=True),  # the report, or the review that raised its triage
+    Column("exam", Uuid, nullable=False, index=True),
+    Column("patient", Uuid, nullable=False, index=True),
+    Column("device", String(64), nullable=False),
+    Column("clinic", String(200), nullable=False),
+    Column("triage", Integer, nullable=False),
+    Column("opened_ms", BigInteger, nullable=False),
+    Column("level", Integer, nullable=False),  # how often it was passed on: 0 not yet
+    Column("next_ms", BigInteger),  # when it is passed on to the next; NULL once somebody answered for it
+    Column("acknowledged_ms", BigInteger),
+    Column("acknowledged_by", String(200), nullable=False, default=""),
+    Index("alerts_due", "next_ms"),
+)
+
+alert_steps = Table(
+    "alert_steps",
+    metadata,
+    Column("alert", Uuid, ForeignKey("alerts.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("step", String(16), nullable=False),  # opened, sent, failed, acknowledged
+    Column("target", String(300), nullable=False),
+    Column("detail", String(500), nullable=False),
 )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import uvicorn
 
 from aidpost.errors import UsageError
+from aidpost.sync.hub._notifier import Notifier
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database
@@ -33,6 +34,7 @@ class HubServer:
         self.database = Database(config.url)
         self.files = BlobFiles(config.blobs)
         self.service = HubService(config, self.database, self.files) if config.broker_host else None
+        self.notifier = Notifier(config, self.database)
         self.url = ""
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -49,6 +51,7 @@ class HubServer:
         self._listen()
         if self.service:
             self.service.start()
+        self.notifier.start()
         self._thread = threading.Thread(target=self._serve, name="hub-web", daemon=True)
         self._thread.start()
 
@@ -64,12 +67,14 @@ class HubServer:
         self._listen()
         if self.service:
             self.service.start()
+        self.notifier.start()
         ready(self.url)
         self._serve()
         self.close()
 
     def close(self) -> None:
         """Leaves the broker and the database."""
+        self.notifier.stop()
         if self.service:
             self.service.stop()
         if self._socket:

@@ -7,12 +7,14 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, true, update
 
 from aidpost.errors import UsageError
 from aidpost.sync.hub import schema
+from aidpost.sync.hub.readings import PARTS
 
 # OWASP's password storage sheet, November 2026: N 2^15, r 8, p 3 is its scrypt setting for 32 MB
 _N, _R, _P = 1 << 15, 8, 3
@@ -31,28 +33,54 @@ class Role(enum.Enum):
 
 
 class Session(NamedTuple):
-    """A login. `csrf` stands in every form of it."""
+    """A login. `csrf` stands in every form of it. `parts` are those that the user reads; `clinics` those whose patients
+    they see, all where it is empty."""
 
     user: str
     full_name: str
     role: Role
     csrf: str
     used_ms: int
+    parts: tuple[str, ...] = PARTS
+    clinics: tuple[str, ...] = ()
 
     @property
     def may_review(self) -> bool:
         """Whether this user signs reviews."""
         return self.role is not Role.VIEWER
 
+    def sees(self, clinic: ColumnElement[str]) -> ColumnElement[bool]:
+        """The condition that rows of the clinic in that column are this user's to see."""
+        return clinic.in_(self.clinics) if self.clinics else true()
 
-def add(connection: Connection, name: str, password: str, role: Role, full_name: str, now_ms: int) -> None:
-    """Adds a user, or gives an existing one a new password, role and name; logins that are open end.
+
+def add(
+    connection: Connection,
+    name: str,
+    password: str,
+    role: Role,
+    full_name: str,
+    now_ms: int,
+    *,
+    parts: Sequence[str] = (),
+    clinics: Sequence[str] = (),
+) -> None:
+    """Adds a user, or gives an existing one a new password, role, name and limits; logins that are open end.
+
+    Parameters
+    ----------
+    parts
+        What the user is trained to read, of `readings.PARTS`; empty: everything.
+    clinics
+        Whose patients they see; empty: all.
 
     Raises
     ------
     UsageError
-        The name has other characters than a-z 0-9 . _ @ -, or the password is short.
+        The name has other characters than a-z 0-9 . _ @ -, or the password is short, or there is no such part.
     """
+    if unknown := set(parts) - set(PARTS):
+        raise _unusable(name[:64], f"{', '.join(sorted(unknown))} is no part", f"Take of {', '.join(PARTS)}.")
     if _NAME.fullmatch(name) is None:
         raise _unusable(name[:64], "a name has 1 to 64 of a-z 0-9 . _ @ -", "Choose another name.")
     if not MIN_PASSWORD <= len(password) <= _MAX_PASSWORD:
@@ -64,6 +92,11 @@ def add(connection: Connection, name: str, password: str, role: Role, full_name:
     if changed.rowcount == 0:
         connection.execute(insert(schema.users).values(name=name, created_ms=now_ms, **values))
     connection.execute(delete(schema.sessions).where(schema.sessions.c.user == name))
+    scopes = schema.user_scopes
+    connection.execute(delete(scopes).where(scopes.c.user == name))
+    rows = [("part", part) for part in dict.fromkeys(parts)] + [("clinic", clinic) for clinic in dict.fromkeys(clinics)]
+    if rows:
+        connection.execute(insert(scopes), [{"user": name, "kind": kind, "value": value} for kind, value in rows])
 
 
 def hash_password(password: str) -> str:
@@ -104,7 +137,12 @@ def session_of(connection: Connection, token: str, now_ms: int, idle_ms: int, lo
     ).one_or_none()
     if row is None or now_ms - row.created_ms > longest_ms or now_ms - row.used_ms > idle_ms:
         return None
-    return Session(row.user, row.full_name or row.user, Role(row.role), row.csrf, row.used_ms)
+    scopes: dict[str, list[str]] = {"part": [], "clinic": []}
+    table = schema.user_scopes
+    for scope in connection.execute(select(table).where(table.c.user == row.user).order_by(table.c.value)):
+        scopes[scope.kind].append(scope.value)
+    parts, clinics = tuple(scopes["part"]) or PARTS, tuple(scopes["clinic"])
+    return Session(row.user, row.full_name or row.user, Role(row.role), row.csrf, row.used_ms, parts, clinics)
 
 
 def touch(connection: Connection, token: str, now_ms: int) -> None:

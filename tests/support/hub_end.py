@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import select
 
-from aidpost.records import ExamReport, decode
+from aidpost.records import ExamReport, Review, ReviewDecision, decode
 from aidpost.sync import keys
-from aidpost.sync.hub import operations, schema
+from aidpost.sync.hub import operations, readings, reviews, schema
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
-from aidpost.sync.hub.database import Database
+from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.publisher import Link
 from aidpost.sync.store import Store
 
@@ -23,7 +23,7 @@ import sys, threading
 import msgspec
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
-from aidpost.sync.hub.database import Database
+from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.service import HubService
 config = msgspec.json.decode(sys.argv[1], type=HubConfig)
 HubService(config, Database(config.url), BlobFiles(config.blobs)).start()
@@ -31,6 +31,19 @@ print("started", flush=True)
 threading.Event().wait()
 """
 """`python -c HUB_PROCESS CONFIG`: a hub without pages, to be killed."""
+
+
+def sign_review(database: Database, report: ExamReport, decision: ReviewDecision, text: str = "") -> Review:
+    """A reader at the hub signs every part of a report that is there."""
+    signature = reviews.Signature("okoro", "dr.okoro", decision, None, text, {})
+    with database.write() as connection:
+        row = connection.execute(select(schema.exams).where(schema.exams.c.report == report.id)).one_or_none()
+        # a report that the hub has not seen yet has no parts to its name
+        parts = readings.parts(connection, row) if row else (readings.Part(readings.GENERAL),)
+        [review] = reviews.sign(
+            connection, database.epoch, report, "unit-1", signature, parts, readings.Rules(), now_ms()
+        )
+    return review
 
 
 class HubEnd:

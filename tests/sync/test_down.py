@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from device_records import KEY, FakeClock, make_item
-from hub_end import HubEnd
+from hub_end import HubEnd, sign_review
 from sqlalchemy import select
 
 from aidpost.errors import StorageFullError, StoreDamagedError
@@ -23,9 +23,9 @@ from aidpost.records import ExamReport, Referral, ReferralStatus, Review, Review
 from aidpost.sync import _schema, keys
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.envelope import Envelope, Records, pack_message
-from aidpost.sync.hub import outgoing, reviews, schema
+from aidpost.sync.hub import outgoing, schema
 from aidpost.sync.hub.blobs import BlobFiles
-from aidpost.sync.hub.database import Database, now_ms
+from aidpost.sync.hub.database import Database
 from aidpost.sync.hub.service import HubService
 from aidpost.sync.inbox import Inbox
 from aidpost.sync.publisher import Link, Publisher
@@ -247,11 +247,7 @@ class Hub:
         wait_for(lambda: self.service.connected, "the hub is connected")
 
     def sign(self, report: ExamReport, text: str) -> Review:
-        with self.database.write() as connection:
-            review = reviews.sign(
-                connection, self.database.epoch, report, "unit-1", reviewer="dr.okoro",
-                decision=ReviewDecision.CORRECTED, triage=None, text=text, grades={}, now_ms=now_ms(),
-            )  # fmt: skip
+        review = sign_review(self.database, report, ReviewDecision.CORRECTED, text)
         self.service.wake()
         return review
 

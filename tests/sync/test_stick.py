@@ -15,17 +15,17 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from device_records import NAME, make_item
-from hub_end import HubEnd
+from hub_end import HubEnd, sign_review
 
 from aidpost.errors import EnvelopeError, StoreError, UnreadableInputError
 from aidpost.records import ExamReport, Review, ReviewDecision
 from aidpost.sync import _stick_file, keys, outbox
 from aidpost.sync.blobs import BlobFiles
 from aidpost.sync.envelope import CHUNK, BlobHeld, Dropped, Held, Receipt, RecordClass, pack_message
-from aidpost.sync.hub import identity, operations, outgoing, reviews
+from aidpost.sync.hub import identity, operations, outgoing
 from aidpost.sync.hub._batch import Batch
 from aidpost.sync.hub.blobs import BlobFiles as HubFiles
-from aidpost.sync.hub.database import Database, now_ms
+from aidpost.sync.hub.database import Database
 from aidpost.sync.hub.service import HubService
 from aidpost.sync.hub.stick import Imported, import_stick
 from aidpost.sync.publisher import Publisher
@@ -60,11 +60,7 @@ class Ends:
 
     def sign(self, report: ExamReport) -> Review:
         database = Database(self.end.config.url)
-        with database.write() as connection:
-            review = reviews.sign(
-                connection, database.epoch, report, "unit-1", reviewer="dr.okoro",
-                decision=ReviewDecision.CONFIRMED, triage=None, text="", grades={}, now_ms=now_ms(),
-            )  # fmt: skip
+        review = sign_review(database, report, ReviewDecision.CONFIRMED)
         database.close()
         return review
 

@@ -72,29 +72,46 @@ for (const svg of document.querySelectorAll("[data-calipers]")) {
     svg.appendChild(element);
     return element;
   };
-  let from = null, box = null, text = null;
+  // two points on the paper in millimetres: 25 mm are a second, 10 mm are a millivolt
+  let from = null, to = null, dragging = false, box = null, text = null;
+  const view = svg.viewBox.baseVal, told = svg.closest("section").querySelector("[data-measured]");
   const point = (event) => new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-  svg.addEventListener("pointerdown", (event) => {
-    event.preventDefault();
-    from = point(event);
+  const show = () => {
     if (!box) { box = made("rect", "caliper"); text = made("text", "caliper-text"); }
-    svg.setPointerCapture(event.pointerId);
-  });
-  svg.addEventListener("pointermove", (event) => {
-    if (!from) return;
-    const to = point(event), width = Math.abs(to.x - from.x), height = Math.abs(to.y - from.y);
-    for (const [name, value] of Object.entries({ x: Math.min(from.x, to.x), y: Math.min(from.y, to.y), width, height })) box.setAttribute(name, value);
-    text.setAttribute("x", Math.min(from.x, to.x) + 1);
-    text.setAttribute("y", Math.max(8, Math.min(from.y, to.y) - 1));
+    const x = Math.min(from.x, to.x), y = Math.min(from.y, to.y), width = Math.abs(to.x - from.x), height = Math.abs(to.y - from.y);
+    for (const [name, value] of Object.entries({ x, y, width, height: Math.max(height, .2) })) box.setAttribute(name, value);
+    text.setAttribute("x", Math.min(x + 1, view.width - 50));
+    text.setAttribute("y", Math.max(8, y - 1));
     const ms = width / 25 * 1000, rate = ms > 0 ? ` · ${(60000 / ms).toFixed(0)}/min` : "";
     text.textContent = `${ms.toFixed(0)} ms${rate} · ${(height / 10).toFixed(2)} mV`;
+    if (told) told.textContent = text.textContent;
+  };
+  svg.addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    from = to = point(event);
+    dragging = true;
+    svg.focus({ preventScroll: true });
+    svg.setPointerCapture(event.pointerId);
   });
-  svg.addEventListener("pointerup", () => { from = null; });
+  svg.addEventListener("pointermove", (event) => { if (dragging) { to = point(event); show(); } });
+  svg.addEventListener("pointerup", () => { dragging = false; });
+  svg.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (event.key === "Escape" && box) { box.remove(); text.remove(); from = to = box = text = null; if (told) told.textContent = ""; return; }
+    if (!step) return;
+    event.preventDefault();
+    if (!from) { from = { x: view.width / 2, y: view.height / 2 }; to = { x: from.x + 20, y: from.y }; }
+    const old = event.shiftKey ? from : to;
+    const moved = { x: Math.min(view.width, Math.max(0, old.x + step[0] / 2)), y: Math.min(view.height, Math.max(0, old.y + step[1] / 2)) };
+    if (event.shiftKey) from = moved; else to = moved;
+    show();
+  });
 }
 
-const waiting = document.querySelector("[data-waiting]");
-if (waiting) {
-  const seen = () => Object.fromEntries([...waiting.querySelectorAll("[data-level]")].map((item) => [item.dataset.level, Number(item.textContent)]));
+const badge = document.querySelector("[data-alerts]");
+if (badge) {
+  const waiting = document.querySelector("[data-waiting]");
+  const levels = () => waiting ? [...waiting.querySelectorAll("[data-level]")] : [];
   const sound = () => {
     // browsers allow sound only after the reader has touched the page; the notice shows either way
     const context = new AudioContext(), tone = context.createOscillator(), volume = context.createGain();
@@ -108,11 +125,16 @@ if (waiting) {
   const ask = async () => {
     const answer = await fetch("/waiting.json", { redirect: "error" });
     if (!answer.ok) return;
-    const before = seen(), now = await answer.json(), news = document.querySelector("[data-news]");
-    if (!Object.keys(now).some((level) => now[level] > before[level])) return;
-    for (const item of waiting.querySelectorAll("[data-level]")) item.textContent = now[item.dataset.level];
+    const now = await answer.json(), news = document.querySelector("[data-news]"), grave = document.querySelector("[data-grave]");
+    const more = now.alerts > Number(badge.textContent);
+    badge.textContent = now.alerts;
+    badge.hidden = now.alerts === 0;
+    grave.hidden = now.alerts === 0 || !(more || !grave.hidden);
+    // nobody has answered yet: it is heard again with each turn until somebody does
+    if (now.alerts > 0) sound();
+    if (!news || !levels().some((item) => now[item.dataset.level] > Number(item.textContent))) return;
+    for (const item of levels()) item.textContent = now[item.dataset.level];
     news.hidden = false;
-    if (now.emergency > before.emergency || now.urgent > before.urgent) { news.classList.add("grave"); sound(); }
   };
   // away from the network for a while is normal: the next turn asks again
   const again = () => ask().catch(() => {});

@@ -43,6 +43,7 @@ from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest
+from aidpost.sync.hub.quality import in_sample
 from aidpost.sync.hub.server import HubServer
 from aidpost.sync.ranges import numbers
 
@@ -57,8 +58,11 @@ def at(
 
 def make_report(**changes: Any) -> ExamReport:
     patient = Patient(id=uuid.uuid4(), name="Amina Yusuf", birth_date="1961", sex=Sex.FEMALE)
+    number = uuid.uuid4()
+    while in_sample(number):  # a tenth would be read without seeing the device's findings
+        number = uuid.uuid4()
     exam = Exam(
-        id=uuid.uuid4(),
+        id=number,
         patient=patient.id,
         device=HANDHELD,
         clinic=Clinic(id="c1", name="North clinic"),
@@ -162,10 +166,21 @@ def database_url() -> Iterator[str]:
     engine.dispose()
 
 
+def hub_with(**changes: object) -> pytest.MarkDecorator:
+    """The test's hub has these settings."""
+    return pytest.mark.parametrize("changes", [changes], indirect=True, ids=["-".join(changes)])
+
+
 @pytest.fixture
-def config(tmp_path: Path, database_url: str) -> HubConfig:
+def changes(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return dict(getattr(request, "param", {}))
+
+
+@pytest.fixture
+def config(tmp_path: Path, database_url: str, changes: dict[str, Any]) -> HubConfig:
     folder = str(tmp_path / "hub")
-    return HubConfig(state_dir=folder, database_url=database_url, name="hub-1", broker_host="", listen_port=0)
+    settings = {"state_dir": folder, "database_url": database_url, "name": "hub-1", "broker_host": "", "listen_port": 0}
+    return HubConfig(**(settings | changes))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from aidpost.sync.hub.quality import LEAST_READ, Stratum, in_sample, performance
+from aidpost.sync.hub.quality import LEAST_DRIFT, LEAST_READ, Stratum, in_sample, performance, psi, share
 
 
 def test_begg_and_greenes_correction_of_a_worked_table() -> None:
@@ -47,3 +47,18 @@ def test_sample_is_a_tenth_and_the_same_at_every_hub() -> None:
     share = sum(map(in_sample, ids)) / len(ids)
     assert 0.08 < share < 0.12
     assert [in_sample(number) for number in ids] == [in_sample(number) for number in ids]
+
+
+def test_stability_index_of_a_worked_example_and_of_too_few() -> None:
+    # two bins, 50/50 against 80/20: (0.5-0.8) ln(0.5/0.8) + (0.5-0.2) ln(0.5/0.2)
+    assert psi([50_000, 50_000], [80_000, 20_000]) == pytest.approx(0.4159, abs=1e-3)
+    assert psi([1000, 0], [1000, 0]) == pytest.approx(0)
+    assert psi([LEAST_DRIFT - 1, 0], [1000, 0]) is None
+
+
+def test_share_of_nobody_is_not_estimable() -> None:
+    assert share("x", 0, 0).interval is None
+    found = share("x", 0, 10).interval
+    assert found is not None
+    assert found.value == 0
+    assert found.high > 0.1

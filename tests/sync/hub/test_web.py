@@ -197,6 +197,24 @@ def test_patients_page_shows_visits_and_trends(reader: Client, server: HubServer
     assert "<polyline" in reader.text
 
 
+def test_previous_visits_photograph_ecg_and_trends_stand_beside_this_ones(
+    reader: Client, server: HubServer, device: FakeDevice
+) -> None:
+    first = whole_report(server, device)
+    exam = msgspec.structs.replace(first.exam, id=uuid.uuid4(), started=at(1_790_000_000_000))
+    later = make_vital(value=91.0, at=at(1_790_000_000_000))
+    second = msgspec.structs.replace(first, id=uuid.uuid4(), exam=exam, vitals=(later,))
+    send(server, device, device.message(device.envelope(second)))
+    assert first.fundus[0].body is not None
+    photo = f"/exams/{first.exam.id}/blobs/{first.fundus[0].body.sha256}"
+    assert reader.get(f"/exams/{exam.id}") == 200
+    assert photo in reader.text
+    assert "Previous visit, 2025-10-09" in reader.text
+    assert "<polyline" in reader.text
+    reader.get(f"/exams/{first.exam.id}")
+    assert "Previous visit" not in reader.text
+
+
 def test_erased_patient_has_no_page(reader: Client, server: HubServer, device: FakeDevice) -> None:
     report = whole_report(server, device)
     tombstone = Erasure(patient=report.patient.id, at=at())
@@ -241,6 +259,12 @@ def test_chromium_logs_in_reads_zooms_and_signs_without_a_complaint(server: HubS
         )
         assert "scale(1.25)" in browser.evaluate("document.querySelector('.retina').style.transform")
         assert browser.evaluate("document.querySelector('.ecg .trace').getBBox().width") > 40
+        for key, shift in (("ArrowRight", "false"), ("ArrowRight", "true"), ("ArrowUp", "false")):
+            browser.evaluate(
+                "document.querySelector('.ecg').dispatchEvent("
+                f"new KeyboardEvent('keydown', {{key: '{key}', shiftKey: {shift}}}))"
+            )
+        assert browser.evaluate("document.querySelector('[data-measured]').textContent") == "800 ms · 75/min · 0.05 mV"
         browser.evaluate("document.querySelector('input[value=confirmed]').checked = true")
         browser.press("form[action$=reviews] button")
         assert browser.evaluate("document.querySelector('.verdict .signed').textContent") == "signed: Dr Okoro"
@@ -249,6 +273,9 @@ def test_chromium_logs_in_reads_zooms_and_signs_without_a_complaint(server: HubS
         send(server, device, device.message(device.envelope(make_report(triage=Triage(level=TriageLevel.EMERGENCY)))))
         browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
         wait_for(lambda: not browser.evaluate("document.querySelector('[data-news]').hidden"), "the news is shown")
-        assert browser.evaluate("document.querySelector('[data-news]').className") == "news grave"
+        server.notifier.turn(now_ms())
+        browser.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        wait_for(lambda: not browser.evaluate("document.querySelector('[data-grave]').hidden"), "the alert is shown")
+        assert browser.evaluate("document.querySelector('[data-alerts]').textContent") == "1"
         assert browser.complaints == []
     assert report.exam.device == HANDHELD

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import uuid
+from typing import Any
 
 import msgspec
+import pytest
 from sqlalchemy import select, update
 
 from aidpost.records import (
+    ExamReport,
     Review,
     TriageLevel,
     decode,
 )
-from aidpost.sync.hub import audit, operations, schema
+from aidpost.sync.hub import _site, audit, operations, schema
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.server import HubServer
 
-from .conftest import FakeDevice, make_report
+from .conftest import FakeDevice, hub_with, make_report
 from .web_client import Client, logged_in, send, whole_report
 
 # roles and reviews
@@ -149,6 +152,9 @@ def test_metrics_need_an_administrator_and_name_no_patient(server: HubServer, de
     assert root.get("/metrics") == 200
     assert 'aidpost_exams{state="open",triage="soon"} 1' in root.text
     assert f'aidpost_device_queued{{device="{device.name}"}} 0' in root.text
+    assert 'aidpost_model_abstained{task="dr"} 0' in root.text
+    assert "aidpost_model_sensitivity" not in root.text, "not estimable"
+    assert "aidpost_alerts_unanswered 0" in root.text
     assert "Amina" not in root.text
 
 
@@ -171,7 +177,7 @@ def test_script_that_asks_for_news_does_not_keep_a_session_alive(reader: Client,
         connection.execute(update(schema.sessions).values(used_ms=now_ms() - 29 * 60_000))
         before = connection.execute(select(schema.sessions.c.used_ms)).scalar_one()
     assert reader.get("/waiting.json") == 200
-    assert json.loads(reader.body) == {"routine": 0, "soon": 0, "urgent": 0, "emergency": 0}
+    assert json.loads(reader.body) == {"routine": 0, "soon": 0, "urgent": 0, "emergency": 0, "alerts": 0}
     with server.database.read() as connection:
         assert connection.execute(select(schema.sessions.c.used_ms)).scalar_one() == before
     assert Client(server.url).get("/waiting.json") == 303
@@ -188,21 +194,89 @@ def test_quality_page_claims_nothing_before_enough_was_read(
     assert "1 / 1" in reader.text
 
 
-def test_quality_page_compares_the_devices_calls_with_the_latest_reviews(
+def add_exams(server: HubServer, report: ExamReport, number: int, **changes: Any) -> None:
+    """Copies of an exam as rows, each read as `answer` says; None: not read."""
+    answer, call = changes.pop("answer"), changes.pop("call")
+    with server.database.write() as connection:
+        exam = connection.execute(schema.exams.select().where(schema.exams.c.id == report.exam.id)).one()._asdict()
+        model = connection.execute(schema.calls.select().where(schema.calls.c.task == "dr").limit(1)).one()._asdict()
+        for _ in range(number):
+            mine = {"report": uuid.uuid4(), "exam": uuid.uuid4()}
+            row = exam | {"id": mine["exam"], "report": mine["report"]} | changes
+            connection.execute(schema.exams.insert().values(row))
+            connection.execute(schema.calls.insert().values(model | mine | {"call": call}))
+            if answer is not None:
+                # an earlier reading that was superseded says the opposite
+                for place, said in ((1, not answer), (2, answer)):
+                    values = {"patient": exam["patient"], "review": uuid.uuid4(), "reader": f"r{place}", "at_ms": place}
+                    values |= mine | {"part": "eyes", "number": place, "state": "signed", "call": said}
+                    connection.execute(schema.readings.insert().values(values))
+
+
+def test_quality_page_compares_the_devices_calls_with_the_latest_readings_in_each_group(
     reader: Client, server: HubServer, device: FakeDevice
 ) -> None:
     report = whole_report(server, device)
-    with server.database.write() as connection:
-        exam = connection.execute(schema.exams.select()).one()._asdict()
-        for number in range(60):
-            mine, called = uuid.uuid4(), number < 30
-            row = exam | {"id": uuid.uuid4(), "report": mine, "dr_referable": called, "af": None}
-            connection.execute(schema.exams.insert().values(row))
-            for at_ms, answer in ((1, not called), (2, called)):  # an earlier review that was superseded
-                values = {"exam": row["id"], "report": mine, "patient": report.patient.id, "reviewer": "x"}
-                values |= {"decision": "confirmed", "at_ms": at_ms, "dr_referable": answer, "body": b""}
-                connection.execute(schema.reviews.insert().values(id=uuid.uuid4(), **values))
+    add_exams(server, report, 30, call=True, answer=True)
+    add_exams(server, report, 30, call=False, answer=False, sampled=True)
     assert reader.get("/quality") == 200
     assert "30 / 31" in reader.text
     assert "30 / 30" in reader.text
     assert "<b>100 %</b>" in reader.text
+    for group in ("fundus-dr 1.2.3", "North clinic", "Kowa VX-10", "60 to 74", "female"):
+        assert f"<strong>{group}</strong>" in reader.text
+    assert reader.get("/quality.csv") == 200
+    assert "dr sensitivity,model,fundus-dr 1.2.3,1.0," in reader.text
+    assert logged_in(server, "viewer").get("/quality.csv") == 403
+
+
+def test_negatives_that_chance_did_not_choose_do_not_count_unless_all_were_read(
+    reader: Client, server: HubServer, device: FakeDevice
+) -> None:
+    report = whole_report(server, device)
+    add_exams(server, report, 30, call=True, answer=True)
+    # read because of their blood pressure, and diseased more often than chance would have it
+    add_exams(server, report, 25, call=False, answer=True, sampled=False)
+    add_exams(server, report, 25, call=False, answer=False, sampled=True)
+    add_exams(server, report, 1, call=False, answer=None, sampled=False)
+    reader.get("/quality")
+    assert "25 / 51" in reader.text
+    assert "50 / 51" not in reader.text
+
+
+def test_random_sample_is_read_blinded_whatever_the_device_said_and_listed_by_time(
+    reader: Client, server: HubServer, device: FakeDevice
+) -> None:
+    report = whole_report(server, device)
+    page = f"/exams/{report.exam.id}"
+    reader.get("/?show=sample")
+    assert str(report.exam.id) not in reader.text
+    with server.database.write() as connection:
+        connection.execute(update(schema.exams).values(sampled=True))
+    reader.get("/?show=sample")
+    assert str(report.exam.id) in reader.text
+    assert "Raised blood pressure" not in reader.text
+    reader.get(page)
+    assert "hidden until you have graded" in reader.text
+    assert "grade 2" not in reader.text
+    assert reader.submit(page, f"{page}/reviews", decision="confirmed", dr_right="2", rhythm="af") == 303
+    reader.get(page)
+    assert "grade 2" in reader.text
+
+
+@hub_with(shadow_bound=0.6)
+def test_shadow_mode_hides_the_models_answer_in_a_clinic_until_it_is_known_to_work_there(
+    reader: Client, server: HubServer, device: FakeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = whole_report(server, device)
+    page = f"/exams/{report.exam.id}"
+    reader.get(page)
+    assert "grade 2" not in reader.text
+    reader.get("/quality")
+    assert "Readers grade before they see what the model found" in reader.text
+    add_exams(server, report, 30, call=True, answer=True)
+    add_exams(server, report, 30, call=False, answer=False, sampled=True)
+    monkeypatch.setattr(_site, "_SHADOW_MS", -1)
+    reader.get(page)
+    assert "grade 2" in reader.text, "the interval's lower end is above 0.6 now"
+    assert "atrial fibrillation</dd>" not in reader.text, "of the rhythm nothing is known yet"

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import re
 import uuid
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -28,6 +29,8 @@ from aidpost.records import (
     Origin,
     Quality,
     Rhythm,
+    Triage,
+    TriageLevel,
     VitalKind,
 )
 from aidpost.sync.bodies import BlobManifest
@@ -73,7 +76,7 @@ class Client:
     def submit(self, page: str, action: str, **fields: str) -> int:
         """Sends a form of a page with its hidden fields."""
         assert self.get(page) == 200
-        hidden = dict(re.findall(r'<input type="hidden" name="(csrf|report)" value="([^"]*)"', self.text))
+        hidden = dict(re.findall(r'<input type="hidden" name="(csrf|report|parts)" value="([^"]*)"', self.text))
         return self.post(action, hidden | fields)
 
     @property
@@ -126,9 +129,11 @@ def send_blob(server: HubServer, device: FakeDevice, data: bytes, media_type: st
     return ref
 
 
-def whole_report(server: HubServer, device: FakeDevice) -> ExamReport:
+def whole_report(
+    server: HubServer, device: FakeDevice, triage: TriageLevel = TriageLevel.SOON, **changes: Any
+) -> ExamReport:
     """An exam with a photograph and a two-lead ECG, their bodies at the hub."""
-    report = make_report()
+    report = make_report(triage=Triage(level=triage, reasons=("raised blood pressure",)), **changes)
     models = (ModelRef(name="fundus-dr", version="1.2.3", sha256="ab" * 32, runtime="ai-edge-litert 2.3.0"),)
     photo = FundusResult(
         id=uuid.uuid4(),
