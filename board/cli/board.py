@@ -1,7 +1,8 @@
-"""`aidpost board`: what this board is, and whether it is well."""
+"""`aidpost board`: what this board is, whether it is well, and how it is made, set up and kept up to date."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -13,8 +14,31 @@ from aidpost.board.cli import Settings
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
 from aidpost.board.detect import detect as detect_board
 
+GROUPS = {
+    "flash": "Write cards, and prove that the boards came up.",
+}
+"""Groups in modules of their own (`aidpost.board.cli.NAME`), imported when they are used."""
 
-@click.group()
+
+class BoardGroup(click.Group):
+    """The commands of this file, and the groups of others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *GROUPS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in GROUPS:
+            command: click.Command = getattr(importlib.import_module(f"aidpost.board.cli.{cmd_name}"), cmd_name)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        helps = {name: command.get_short_help_str(100) for name, command in self.commands.items()} | GROUPS
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(helps.items()))
+
+
+@click.group(cls=BoardGroup)
 def board() -> None:
     """This board: what it is and whether it is well."""
 
