@@ -322,7 +322,8 @@ class ModelRef(Record, frozen=True, kw_only=True):
 
 class Finding(Record, frozen=True, kw_only=True):
     """One conclusion. `about` are the ids of what it was drawn from; `rule` and `source` say which limit, and whose.
-    `values` are the facts and limits that `text` quotes, so that it can be said in another language."""
+    `values` are the facts and limits that `text` quotes, so that it can be said in another language; `within_days` is
+    by when somebody should act on it, 0 today."""
 
     code: str
     text: str
@@ -333,9 +334,11 @@ class Finding(Record, frozen=True, kw_only=True):
     source: str = ""
     model: str = ""
     values: dict[str, float | str | bool | None] = msgspec.field(default_factory=dict)
+    within_days: int | None = None
 
     def _check(self) -> None:
         require_probabilities(self, (self.probability,))
+        require(self.within_days is None or self.within_days >= 0, self, f"within_days is {self.within_days}")
 
 
 class Triage(Record, frozen=True, kw_only=True):

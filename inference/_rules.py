@@ -56,7 +56,8 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A conclusion. `text` may quote facts and limits as {fact:.0f} and {$limit:.0f}; `advice` is for the patient's
-    paper. What `reassures` is left out when anything with a `red_flag` holds."""
+    paper, `within_days` by when it is to be followed (0: today). What `reassures` is left out when anything with a
+    `red_flag` holds."""
 
     name: str
     severity: TriageLevel
@@ -66,6 +67,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str = ""
     group: str = ""
     advice: str = ""
+    within_days: int | None = None
     reassures: bool = False
     red_flag: bool = False
 
@@ -123,6 +125,7 @@ class Conclusion(msgspec.Struct, frozen=True):
             source="; ".join(dict.fromkeys(source for source in sources if source)),
             model=model,
             values=self.quoted,
+            within_days=self.rule.within_days,
         )
 
     @property
@@ -230,3 +233,18 @@ def _read(path: Path) -> _File:
 def rule_book(name: str, overrides: Mapping[str, float] | None = None, folder: Path = RULES) -> RuleBook:
     """The rules `<name>.toml` in `folder`, with a site's own values for named limits. Raises ConfigurationError."""
     return RuleBook(_read(folder / f"{name}.toml"), name, overrides)
+
+
+def rule_of(finding: Finding) -> Rule | None:
+    """The rule that made a finding, as this version has it; None where it has none of that name."""
+    name, _, version = finding.rule.partition("@")
+    file = version.partition(" ")[0]
+    if file not in {path.stem for path in RULES.glob("*.toml")}:  # a report may come from anywhere
+        return None
+    return next((rule for rule in rule_book(file).rules if rule.name == name), None)
+
+
+def advice_of(finding: Finding) -> str:
+    """What the patient's paper says because of a finding; empty where its rule says nothing."""
+    rule = rule_of(finding)
+    return say(rule.advice, finding.values) if rule else ""

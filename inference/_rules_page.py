@@ -34,7 +34,9 @@ def _row(number: str, rule: Rule, book: RuleBook) -> str:
     sources = "; ".join(([rule.source] if rule.source else []) + limits) or "site policy"
     confirm = ", ".join(sorted({book.limits[name].confirm for name in names} or {"clinician"}))
     level = rule.severity.value + (", red flag" if rule.red_flag else "") + (", reassures" if rule.reassures else "")
-    cells = [number, rule.name, level, _when(rule), sources, confirm]
+    days = rule.within_days
+    acted = "" if days is None else "today" if days == 0 else f"within {days} days"
+    cells = [number, rule.name, level, _when(rule), acted, sources, confirm]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

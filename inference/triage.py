@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from aidpost.inference import forecast as _forecast
 from aidpost.inference import trends as _trends
 from aidpost.inference._eyes import EyeReading, conclude, read_eyes
-from aidpost.inference._rules import Conclusion, Fact, Limit, rule_book
+from aidpost.inference._rules import Conclusion, Fact, Limit, advice_of, rule_book
 from aidpost.inference.stroke_risk import cha2ds2_vasc
 from aidpost.inference.vitals import Observations, observe
 from aidpost.records import (
@@ -120,7 +120,7 @@ def triage(
     return Assessment(
         triage=_overall(findings, missing),
         findings=findings,
-        advice=_advice(made),
+        advice=_advice(findings, made),
         not_assessed=missing,
         explanations=tuple(explanation for _, explanation in pairs),
     )
@@ -231,9 +231,11 @@ def _overall(findings: Sequence[Finding], missing: Sequence[str]) -> Triage:
     return Triage(level=level, reasons=tuple(dict.fromkeys(reasons)), computed=level)
 
 
-def _advice(made: Iterable[_Made]) -> tuple[str, ...]:
-    order = sorted(made, key=lambda one: (-one.conclusion.rule.severity.rank, one.conclusion.rule.name))
-    return tuple(dict.fromkeys(one.conclusion.advice for one in order if one.conclusion.advice))
+def _advice(findings: Iterable[Finding], made: Iterable[_Made]) -> tuple[str, ...]:
+    """Gravest first. Of photographs the eyes speak, which join them; ECGs speak for themselves."""
+    spoken = {(one.conclusion.rule.name, one.conclusion.text): one.conclusion.advice for one in made}
+    said = [spoken.get((one.code, one.text)) or advice_of(one) for one in findings]
+    return tuple(dict.fromkeys(advice for advice in said if advice))
 
 
 def _not_assessed(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from aidpost.inference._rules import RULES, Rule, rule_book, say
+from aidpost.inference._rules import RULES, rule_book, rule_of, say
 from aidpost.records import ExamReport, Finding
 
 __all__ = ["Translate", "advice", "messages", "word"]
@@ -24,7 +24,7 @@ def messages() -> Iterator[tuple[str, str]]:
 
 def word(finding: Finding, translate: Translate) -> str:
     """The finding in another language; as it stands where its rule, or a value that the text quotes, is not known."""
-    rule = _rule(finding)
+    rule = rule_of(finding)
     return finding.text if rule is None else _said(rule.text, finding, translate) or finding.text
 
 
@@ -32,18 +32,10 @@ def advice(report: ExamReport, translate: Translate) -> tuple[str, ...]:
     """The report's advice in another language, in its order; as it stands where it is from no rule of this version."""
     other: dict[str, str] = {}
     for finding in report.findings:
-        rule = _rule(finding)
+        rule = rule_of(finding)
         if rule is not None and rule.advice:
             other[say(rule.advice, finding.values)] = _said(rule.advice, finding, translate)
     return tuple(other.get(text) or text for text in report.advice)
-
-
-def _rule(finding: Finding) -> Rule | None:
-    name, _, version = finding.rule.partition("@")
-    file = version.partition(" ")[0]
-    if file not in {path.stem for path in RULES.glob("*.toml")}:  # a report may come from anywhere
-        return None
-    return next((rule for rule in rule_book(file).rules if rule.name == name), None)
 
 
 def _said(template: str, finding: Finding, translate: Translate) -> str:
