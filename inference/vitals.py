@@ -58,6 +58,7 @@ def observe(patient: Patient, vitals: Iterable[VitalSign], answers: Iterable[Ans
     facts: dict[str, Fact] = {"age_years": age, "sex": patient.sex.value, "age_group": _age_group(age)}
     facts |= {name: _latest(used.get(kind, ())) for name, kind in _PLAIN.items()}
     facts |= _blood_pressure(used)
+    facts["pulse_steady"] = _steady(used)
     facts |= _glucose(used.get("glucose", ()))
     facts |= _ratios(facts, given)
     facts |= _child(facts, age)
@@ -150,6 +151,20 @@ def _blood_pressure(used: dict[str, tuple[VitalSign, ...]]) -> dict[str, Fact]:
         "bp_repeat": " on one reading: measure again after five minutes' rest" if len(systolic) == 1 else "",
         "cuff_irregular": irregular if systolic else None,
     }
+
+
+_STEADY_READINGS, _STEADY_RANGE = 6, 2.0
+
+
+def _steady(used: dict[str, tuple[VitalSign, ...]]) -> Fact:
+    """Whether an oximeter's or strap's own pulse hardly changed over several readings, as in atrial fibrillation it
+    would; None where there are too few readings of one sensor."""
+    by_sensor: dict[tuple[str, str], list[float]] = {}
+    for one in (*used.get("pulse_rate", ()), *used.get("heart_rate", ())):
+        if one.value is not None and one.method in ("pulse oximeter", "heart rate sensor"):
+            by_sensor.setdefault((one.device.name, one.method), []).append(one.value)
+    ranges = [max(values) - min(values) for values in by_sensor.values() if len(values) >= _STEADY_READINGS]
+    return min(ranges) <= _STEADY_RANGE if ranges else None
 
 
 def _glucose(found: Sequence[VitalSign]) -> dict[str, Fact]:

@@ -319,6 +319,18 @@ def test_contradictions_are_shown() -> None:
     assert "sensors-disagree-on-rhythm" in codes(judge(cuff, ecgs=[ecg("N")]))
 
 
+def test_atrial_fibrillation_with_a_steady_pulse_on_the_oximeter_is_a_contradiction() -> None:
+    def pulses(values: tuple[int, ...]) -> list[VitalSign]:
+        return [vital("pulse_rate", value, second, method="pulse oximeter") for second, value in enumerate(values)]
+
+    steady, af_like, few = pulses((72, 72, 73, 72, 73, 72)), pulses((72, 88, 65, 93, 70, 81)), pulses((72, 72))
+    name = "steady-pulse-in-atrial-fibrillation"
+    assert name in codes(judge(*steady, ecgs=[ecg("A")]))
+    assert "stroke-risk-to-assess" in codes(judge(*steady, ecgs=[ecg("A")]))
+    for vitals, label in ((af_like, "A"), (few, "A"), (steady, "N")):
+        assert name not in codes(judge(*vitals, ecgs=[ecg(label)]))
+
+
 @pytest.mark.parametrize(("sex", "found"), [(Sex.MALE, True), (Sex.FEMALE, False), (Sex.UNKNOWN, False)])
 def test_qtc_limit_depends_on_sex(sex: Sex, found: bool) -> None:
     patient = msgspec.structs.replace(PATIENT, sex=sex)
