@@ -15,6 +15,7 @@ from aidpost.board.cli._common import json_option, load_configuration, print_jso
 from aidpost.board.detect import detect as detect_board
 
 GROUPS = {
+    "firmware": "Write firmware into sensors' microcontrollers.",
     "flash": "Write cards, and prove that the boards came up.",
 }
 """Groups in modules of their own (`aidpost.board.cli.NAME`), imported when they are used."""
