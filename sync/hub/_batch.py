@@ -28,6 +28,7 @@ from aidpost.sync.envelope import (
 from aidpost.sync.hub import _erasure, _full_receipt, _views, alerts, audit, outgoing, referrals, schema
 from aidpost.sync.hub._blob_intake import BlobIntake, Collected
 from aidpost.sync.hub._judge import Refusal, judge
+from aidpost.sync.hub._rows import clean
 from aidpost.sync.hub._streams import Stream
 from aidpost.sync.hub._views import Stored
 from aidpost.sync.hub.blobs import BlobFiles
@@ -225,7 +226,7 @@ class Batch:
                     seq=envelope.seq,
                     hash=content_hash,
                     code=refusal.code,
-                    reason=_views.clean(refusal.reason, 500),
+                    reason=clean(refusal.reason, 500),
                     received_ms=received_ms,
                 )
             )

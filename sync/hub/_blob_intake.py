@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, delete, insert, select, update
 
 from aidpost.sync.envelope import BlobHeld, Chunk
-from aidpost.sync.hub import schema
-from aidpost.sync.hub._views import insert_new
+from aidpost.sync.hub import exports, schema
+from aidpost.sync.hub._rows import insert_new
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.database import Database, pack_ranges, unpack_ranges
 from aidpost.sync.ranges import Ranges, merge
@@ -116,4 +116,7 @@ def note_complete(connection: Connection, sha256: str, size: int, received_ms: i
     """Lists a whole blob, and lets nothing wait for it any longer."""
     insert_new(connection, schema.blobs, [{"sha256": sha256, "size": size, "completed_ms": received_ms}])
     table = schema.manifests
-    connection.execute(update(table).where(table.c.sha256 == sha256, table.c.waiting.is_(True)).values(waiting=False))
+    waited = (table.c.sha256 == sha256, table.c.waiting.is_(True))
+    of_exams = select(table.c.exam, table.c.patient).where(*waited, table.c.exam.is_not(None)).distinct()
+    exports.changed(connection, [(row.exam, row.patient) for row in connection.execute(of_exams)])
+    connection.execute(update(table).where(*waited).values(waiting=False))

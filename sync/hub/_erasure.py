@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, select, update
 
 from aidpost.sync.hub import audit, schema
-from aidpost.sync.hub._views import insert_new
+from aidpost.sync.hub._rows import insert_new
 
 
 def tombstones_of(patients: Sequence[uuid.UUID]) -> Select[Any]:
@@ -45,6 +45,7 @@ def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> l
         schema.reviews,
         schema.readings,
         schema.calls,
+        schema.exports,
         schema.alerts,
         schema.referrals,
         schema.outgoing,

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from aidpost.records import ExamReport, Review, decode
-from aidpost.sync.hub import audit, fhir, reviews, schema
+from aidpost.sync.hub import audit, fhir, referrals, reviews, schema
+from aidpost.sync.hub._fhir_records import task
 from aidpost.sync.hub._site import Site
 from aidpost.sync.hub.users import Session
 
@@ -58,7 +59,7 @@ def exam_bundle(session: Session, connection: Connection, request: Request) -> t
     exams = schema.exams
     shown = select(exams.c.report).where(exams.c.id == _id(request)).scalar_subquery()
     found = _load(connection, session, schema.reports.c.id == shown)
-    return (200, fhir.bundle(*found)) if found else _missing()
+    return (200, fhir.bundle(*found, str(request.base_url))) if found else _missing()
 
 
 def search_reports(session: Session, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
@@ -83,6 +84,24 @@ def search_observations(session: Session, connection: Connection, request: Reque
     return 200, fhir.searchset(resources, len(resources), str(request.base_url))
 
 
+def search_of(kind: str) -> Answer:
+    """`/fhir/<kind>?patient=<patient>`: the Media, Consent, Device or Task resources of the newest exams."""
+
+    def answer(session: Session, connection: Connection, request: Request) -> tuple[int, fhir.Resource]:
+        number = _search_patient(request)
+        if number is None:
+            return 400, _outcome("required", "Search by patient=<id>.")
+        found: dict[str, fhir.Resource] = {}
+        for report_, signed in _newest(connection, session, number, _MOST):
+            made = fhir.resources(report_, signed, str(request.base_url))
+            roots = referrals.roots(connection, report_.exam.id)
+            made += [task(referral, roots[row.id]) for row, referral in referrals.of_exam(connection, report_.exam.id)]
+            found |= {item["id"]: item for item in made if item["resourceType"] == kind}
+        return 200, fhir.searchset(list(found.values()), len(found), str(request.base_url))
+
+    return answer
+
+
 def _newest(
     connection: Connection, session: Session, number: uuid.UUID | None, most: int
 ) -> list[tuple[ExamReport, list[Review]]]:
@@ -105,7 +124,7 @@ def _load(connection: Connection, session: Session, where: Any) -> tuple[ExamRep
     if row is None:
         return None
     report_ = decode(ExamReport, bytes(row.body))
-    return report_, list(reviews.of_report(connection, report_.id))
+    return report_, list(reviews.settled(connection, report_.id))
 
 
 def _id(request: Request) -> uuid.UUID | None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import http.client
 import logging
 import smtplib
 import ssl
 import threading
 from email.message import EmailMessage
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from aidpost.records import TriageLevel
 from aidpost.sync.hub import alerts
+from aidpost.sync.hub._post import FAULTS, TIMEOUT_S, post
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 
@@ -26,7 +25,6 @@ _log = logging.getLogger(__name__)
 _EVERY_S = 1.0
 _AGAIN_MS = 60_000
 """When a contact that could not be reached is tried again."""
-_TIMEOUT_S = 20.0
 
 
 class Notifier:
@@ -48,7 +46,7 @@ class Notifier:
         """Ends; an alert that was claimed and not sent is sent after the next start."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join(_TIMEOUT_S)
+            self._thread.join(TIMEOUT_S)
 
     def _run(self) -> None:
         while not self._stopping.wait(_EVERY_S):
@@ -87,7 +85,7 @@ class Notifier:
                 self._mail(contact.removeprefix("mailto:"), alert)
             else:
                 self._post(contact, alert)
-        except (OSError, smtplib.SMTPException, http.client.HTTPException, ValueError) as error:
+        except (*FAULTS, smtplib.SMTPException) as error:
             _log.warning("an alert does not reach %s: %s", contact, error)
             return str(error) or type(error).__name__
         return ""
@@ -127,10 +125,10 @@ class Notifier:
         config = self._config
         if config.smtp_security == "tls":
             server: smtplib.SMTP = smtplib.SMTP_SSL(
-                config.smtp_host, config.smtp_port, timeout=_TIMEOUT_S, context=ssl.create_default_context()
+                config.smtp_host, config.smtp_port, timeout=TIMEOUT_S, context=ssl.create_default_context()
             )
         else:
-            server = smtplib.SMTP(config.smtp_host, config.smtp_port, timeout=_TIMEOUT_S)
+            server = smtplib.SMTP(config.smtp_host, config.smtp_port, timeout=TIMEOUT_S)
         try:
             if config.smtp_security == "starttls":
                 server.starttls(context=ssl.create_default_context())
@@ -142,18 +140,9 @@ class Notifier:
         return server
 
     def _post(self, url: str, alert: Any) -> None:
-        parts = urlsplit(url)
         body = msgspec.json.encode(self._facts(alert))
         headers = {"Content-Type": "application/json", "Idempotency-Key": f"{alert.id}.{alert.level}"}
         if secret := self._config.webhook_secret:
             digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
             headers["X-Aidpost-Signature"] = f"sha256={digest}"
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.netloc, timeout=_TIMEOUT_S)
-        try:
-            connection.request("POST", parts.path + (f"?{parts.query}" if parts.query else ""), body, headers)
-            status = connection.getresponse().status
-        finally:
-            connection.close()
-        if not 200 <= status < 300:
-            raise http.client.HTTPException(f"it answered {status}")
+        post(url, body, headers)

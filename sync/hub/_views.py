@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from aidpost.records import ExamReport, Origin, TriageLevel, VitalSign, decode
 from aidpost.sync.bodies import BlobManifest
 from aidpost.sync.envelope import Envelope
-from aidpost.sync.hub import readings, schema
+from aidpost.sync.hub import exports, readings, schema
 from aidpost.sync.hub._calls import calls_of
+from aidpost.sync.hub._rows import clean, insert_new
 from aidpost.sync.hub.clocks import Clock
 from aidpost.sync.hub.quality import in_sample
 
@@ -30,13 +30,6 @@ class Stored(NamedTuple):
     record: Any
     origin: Origin | None
     received_ms: int
-
-
-def insert_new(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Inserts the rows whose keys are not there yet, and leaves the others alone."""
-    if rows:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        connection.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
 
 
 def add_reports(connection: Connection, stored: Sequence[Stored]) -> None:
@@ -127,6 +120,8 @@ def add_manifests(connection: Connection, stored: Sequence[Stored]) -> None:
             }
         )
     insert_new(connection, schema.manifests, rows)
+    whole = [item.envelope for item, row in zip(stored, rows, strict=True) if not row["waiting"]]
+    exports.changed(connection, list({(one.exam, one.patient) for one in whole if one.exam and one.patient}))
 
 
 def set_state(connection: Connection, report: uuid.UUID) -> None:
@@ -136,11 +131,6 @@ def set_state(connection: Connection, report: uuid.UUID) -> None:
     if row is not None:
         state = _state(connection, report, row.modalities)
         connection.execute(update(exams).where(exams.c.report == report).values(state=state))
-
-
-def clean(text: str, limit: int) -> str:
-    """Text as every database takes it: within the column, and without NUL, which PostgreSQL refuses."""
-    return text.replace("\0", "")[:limit]
 
 
 _PAGE = 500
@@ -170,6 +160,7 @@ def _report_row(item: Stored) -> dict[str, Any]:
 def _exam_rows(connection: Connection, items: Sequence[Stored]) -> list[dict[str, Any]]:
     clock = Clock(connection)
     rows = [_exam_row(clock, item) for item in items]
+    exports.changed(connection, [(row["id"], row["patient"]) for row in rows])
     made = zip(items, rows, strict=True)
     insert_new(connection, schema.calls, [c for item, row in made for c in calls_of(item.record, row["started_ms"])])
     read = readings.standing(connection, [row["report"] for row in rows])

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from aidpost.records import Review, TriageLevel
 from aidpost.sync.bodies import Acknowledgement
 from aidpost.sync.hub import audit, clocks, outgoing, schema
-from aidpost.sync.hub._views import clean, insert_new
+from aidpost.sync.hub._rows import clean, insert_new
 from aidpost.sync.hub.users import Session
 
 CLASS = "acknowledgement"

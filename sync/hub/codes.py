@@ -14,6 +14,8 @@ MDC = "urn:iso:std:iso:11073:10101"
 LOINC = "http://loinc.org"
 SNOMED = "http://snomed.info/sct"
 UCUM = "http://unitsofmeasure.org"
+CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
+CONSENT_SCOPE = "http://terminology.hl7.org/CodeSystem/consentscope"
 
 
 class Code(NamedTuple):
@@ -45,6 +47,8 @@ VITALS: dict[VitalKind, Code] = {
 BLOOD_PRESSURE = Code(150020, ("85354-9",), "Blood pressure panel")
 ECG_STUDY = Code(None, ("11524-6",), "ECG study", vital_sign=False)
 ECG_WAVE = Code(131328, (), "ECG wave", vital_sign=False)
+LEADS = {"I": 131329}
+"""MDC codes of leads, as far as they could be checked."""
 HEART_RATE_ECG = VITALS[VitalKind.HEART_RATE]
 QTCF = Code(None, ("76634-5",), "QTcF interval", vital_sign=False)
 

@@ -79,6 +79,12 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Hide what the device found until the reader has graded."""
     blinded_sample: bool = True
     """Read the random sample that measures the device without seeing what the device found."""
+    fhir_url: str = ""
+    """Base of a FHIR R4 server that gets each exam: `https://fhir.example/r4`. Empty: none."""
+    fhir_token: str = ""
+    """Bearer token for it."""
+    fhir_simulated: bool = False
+    """Give it what is not live, too, marked as test data."""
     shadow_bound: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     """Shadow mode: readers of a clinic do not see what a model found before grading, until the lower end of the 95 %
     interval of its sensitivity and specificity there has reached this. 0: off."""
@@ -130,6 +136,11 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             "it has other characters than letters, digits, _ and -",
         )
 
+        _require(
+            re.match(r"(https?://\S+)?$", self.fhir_url) is not None,
+            "hub.fhir_url",
+            "it is neither http:// nor https://",
+        )
         contacts = [contact for level in self.alert_contacts for contact in level]
         _require(
             all(re.match(r"mailto:[^@\s]+@[^@\s]+$|https?://", contact) for contact in contacts),

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from aidpost.records import (
     AbsentReason,
+    Device,
     EcgResult,
     ExamReport,
     FundusResult,
@@ -25,21 +25,51 @@ from aidpost.records import (
     VitalSign,
 )
 from aidpost.sync.hub import codes
+from aidpost.sync.hub._fhir_records import (
+    IDENTIFIERS,
+    consent,
+    device_id,
+    devices,
+    identified,
+    instant,
+    media,
+    media_id,
+    reference,
+)
 from aidpost.sync.hub.codes import Code
+from aidpost.sync.hub.readings import EYES, GENERAL, HEART
 
 Resource = dict[str, Any]
 
-IDENTIFIERS = "urn:ietf:rfc:3986"
-_CATEGORY = "http://terminology.hl7.org/CodeSystem/observation-category"
 _ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
-_TAG = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 _PRESSURES = (VitalKind.SYSTOLIC_BP, VitalKind.DIASTOLIC_BP, VitalKind.MEAN_BP)
 
 
-def bundle(report: ExamReport, reviews: Sequence[Review] = ()) -> Resource:
-    """Everything of one exam as a collection: Patient, DiagnosticReport, Observations."""
-    resources = [patient(report.patient), diagnostic_report(report, reviews), *observations(report, reviews)]
-    entries = [{"fullUrl": f"urn:uuid:{resource['id']}", "resource": resource} for resource in resources]
+def resources(report: ExamReport, reviews: Sequence[Review] = (), base: str = "") -> list[Resource]:
+    """Everything of one exam but its traces and referrals, what is referred to before what refers to it.
+
+    Parameters
+    ----------
+    reviews
+        The settled ones.
+    base
+        Where the hub's pages are, with a slash at its end: photographs are named by URL.
+    """
+    return [
+        patient(report.patient),
+        *devices(report),
+        *(consent(given) for given in report.consents),
+        *observations(report, reviews),
+        *(media(report, photo, base) for photo in report.fundus if photo.body),
+        diagnostic_report(report, reviews),
+    ]
+
+
+def bundle(report: ExamReport, reviews: Sequence[Review] = (), base: str = "") -> Resource:
+    """Everything of one exam as a collection."""
+    entries = [
+        {"fullUrl": f"urn:uuid:{resource['id']}", "resource": resource} for resource in resources(report, reviews, base)
+    ]
     return {"resourceType": "Bundle", "type": "collection", "entry": entries}
 
 
@@ -73,36 +103,34 @@ def patient(person: Patient) -> Resource:
 
 
 def diagnostic_report(report: ExamReport, reviews: Sequence[Review] = ()) -> Resource:
-    """A DiagnosticReport with the id of the exam's report; final once a clinician has signed it."""
+    """A DiagnosticReport with the id of the exam's report; final once every part has been signed."""
     signed = _signed(report, reviews)
     conclusion = (
         "; ".join(finding.text for finding in report.findings) or "No abnormality was found in what was assessed."
     )
-    resource: Resource = {
-        "resourceType": "DiagnosticReport",
-        "id": str(report.id),
-        **_meta(report.origin),
-        "identifier": [{"system": IDENTIFIERS, "value": f"urn:uuid:{report.id}"}],
-        "status": _status(signed),
+    resource = identified("DiagnosticReport", report.id, report.origin) | {
+        "status": _status(report, reviews, *_parts(report)),
         "code": {"text": "Point-of-care examination"},
-        "subject": _patient_reference(report),
+        "subject": reference("Patient", report.patient.id),
         "effectiveDateTime": instant(report.exam.started),
         "performer": [{"display": report.exam.clinic.name or report.exam.clinic.id}],
-        "result": [{"reference": f"Observation/{item['id']}"} for item in observations(report, reviews)],
+        "result": [reference("Observation", item["id"]) for item in observations(report, reviews)],
+        "media": [{"link": reference("Media", media_id(photo))} for photo in report.fundus if photo.body],
         "conclusion": f"{conclusion} Triage: {report.triage.level.value}.",
     }
-    if not resource["result"]:
-        del resource["result"]
+    resource = {name: value for name, value in resource.items() if value != []}
     if signed:
-        resource["resultsInterpreter"] = [{"display": signed.reviewer}]
-        resource["issued"] = instant(signed.at)
-        resource["conclusion"] += f" {signed.reviewer}: {signed.decision.value}. {signed.text}".rstrip()
+        names = dict.fromkeys(review.reviewer for review in signed)
+        resource["resultsInterpreter"] = [{"display": name} for name in names]
+        resource["issued"] = instant(signed[-1].at)
+        for review in signed:
+            resource["conclusion"] += f" {review.reviewer}: {review.decision.value}. {review.text}".rstrip()
     return resource
 
 
 def observations(report: ExamReport, reviews: Sequence[Review] = ()) -> list[Resource]:
     """An Observation for each vital sign (one panel for a blood pressure), photograph and ECG."""
-    status = _status(_signed(report, reviews))
+    eyes, heart = (_status(report, reviews, part) for part in (EYES, HEART))
     made: list[Resource] = []
     groups: dict[uuid.UUID, list[VitalSign]] = {}
     for vital in report.vitals:
@@ -111,27 +139,21 @@ def observations(report: ExamReport, reviews: Sequence[Review] = ()) -> list[Res
         elif vital.kind in codes.VITALS:
             made.append(_vital(report, vital))
     made += [_pressure(report, group) for group in groups.values()]
-    made += [_retinopathy(report, photo, status) for photo in report.fundus if photo.eye is not None]
-    made += [_ecg(report, ecg, status) for ecg in report.ecg]
+    made += [_retinopathy(report, photo, eyes) for photo in report.fundus if photo.eye is not None]
+    made += [_ecg(report, ecg, heart) for ecg in report.ecg]
     return made
-
-
-def instant(at: Timestamp) -> str:
-    """A FHIR dateTime in the zone where it was measured."""
-    zone = timezone(timedelta(minutes=at.utc_offset_min or 0))
-    return datetime.fromtimestamp(at.wall_ms / 1000, zone).isoformat(timespec="milliseconds")
 
 
 def _vital(report: ExamReport, vital: VitalSign) -> Resource:
     code = codes.VITALS[vital.kind]
-    return _observation(report, vital.id, code, vital.at, vital.origin, "final") | _value(vital) | _device(vital)
+    return _observation(report, vital.id, code, vital.at, vital.origin, "final") | _value(vital) | _device(vital.device)
 
 
 def _pressure(report: ExamReport, group: Sequence[VitalSign]) -> Resource:
     first = group[0]
     resource = _observation(report, first.id, codes.BLOOD_PRESSURE, first.at, first.origin, "final")
     resource["component"] = [{"code": codes.codeable(codes.VITALS[vital.kind])} | _value(vital) for vital in group]
-    return resource | _device(first)
+    return resource | _device(first.device)
 
 
 def _retinopathy(report: ExamReport, photo: FundusResult, status: str) -> Resource:
@@ -149,6 +171,7 @@ def _retinopathy(report: ExamReport, photo: FundusResult, status: str) -> Resour
             "coding": [{"system": codes.LOINC, "code": answer}],
             "text": f"ICDR {grade}: {display}",
         }
+    resource |= _device(photo.camera)
     if photo.models:
         resource["method"] = {"text": ", ".join(f"{model.name} {model.version}" for model in photo.models)}
     return resource
@@ -171,22 +194,18 @@ def _ecg(report: ExamReport, ecg: EcgResult, status: str) -> Resource:
         for code, value, unit in components
         if value is not None
     ]
-    return resource | ({"component": measured} if measured else {})
+    return resource | _device(ecg.device) | ({"component": measured} if measured else {})
 
 
 def _observation(
     report: ExamReport, number: uuid.UUID, code: Code, at: Timestamp, origin: Origin, status: str
 ) -> Resource:
     category = "vital-signs" if code.vital_sign else "exam"
-    return {
-        "resourceType": "Observation",
-        "id": str(number),
-        **_meta(origin),
-        "identifier": [{"system": IDENTIFIERS, "value": f"urn:uuid:{number}"}],
+    return identified("Observation", number, origin) | {
         "status": status,
-        "category": [{"coding": [{"system": _CATEGORY, "code": category}]}],
+        "category": [{"coding": [{"system": codes.CATEGORY, "code": category}]}],
         "code": codes.codeable(code),
-        "subject": _patient_reference(report),
+        "subject": reference("Patient", report.patient.id),
         "effectiveDateTime": instant(at),
     }
 
@@ -205,26 +224,31 @@ def _absent(code: str) -> Resource:
     return {"coding": [{"system": _ABSENT, "code": code}]}
 
 
-def _device(vital: VitalSign) -> Resource:
-    return {"device": {"display": " ".join(filter(None, (vital.device.manufacturer, vital.device.name)))}}
+def _device(made: Device) -> Resource:
+    return {"device": reference("Device", device_id(made), f"{made.manufacturer} {made.name}".strip())}
 
 
-def _patient_reference(report: ExamReport) -> Resource:
-    return {"reference": f"Patient/{report.patient.id}"}
+def _parts(report: ExamReport) -> list[str]:
+    present = [part for part, there in ((EYES, report.fundus), (HEART, report.ecg)) if there]
+    return present or [GENERAL]
 
 
-def _meta(origin: Origin) -> Resource:
-    if origin is Origin.LIVE:
-        return {}
-    return {"meta": {"tag": [{"system": _TAG, "code": "HTEST", "display": f"not live: {origin.value}"}]}}
+def _signed(report: ExamReport, reviews: Sequence[Review]) -> list[Review]:
+    """The reviews that count: of each part the last, and none that was superseded."""
+    last: dict[str, Review] = {}
+    for review in reviews:
+        if review.report == report.id:
+            for part in review.parts or _parts(report):
+                last[part] = review
+    return list({review.id: review for review in last.values()}.values())
 
 
-def _signed(report: ExamReport, reviews: Sequence[Review]) -> Review | None:
-    of_this = [review for review in reviews if review.report == report.id]
-    return of_this[-1] if of_this else None
-
-
-def _status(signed: Review | None) -> str:
-    if signed is None or signed.decision is ReviewDecision.RETAKE:
-        return "preliminary"
-    return "corrected" if signed.decision is ReviewDecision.CORRECTED else "final"
+def _status(report: ExamReport, reviews: Sequence[Review], *parts: str) -> str:
+    """`preliminary` until every one of the parts was signed."""
+    decisions = []
+    for part in parts:
+        found = [review for review in _signed(report, reviews) if part in (review.parts or _parts(report))]
+        if not found or found[-1].decision is ReviewDecision.RETAKE:
+            return "preliminary"
+        decisions.append(found[-1].decision)
+    return "corrected" if ReviewDecision.CORRECTED in decisions else "final"

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, or_, select, update
 
 from aidpost.sync.hub import schema
-from aidpost.sync.hub._views import insert_new
+from aidpost.sync.hub._rows import insert_new
 
 
 def take(

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, func, insert, select, update
 from aidpost.records import Record, encode
 from aidpost.sync.envelope import Envelope, Receipt
 from aidpost.sync.hub import audit, schema
-from aidpost.sync.hub._views import clean
+from aidpost.sync.hub._rows import clean
 
 RESEND_AFTER_MS = 10_000
 """The first wait for a device's receipt; it doubles with each attempt."""

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from aidpost.records import Referral, ReferralStatus, decode, encode
-from aidpost.sync.hub import schema
-from aidpost.sync.hub._views import insert_new
+from aidpost.sync.hub import exports, schema
+from aidpost.sync.hub._rows import insert_new
 from aidpost.sync.hub.users import Session
 
 Listed = tuple[Any, Referral]
@@ -26,6 +26,23 @@ def of_exam(connection: Connection, exam: uuid.UUID) -> list[Listed]:
         select(table).where(table.c.exam == exam, table.c.current.is_(True)).order_by(table.c.at_ms)
     )
     return [(row, decode(Referral, bytes(row.body))) for row in rows]
+
+
+def roots(connection: Connection, exam: uuid.UUID) -> dict[uuid.UUID, uuid.UUID]:
+    """The first record of each referral's history, by every record of it."""
+    table = schema.referrals
+    before = {
+        row.id: row.supersedes
+        for row in connection.execute(select(table.c.id, table.c.supersedes).where(table.c.exam == exam))
+    }
+    found = {}
+    for number in before:
+        root, seen = number, {number}
+        while (earlier := before.get(root)) is not None and earlier not in seen:
+            seen.add(earlier)
+            root = earlier
+        found[number] = root
+    return found
 
 
 def page(connection: Connection, session: Session, *, only_open: bool, limit: int, offset: int) -> list[Listed]:
@@ -71,5 +88,6 @@ def add(connection: Connection, referral: Referral, entered_by: str) -> None:
             }
         ],
     )
+    exports.changed(connection, [(referral.exam, referral.patient)])
     if referral.supersedes is not None:
         connection.execute(update(table).where(table.c.id == referral.supersedes).values(current=False))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, insert, select
 
 from aidpost.records import ExamReport, Review, ReviewDecision, TriageLevel, decode, encode
-from aidpost.sync.hub import alerts, audit, clocks, outgoing, readings, schema
+from aidpost.sync.hub import alerts, audit, clocks, exports, outgoing, readings, schema
 from aidpost.sync.hub._views import set_state
 from aidpost.sync.hub.readings import DONE, Part, Rules, settle
 
@@ -77,6 +77,7 @@ def sign(
         )
         made.append(review)
     set_state(connection, report.id)
+    exports.changed(connection, [(report.exam.id, report.patient.id)])
     if signature.triage is not None and signature.triage > report.triage.level:
         alerts.open_recall(connection, made[0], now_ms)
     if settled:
@@ -113,6 +114,17 @@ def _grades(signature: Signature, parts: Sequence[Part]) -> dict[str, str]:
 def of_report(connection: Connection, report: uuid.UUID) -> Sequence[Review]:
     """All reviews of a report, the one that counts last."""
     return _read(connection, schema.reviews.c.report == report)
+
+
+def settled(connection: Connection, report: uuid.UUID) -> Sequence[Review]:
+    """The reviews of a report that are signed for good, oldest first: what other systems are told."""
+    done = {
+        row.review
+        for rows in readings.standing(connection, [report]).get(report, {}).values()
+        for row in rows
+        if row.state in DONE
+    }
+    return [review for review in of_report(connection, report) if review.id in done]
 
 
 def of_exam(connection: Connection, exam: uuid.UUID) -> Sequence[Review]:

@@ -361,6 +361,21 @@ calls = Table(
     Index("calls_time", "task", "at_ms"),
 )
 
+exports = Table(
+    "exports",
+    metadata,
+    # exams that other systems are to have: one row for each, due again whenever something of the exam changes
+    Column("exam", Uuid, primary_key=True),
+    Column("target", String(16), primary_key=True),  # fhir, dicom
+    Column("patient", Uuid, nullable=False, index=True),
+    Column("change", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_ms", BigInteger),  # NULL: done
+    Column("sent_ms", BigInteger),
+    Column("error", String(500), nullable=False),
+    Index("exports_due", "target", "next_ms"),
+)
+
 leases = Table(
     "leases",
     metadata,

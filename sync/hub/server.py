@@ -10,6 +10,8 @@ from collections.abc import Callable
 import uvicorn
 
 from aidpost.errors import UsageError
+from aidpost.sync.hub._exporter import Exporter, Target
+from aidpost.sync.hub._fhir_push import FhirPush
 from aidpost.sync.hub._notifier import Notifier
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
@@ -35,6 +37,8 @@ class HubServer:
         self.files = BlobFiles(config.blobs)
         self.service = HubService(config, self.database, self.files) if config.broker_host else None
         self.notifier = Notifier(config, self.database)
+        targets: list[Target] = [FhirPush(config, self.database, self.files)] if config.fhir_url else []
+        self.exporters = [Exporter(self.database, target) for target in targets]
         self.url = ""
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -49,9 +53,7 @@ class HubServer:
             The port is taken, or this user may not listen on it.
         """
         self._listen()
-        if self.service:
-            self.service.start()
-        self.notifier.start()
+        self._start_workers()
         self._thread = threading.Thread(target=self._serve, name="hub-web", daemon=True)
         self._thread.start()
 
@@ -65,21 +67,24 @@ class HubServer:
     def run(self, ready: Callable[[str], None] = lambda _: None) -> None:
         """Serves until SIGTERM or SIGINT; must be called on the main thread. `ready` is told the pages' URL."""
         self._listen()
-        if self.service:
-            self.service.start()
-        self.notifier.start()
+        self._start_workers()
         ready(self.url)
         self._serve()
         self.close()
 
     def close(self) -> None:
         """Leaves the broker and the database."""
-        self.notifier.stop()
-        if self.service:
-            self.service.stop()
+        for worker in (self.notifier, *self.exporters, self.service):
+            if worker:
+                worker.stop()
         if self._socket:
             self._socket.close()
         self.database.close()
+
+    def _start_workers(self) -> None:
+        for worker in (self.service, self.notifier, *self.exporters):
+            if worker:
+                worker.start()
 
     def _settings(self) -> uvicorn.Config:
         config, service = self.config, self.service

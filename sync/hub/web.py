@@ -139,6 +139,7 @@ def _fhir_routes(site: Site) -> list[Route]:
         "/fhir/Patient/{id}": _fhir_pages.patient,
         "/fhir/Bundle/{id}": _fhir_pages.exam_bundle,
     }
+    answers |= {f"/fhir/{kind}": _fhir_pages.search_of(kind) for kind in ("Media", "Consent", "Device", "Task")}
     return [Route(path, _fhir_pages.endpoint(site, answer)) for path, answer in answers.items()]
 
 

@@ -1,0 +1,34 @@
+"""One POST to another server, whole or an error."""
+
+from __future__ import annotations
+
+import http.client
+from urllib.parse import urlsplit
+
+TIMEOUT_S = 20.0
+_MOST_BYTES = 16 << 20
+
+FAULTS = (OSError, http.client.HTTPException, ValueError)
+"""What a POST may raise."""
+
+
+def post(url: str, body: bytes, headers: dict[str, str], timeout_s: float = TIMEOUT_S) -> bytes:
+    """The answer's body where its status is 2xx.
+
+    Raises
+    ------
+    OSError, http.client.HTTPException, ValueError
+        No answer, another status, or a URL that is none.
+    """
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.netloc, timeout=timeout_s)
+    try:
+        connection.request("POST", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), body, headers)
+        answer = connection.getresponse()
+        text = answer.read(_MOST_BYTES)
+    finally:
+        connection.close()
+    if not 200 <= answer.status < 300:
+        raise http.client.HTTPException(f"it answered {answer.status}: {text[:200].decode(errors='replace')}")
+    return text

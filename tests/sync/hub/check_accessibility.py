@@ -1,0 +1,52 @@
+"""Every page against WCAG 2.2 AA by axe-core, in a real Chromium, at the width of a desk and of a tablet.
+
+Run by `scripts/test-web`, which fetches axe-core and says where it is in AIDPOST_NODE_MODULES.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aidpost.records import TriageLevel
+from aidpost.sync.hub.database import now_ms
+from aidpost.sync.hub.server import HubServer
+
+from .browser import Browser
+from .conftest import FakeDevice
+from .web_client import PASSWORD, logged_in, whole_report
+
+AXE = (Path(os.environ["AIDPOST_NODE_MODULES"]) / "axe-core/axe.min.js").read_text(encoding="utf-8")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+RUN = """axe.run(document, {runOnly: RULES}).then((found) => JSON.stringify(found.violations.map(
+    (rule) => [rule.id, rule.nodes.map((node) => node.target.join(" ") + ": " + node.failureSummary)])))"""
+
+
+def violations(browser: Browser, url: str) -> Any:
+    browser.open(url)
+    browser.evaluate(AXE + ";0")
+    return json.loads(browser.evaluate(RUN.replace("RULES", json.dumps(RULES))))
+
+
+@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_page_meets_wcag_aa(server: HubServer, device: FakeDevice, width: int, language: str) -> None:
+    report = whole_report(server, device, triage=TriageLevel.URGENT)
+    whole_report(server, device)
+    server.notifier.turn(now_ms())
+    page = f"/exams/{report.exam.id}"
+    assert logged_in(server, "okoro").submit(page, f"{page}/referrals", to="Eye unit", due="2026-01-02") == 303
+    paths = ["", "?show=sample", "?show=reviewed", page[1:], "alerts", "alerts?show=all", "referrals", "devices"]
+    paths += ["quality", "audit?verify=1", f"patients/{report.patient.id}", "nowhere"]
+    with Browser(width, 1000) as browser:
+        found = {"login": violations(browser, server.url + "login")}
+        browser.open(f"{server.url}login?lang={language}")
+        browser.fill("#name", "root")
+        browser.fill("#password", PASSWORD)
+        browser.press("button.primary")
+        found |= {path: violations(browser, server.url + path) for path in paths}
+    assert {path: rules for path, rules in found.items() if rules} == {}
