@@ -27,6 +27,8 @@ AidpostError
 │   ├── BrokerError             the broker cannot be reached, or refuses
 │   ├── EnvelopeError           a message that is malformed, forged or foreign
 │   └── HubRefusedError         the hub refused a record; it is in the dead letters with the reason
+├── UpdateError                 a release or model that cannot be installed                               exit 1
+│   └── UpdateRefusedError      not signed by whom it must be, older than what was seen, or out of date
 └── NotPossibleError            this board, system or build cannot do it                                    exit 4
 """
 
@@ -222,6 +224,18 @@ class HubRefusedError(SyncError):
     """The hub refused a record. It is kept in the dead letters, with the reason."""
 
     code = "hub-refused"
+
+
+class UpdateError(AidpostError):
+    """A release or model cannot be got, installed or proven; what served before serves."""
+
+    code = "update"
+
+
+class UpdateRefusedError(UpdateError):
+    """An update that is not signed by whom it must be, older than what this device has seen, or out of date."""
+
+    code = "update-refused"
 
 
 class NotPossibleError(AidpostError):

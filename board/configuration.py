@@ -94,6 +94,14 @@ class ExamSection(Section, frozen=True, kw_only=True):
     sensor_deadline_s: Seconds = 60.0
 
 
+class UpdateSection(Section, frozen=True, kw_only=True):
+    """Where releases lie, where new ones come from, and whose signature counts."""
+
+    folder: str = "/opt/aidpost"
+    source: str = ""
+    root_file: str = "/etc/aidpost/root.json"
+
+
 class Configuration(Section, frozen=True, kw_only=True):
     """The whole file. Every section and key may be left out."""
 
@@ -103,6 +111,7 @@ class Configuration(Section, frozen=True, kw_only=True):
     sync: SyncSection = SyncSection()
     inference: InferenceSection = InferenceSection()
     exam: ExamSection = ExamSection()
+    update: UpdateSection = UpdateSection()
     limits: dict[str, dict[str, float]] = {}
     """A site's own clinical limits: rule file -> limit -> value."""
     hub: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from aidpost.board.detect import detect as detect_board
 GROUPS = {
     "firmware": "Write firmware into sensors' microcontrollers.",
     "flash": "Write cards, and prove that the boards came up.",
+    "update": "Updates of releases and models, with a way back.",
 }
 """Groups in modules of their own (`aidpost.board.cli.NAME`), imported when they are used."""
 
