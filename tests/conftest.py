@@ -18,7 +18,6 @@ TOP = Path(__file__).parents[1]
 
 ALLOWED_SKIPS = (
     "tflite-runtime is not installed",  # no wheel for this Python; the fallback is tested where there is one
-    "PostgreSQL is not installed",  # the hub's second database; SQLite is the one that every install has
     "no other runtime",
     "aidpost[train]",  # torch and TensorFlow are gigabytes, and retraining takes minutes of both cores
     "arm-none-eabi-gcc is not installed",  # a large compiler for one small file; CI brings it where it can
@@ -32,6 +31,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_databases: the hub on SQLite and on PostgreSQL")
     config.addinivalue_line("markers", "slow_emulated: too slow under emulation; left out by scripts/test-arm")
 
 

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Select, delete, select, update
 from aidpost.sync.hub import audit, schema
 from aidpost.sync.hub._rows import insert_new
 
+_ERASED = "this patient was erased"
+
 
 def tombstones_of(patients: Sequence[uuid.UUID]) -> Select[Any]:
     """Which of the patients were erased."""
@@ -35,6 +37,9 @@ def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> l
     unwanted = _only_theirs(connection, patient)
     connection.execute(delete(schema.blobs).where(schema.blobs.c.sha256.in_(unwanted)))
     connection.execute(delete(schema.partials).where(schema.partials.c.sha256.in_(unwanted)))
+    # the row stays: the next number down is counted from it, and the device would refuse one it has had as a conflict
+    outgoing = schema.outgoing
+    connection.execute(update(outgoing).where(outgoing.c.patient == patient).values(body=b"", refused=_ERASED))
     told = select(schema.alerts.c.id).where(schema.alerts.c.patient == patient)
     connection.execute(delete(schema.alert_steps).where(schema.alert_steps.c.alert.in_(told)))
     for named in (
@@ -48,7 +53,6 @@ def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> l
         schema.exports,
         schema.alerts,
         schema.referrals,
-        schema.outgoing,
         schema.conflicts,
     ):
         connection.execute(delete(named).where(named.c.patient == patient))

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, update
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from aidpost.errors import ConfigurationError, SchemaError, StoreError
-from aidpost.sync.hub import schema
+from aidpost.sync.hub import migrations, schema
 from aidpost.sync.ranges import Ranges, merge
 
 BUSY_TIMEOUT_S = 15
+_MIGRATION_LOCK = 0x41696470  # any number that no other program on the server takes
 
 
 def now_ms() -> int:
@@ -32,7 +33,7 @@ class Database:
     Parameters
     ----------
     url
-        SQLAlchemy URL, `sqlite:///path` or `postgresql+psycopg://…`. The tables are made where they are missing.
+        SQLAlchemy URL, `sqlite:///path` or `postgresql+psycopg://…`. The tables are made, or brought to this version.
 
     Raises
     ------
@@ -59,13 +60,15 @@ class Database:
         try:
             self.epoch = self._prepare()
         except (SQLAlchemyError, OSError) as error:
-            self.close()
             raise StoreError(
                 operation="opening the hub's database",
                 target=url.split("@")[-1],
                 cause=str(getattr(error, "orig", error)),
                 remedy="Check that its folder or server is there and may be written to.",
             ) from None
+        finally:
+            if not hasattr(self, "epoch"):
+                self.close()
 
     @property
     def is_sqlite(self) -> bool:
@@ -100,24 +103,26 @@ class Database:
         if self.is_sqlite and (path := self._writer.url.database):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         with self.write() as connection:
-            schema.metadata.create_all(connection)
-            row = connection.execute(select(schema.hub)).one_or_none()
-            if row is None:
-                epoch = os.urandom(8)
-                connection.execute(
-                    insert(schema.hub).values(
-                        id=1, schema_version=schema.SCHEMA_VERSION, epoch=epoch, created_ms=now_ms()
-                    )
-                )
-                return epoch
-        if row.schema_version > schema.SCHEMA_VERSION:
+            if not self.is_sqlite:
+                # SQLite's writer has the lock already; here several workers may start at once
+                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            if not inspect(connection).has_table(schema.hub.name):
+                schema.metadata.create_all(connection)
+                migrations.stamp(connection, schema.REVISION)
+                row = {"id": 1, "schema_version": schema.SCHEMA_VERSION, "epoch": os.urandom(8), "created_ms": now_ms()}
+                connection.execute(insert(schema.hub).values(**row))
+            version, epoch = connection.execute(select(schema.hub.c.schema_version, schema.hub.c.epoch)).one()
+            if version < schema.SCHEMA_VERSION:
+                migrations.upgrade(connection, version)
+                connection.execute(update(schema.hub).values(schema_version=schema.SCHEMA_VERSION))
+        if version > schema.SCHEMA_VERSION:
             raise SchemaError(
                 operation="opening the hub's database",
                 target=self.url.split("@")[-1],
-                cause=f"its schema is version {row.schema_version}, this hub reads up to {schema.SCHEMA_VERSION}",
+                cause=f"its schema is version {version}, this hub reads up to {schema.SCHEMA_VERSION}",
                 remedy="Install the newer version again, or restore the backup made before it.",
             )
-        return bytes(row.epoch)
+        return bytes(epoch)
 
 
 def _engine(url: str, *, write: bool) -> Engine:

@@ -25,8 +25,10 @@ from sqlalchemy import (
     desc,
 )
 
-SCHEMA_VERSION = 1
-"""Raised with each migration; a hub refuses a database with a higher one."""
+SCHEMA_VERSION = 4
+"""Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
+REVISION = f"{SCHEMA_VERSION:04d}"
+"""The same as Alembic names it."""
 
 metadata = MetaData()
 
@@ -423,4 +425,31 @@ alert_steps = Table(
     Column("step", String(16), nullable=False),  # opened, sent, failed, acknowledged
     Column("target", String(300), nullable=False),
     Column("detail", String(500), nullable=False),
+)
+
+enrolment_tokens = Table(
+    "enrolment_tokens",
+    metadata,
+    # only the hash: who reads the database, or a backup of it, cannot enrol
+    Column("token_hash", LargeBinary(32), primary_key=True),
+    Column("device", String(64), nullable=False),
+    Column("clinic", String(200), nullable=False, default=""),
+    Column("created_by", String(100), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    # the key that used it: the same device may repeat a call whose answer was lost on the way
+    Column("used_by", LargeBinary(32)),
+    Column("used_ms", BigInteger),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    # serial numbers have up to 20 bytes
+    Column("serial", String(40), primary_key=True),
+    Column("device", String(64), ForeignKey("devices.name"), nullable=False, index=True),
+    Column("key_hash", LargeBinary(32), nullable=False),
+    Column("issued_ms", BigInteger, nullable=False),
+    Column("not_after_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
 )

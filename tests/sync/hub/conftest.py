@@ -16,7 +16,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from paho.mqtt.enums import CallbackAPIVersion
-from sqlalchemy import create_engine
+from postgres import Postgres
 
 from aidpost.records import (
     Clinic,
@@ -149,21 +149,27 @@ def held_of(receipts: list[Receipt], cls: str) -> set[int]:
     return {n for receipt in receipts for held in receipt.held if held.cls == cls for n in numbers(held.ranges)}
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database_url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_databases"):
+        metafunc.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A private server, started by the first test that wants it."""
+    server = Postgres()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
-def database_url() -> Iterator[str]:
-    """SQLite in the hub's folder; or, with AIDPOST_TEST_POSTGRES, a database of its own on that server."""
-    server = os.environ.get("AIDPOST_TEST_POSTGRES", "")
-    if not server:
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """SQLite in the hub's folder; with the mark `both_databases` also a PostgreSQL database of the test's own."""
+    if getattr(request, "param", "sqlite") == "sqlite":
         yield ""
         return
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    name = f"hub_{uuid.uuid4().hex}"
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield engine.url.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    engine.dispose()
+    with request.getfixturevalue("postgres").database() as url:
+        yield url
 
 
 def hub_with(**changes: object) -> pytest.MarkDecorator:

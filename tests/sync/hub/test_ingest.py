@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Table, func, select
 
-from aidpost.records import BlobRef, Origin, encode
+from aidpost.records import BlobRef, ExamReport, Origin, Referral, ReferralStatus, encode
 from aidpost.sync.bodies import BlobManifest, Erasure
 from aidpost.sync.envelope import (
     CHUNK,
@@ -27,10 +27,13 @@ from aidpost.sync.envelope import (
     pack_message,
     unpack_message,
 )
-from aidpost.sync.hub import identity, operations, schema
+from aidpost.sync.hub import identity, operations, outgoing, schema
 from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.database import now_ms
 
 from .conftest import FakeDevice, Hub, at, held_of, make_report, make_vital
+
+pytestmark = pytest.mark.both_databases
 
 
 def count(hub: Hub, table: Table) -> int:
@@ -296,6 +299,36 @@ def manifest(device: FakeDevice, data: bytes, **changes: object) -> Envelope:
     blob = BlobRef(sha256=hashlib.sha256(data).hexdigest(), size=len(data), media_type="image/jpeg")
     record = BlobManifest(blob=blob, origin=changes.pop("origin", Origin.LIVE), at=at())  # type: ignore[arg-type]
     return device.envelope(record, "image", **changes)  # type: ignore[arg-type]
+
+
+def test_erasure_never_frees_a_number_that_went_down(hub: Hub, device: FakeDevice) -> None:
+    erased, other = make_report(), make_report()
+
+    def put(report: ExamReport) -> None:
+        referral = Referral(
+            id=uuid.uuid4(),
+            exam=report.exam.id,
+            patient=report.patient.id,
+            to="eye clinic",
+            due="2026-01-01",
+            reason="raised pressure",
+            status=ReferralStatus.DUE,
+            at=at(),
+        )
+        with hub.database.write() as connection:
+            epoch = hub.database.epoch
+            ids = {"patient": report.patient.id, "exam": report.exam.id, "now_ms": now_ms()}
+            outgoing.put(connection, epoch, device.name, "referral", referral, **ids)
+
+    put(erased)
+    erasure = Erasure(patient=erased.patient.id, at=at())
+    hub.take(device, device.message(device.envelope(erasure, patient=erased.patient.id)))
+    put(other)
+    with hub.database.write() as connection:
+        (waiting,) = outgoing.take_due(connection, now_ms(), device.name)
+        bodies = connection.execute(select(schema.outgoing.c.seq, schema.outgoing.c.body)).all()
+    assert [(one.seq, one.patient) for one in waiting.envelopes] == [(2, other.patient.id)]
+    assert [seq for seq, body in bodies if not body] == [1]
 
 
 def test_blob_is_assembled_from_chunks_in_any_order(hub: Hub, device: FakeDevice) -> None:
