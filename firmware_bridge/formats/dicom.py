@@ -100,14 +100,25 @@ def _first_group(path: Path, data: Any) -> Wave:
         names.append(_lead_name(channel))
     if not chosen:
         raise unreadable(path, "no channel of its waveform has a unit of voltage", "Give the ECG object.")
+    counts = np.ascontiguousarray(raw[:, chosen].T, dtype=np.int32)
+    padding = _padding(group)
     return Wave(
-        counts=np.ascontiguousarray(raw[:, chosen].T, dtype=np.int32),
+        counts=counts,
+        invalid=counts == padding if padding is not None and (counts == padding).any() else None,
         fs_hz=float(group.SamplingFrequency),
         names=unique_names(names),
         lsb_mv=tuple(lsb_mv),
         baseline=tuple(baseline),
         device=_equipment(data, "electrocardiograph"),
     )
+
+
+def _padding(group: Any) -> int | None:
+    """The count that means "no sample" (Waveform Padding Value, PS3.3 C.10.9.1), where the file has one."""
+    value = group.get("WaveformPaddingValue")
+    if not isinstance(value, bytes) or not value:
+        return None if value is None or isinstance(value, bytes) else int(value)
+    return int.from_bytes(value[: int(group.WaveformBitsAllocated) // 8], "little", signed=True)
 
 
 def _raw_samples(data: Any, index: int) -> Any:

@@ -1,5 +1,6 @@
-"""EDF and EDF+ recordings, through edfio. Reserved annotation signals are left out; a discontinuous EDF+ is refused,
-because edfio would join what was not recorded in one go."""
+"""EDF and EDF+ recordings, through edfio. Of annotations only those count with which `edf_write` marks what is missing
+and which electrode was off; a discontinuous EDF+ is refused, because edfio would join what was not recorded in one
+go."""
 
 from __future__ import annotations
 
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aidpost.errors import AidpostError, UnsupportedFormatError
-from aidpost.firmware_bridge.formats.wave import MILLIVOLT, Wave, is_ecg_label, unique_names, unreadable
+from aidpost.firmware_bridge.formats.wave import MILLIVOLT, Mask, Wave, is_ecg_label, unique_names, unreadable
 from aidpost.records import Device
 
 if TYPE_CHECKING:
     import edfio
+
+MISSING, LEAD_OFF = "missing", "lead off"
+"""What annotations say of spans without samples: of all leads, and (with its name) of one."""
 
 
 def missing_extra(path: Path, package: str) -> UnsupportedFormatError:
@@ -82,14 +86,35 @@ def _to_wave(path: Path, edf: Any, signals: list[edfio.EdfSignal]) -> Wave:
             raise unreadable(path, f"signal {signal.label} has no scale")
         lsb_mv.append(lsb * MILLIVOLT[signal.physical_dimension.lower()])
         baseline.append(round(signal.digital_min - signal.physical_min / lsb))
+    counts = np.stack([np.asarray(s.digital, dtype=np.int32) for s in signals])
+    fs_hz = float(signals[0].sampling_frequency)
+    names = unique_names([_lead_name(s.label) for s in signals])
+    invalid = _marked(edf, names, fs_hz, counts.shape[1])
+    if invalid is not None:
+        # what is missing up to the end of the file is the padding of its last data record, or was never recorded
+        kept = int(np.flatnonzero(~invalid.all(axis=0))[-1]) + 1 if not invalid.all() else counts.shape[1]
+        counts, invalid = counts[:, :kept], invalid[:, :kept]
     return Wave(
-        counts=np.stack([np.asarray(s.digital, dtype=np.int32) for s in signals]),
-        fs_hz=float(signals[0].sampling_frequency),
-        names=unique_names([_lead_name(s.label) for s in signals]),
+        counts=counts,
+        fs_hz=fs_hz,
+        names=names,
         lsb_mv=tuple(lsb_mv),
         baseline=tuple(baseline),
+        invalid=invalid,
         device=_equipment(edf),
     )
+
+
+def _marked(edf: Any, names: tuple[str, ...], fs_hz: float, length: int) -> Mask | None:
+    """The samples that annotations call missing or off, (signals, n); None where there are none."""
+    invalid = np.zeros((len(names), length), bool)
+    for note in edf.annotations:
+        start, stop = round(note.onset * fs_hz), round((note.onset + (note.duration or 0)) * fs_hz)
+        if note.text == MISSING:
+            invalid[:, max(0, start) : stop] = True
+        elif note.text.startswith(f"{LEAD_OFF} ") and note.text[len(LEAD_OFF) + 1 :] in names:
+            invalid[names.index(note.text[len(LEAD_OFF) + 1 :]), max(0, start) : stop] = True
+    return invalid if invalid.any() else None
 
 
 def _lead_name(label: str) -> str:
