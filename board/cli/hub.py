@@ -65,6 +65,43 @@ def user(
     click.echo(f"{name} may now log in as {role}.")
 
 
+@hub.command("reset-second-factor")
+@click.argument("name")
+@settings_of
+def reset_second_factor(settings: Settings, name: str) -> None:
+    """Forget the second factor of a user who has lost their telephone.
+
+    Example: aidpost hub reset-second-factor akinyi
+    """
+    from aidpost.sync.hub import operations
+
+    operations.reset_second_factor(_config(settings), name)
+    click.echo(f"{name} logs in with the password alone until a new second factor is set up.")
+
+
+@hub.command("verify-audit")
+@json_option
+@settings_of
+def verify_audit(settings: Settings, as_json: bool) -> None:
+    """Recompute the audit log's chain; exit code 1 where a row was altered or removed.
+
+    Keep the printed head elsewhere: only by comparing it is a cut-off end seen.
+
+    Example: aidpost hub verify-audit
+    """
+    from aidpost.sync.hub import operations
+
+    state = operations.verify_audit(_config(settings))
+    if as_json:
+        print_json({"rows": state.rows, "head": state.head.hex(), "broken_at": state.broken_at})
+    elif state.broken_at is None:
+        click.echo(f"{state.rows} rows, all in place; head {state.head.hex()}")
+    else:
+        click.echo(f"the chain is broken at row {state.broken_at}", err=True)
+    if state.broken_at is not None:
+        raise SystemExit(1)
+
+
 @hub.command()
 @click.argument("device")
 @click.argument("public_key")

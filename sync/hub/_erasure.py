@@ -51,11 +51,16 @@ def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> l
         schema.readings,
         schema.calls,
         schema.exports,
+        schema.withdrawals,
+        schema.patient_links,
         schema.alerts,
         schema.referrals,
         schema.conflicts,
     ):
         connection.execute(delete(named).where(named.c.patient == patient))
+    links, withdrawals = schema.patient_links, schema.withdrawals
+    connection.execute(delete(links).where(links.c.same_as == patient))
+    connection.execute(update(withdrawals).where(withdrawals.c.right_patient == patient).values(right_patient=None))
     audit.append(connection, actor, "erased", str(patient), f"{len(unwanted)} blobs")
     return unwanted
 

@@ -26,11 +26,12 @@ from aidpost.records import (
 from aidpost.sync.hub import (
     _catalogue,
     _ecg_paper,
-    _patient_page,
+    _trends,
     alerts,
     audit,
     clocks,
     leases,
+    patients,
     readings,
     referrals,
     reviews,
@@ -107,6 +108,7 @@ def exam(site: Site, request: Request, session: Session) -> Response:
     with site.database.read() as connection:
         photos = [_photo(connection, site, row.device, result) for result in report.fundus]
         past = reviews.of_exam(connection, number)
+        everybody = patients.group(connection, row.patient)
         hidden = hidden_from(site, session, row, parts)
         shown: dict[str, Any] = {
             "when": _when(connection, row, report),
@@ -117,9 +119,10 @@ def exam(site: Site, request: Request, session: Session) -> Response:
                 select(func.count()).select_from(schema.reports).where(schema.reports.c.exam == number)
             ).scalar_one(),
             "alerts": alerts.of_exam(connection, number),
-            "before_eyes": _before(connection, site, session, row, "eyes") if report.fundus else None,
-            "before_ecg": _before(connection, site, session, row, "ecg") if report.ecg else None,
-            "trends": _patient_page.trends(_patient_page.measured(connection, session, row.patient)),
+            "withdrawal": patients.withdrawal(connection, number),
+            "before_eyes": _before(connection, site, session, row, everybody, "eyes") if report.fundus else None,
+            "before_ecg": _before(connection, site, session, row, everybody, "ecg") if report.ecg else None,
+            "trends": _trends.lines(_trends.measured(connection, session, everybody)),
         }
     return site.render(
         request,
@@ -262,11 +265,13 @@ def _photo(connection: Connection, site: Site, device: str, result: FundusResult
     return PhotoView(result, view(result.body), view(result.heatmap))
 
 
-def _before(connection: Connection, site: Site, session: Session, row: Any, modality: str) -> Before | None:
+def _before(
+    connection: Connection, site: Site, session: Session, row: Any, everybody: Sequence[uuid.UUID], modality: str
+) -> Before | None:
     exams = schema.exams
     earlier = connection.execute(
         select(exams)
-        .where(exams.c.patient == row.patient, exams.c.started_ms < row.started_ms, session.sees(exams.c.clinic))
+        .where(patients.exams_of(everybody), exams.c.started_ms < row.started_ms, session.sees(exams.c.clinic))
         .where(exams.c.modalities.contains(modality))
         .order_by(exams.c.started_ms.desc())
         .limit(1)

@@ -28,7 +28,7 @@ def endpoint(site: Site, answer: Answer) -> Callable[[Request], Any]:
 
     def respond(request: Request) -> Response:
         session = site.session(request)
-        if session is None:
+        if session is None or not site.proven(request, session):
             return _json(401, _outcome("login", "Log in first."))
         with site.database.read() as connection:
             status, resource = answer(session, connection, request)

@@ -20,7 +20,7 @@ from sqlalchemy import select
 from aidpost.errors import AidpostError
 from aidpost.kernels import codec
 from aidpost.records import ExamReport, Origin, decode
-from aidpost.sync.hub import _fhir_records, exports, fhir, referrals, reviews, schema
+from aidpost.sync.hub import _fhir_records, exports, fhir, patients, referrals, reviews, schema
 from aidpost.sync.hub._post import post
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
@@ -101,6 +101,9 @@ class FhirPush:
             sent = [
                 _fhir_records.task(referral, roots[row.id]) for row, referral in referrals.of_exam(connection, exam)
             ]
+            wrong = patients.withdrawal(connection, exam) is not None
+        if wrong:
+            return [transaction(fhir.withdrawn(report))]
         base = self._config.public_url.rstrip("/") + "/"
         return [transaction([*fhir.resources(report, signed, base), *sent]), *self._traces(report)]
 

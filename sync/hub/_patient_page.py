@@ -3,93 +3,138 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from aidpost.records import VitalKind
-from aidpost.sync.hub import audit, schema
-from aidpost.sync.hub._site import Site
+from aidpost.records import ExamReport, Review, ReviewDecision
+from aidpost.sync.hub import _exam_page, _trends, audit, clocks, outgoing, patients, reviews, schema
+from aidpost.sync.hub._site import Form, Site
+from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.users import Session
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 30.0, 234.0, 6.0, 66.0
 _MOST = 500
 
 
-class Point(NamedTuple):
-    """One measurement, and its place in the drawing."""
-
-    ms: int
-    value: float
-    x: float
-    y: float
-    simulated: bool
-
-
-class Trend(NamedTuple):
-    """All measurements of one kind."""
-
-    kind: str
-    unit: str
-    low: float
-    high: float
-    points: tuple[Point, ...]
-
-
 def patient(site: Site, request: Request, session: Session) -> Response:
-    """All exams of a patient, and each vital sign as a line."""
+    """All exams of a person, under whichever record, and each vital sign as a line."""
     number: uuid.UUID = request.path_params["patient"]
     exams = schema.exams
     with site.database.read() as connection:
+        everybody = patients.group(connection, number)
         rows = connection.execute(
             select(exams)
-            .where(exams.c.patient == number, session.sees(exams.c.clinic))
+            .where(patients.exams_of(everybody), session.sees(exams.c.clinic))
             .order_by(exams.c.started_ms.desc())
             .limit(_MOST)
         ).all()
         if not rows:
             raise HTTPException(404, "There is no such patient here.")
-        lines = trends(measured(connection, session, number))
+        lines = _trends.lines(_trends.measured(connection, session, everybody))
+        linked = patients.links(connection, everybody)
     with site.database.write() as connection:
         audit.append(connection, session.user, "patient-opened", str(number))
-    return site.render(request, "patient.html", session, exams=rows, newest=rows[0], trends=lines)
+    newest = next((row for row in rows if row.patient == number), rows[0])
+    return site.render(
+        request, "patient.html", session, patient=number, exams=rows, newest=newest, trends=lines, links=linked
+    )
 
 
-def measured(connection: Connection, session: Session, number: uuid.UUID) -> list[Any]:
-    """The patient's newest vital signs with a value, as rows of `vitals`, oldest first."""
-    vitals, exams = schema.vitals, schema.exams
-    query = select(vitals).where(vitals.c.patient == number, vitals.c.value.is_not(None))
-    if session.clinics:
-        query = query.join(exams, exams.c.id == vitals.c.exam).where(session.sees(exams.c.clinic))
-    return list(connection.execute(query.order_by(vitals.c.at_ms.desc()).limit(_MOST)).all())[::-1]
+def search(site: Site, request: Request, session: Session) -> Response:
+    """Patients by a part of their name, those seen last first."""
+    words, exams = request.query_params.get("q", "").strip()[:100], schema.exams
+    rows: list[Any] = []
+    if words:
+        name, seen = func.max(exams.c.patient_name), func.max(exams.c.started_ms)
+        query = select(
+            exams.c.patient, name.label("name"), func.max(exams.c.birth_date).label("birth_date"),
+            func.max(exams.c.sex).label("sex"), seen.label("seen_ms"), func.count().label("exams"),
+        ).where(session.sees(exams.c.clinic))  # fmt: skip
+        for word in words.split():
+            query = query.where(exams.c.patient_name.icontains(word, autoescape=True))
+        with site.database.read() as connection:
+            rows = list(connection.execute(query.group_by(exams.c.patient).order_by(seen.desc()).limit(50)).all())
+        with site.database.write() as connection:
+            audit.append(connection, session.user, "patients-searched", "", f"{len(rows)} found")
+    return site.render(request, "patients.html", session, words=words, rows=rows)
 
 
-def trends(rows: Sequence[Any]) -> list[Trend]:
-    """Lines for rows of `vitals`, oldest first, in the order in which the kinds are declared."""
-    found = []
-    for kind in VitalKind:
-        mine = [row for row in rows if row.kind == kind.value]
-        if mine and kind is not VitalKind.BATTERY:
-            found.append(_trend(kind, mine))
-    return found
+def link(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Reads this record and another as one person."""
+    number: uuid.UUID = request.path_params["patient"]
+    other, reason = _other_patient(form), form.get("reason", "")
+    if other is None or other == number or not reason:
+        raise HTTPException(400, "Give the number of the other record and say how you know that it is one person.")
+    with site.database.write() as connection:
+        for one in (number, other):
+            _must_exist(connection, session, one)
+        if other not in patients.group(connection, number):
+            patients.link(connection, number, other, session.user, reason, now_ms())
+    return RedirectResponse(f"/patients/{number}", 303)
 
 
-def _trend(kind: VitalKind, rows: Sequence[Any]) -> Trend:
-    values, times = [row.value for row in rows], [row.at_ms for row in rows]
-    low, high = min(values), max(values)
-    height, width = high - low, max(times) - min(times)
-    points = [
-        Point(
-            row.at_ms,
-            row.value,
-            round(_LEFT + 6 + (_RIGHT - _LEFT - 12) * ((row.at_ms - min(times)) / width if width else 0.5), 1),
-            round(_BOTTOM - 4 - (_BOTTOM - _TOP - 8) * ((row.value - low) / height if height else 0.5), 1),
-            row.origin == "simulated",
-        )
-        for row in rows
-    ]
-    return Trend(kind.value, rows[0].unit, low, high, tuple(points))
+def part(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Takes a link back."""
+    number: uuid.UUID = request.path_params["patient"]
+    with site.database.write() as connection:
+        _must_exist(connection, session, number)
+        for row in patients.links(connection, patients.group(connection, number)):
+            if str(row.id) == form.get("link"):
+                patients.part(connection, row.id, session.user, now_ms())
+    return RedirectResponse(f"/patients/{number}", 303)
+
+
+def withdraw(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Takes an exam back from the patient under whom it was filed, and tells the device; or takes that back."""
+    exam: uuid.UUID = request.path_params["exam"]
+    with site.database.write() as connection:
+        row, report = _exam_page.load(connection, exam, session)
+        there = patients.withdrawal(connection, exam)
+        if form.get("undo"):
+            if there is not None:
+                patients.undo_withdrawal(connection, row, session.user, now_ms())
+                _tell_device(connection, site, session, row, report, "The withdrawal was taken back.")
+        else:
+            other, reason = _other_patient(form), form.get("reason", "")[:500]
+            if not reason or (form.get("other") and other is None) or there is not None:
+                raise HTTPException(400, "Say how you know that this is another patient's exam.")
+            if other is not None:
+                _must_exist(connection, session, other)
+            patients.withdraw(connection, row, other, session.user, reason, now_ms())
+            _tell_device(connection, site, session, row, report, f"Withdrawn: another patient's exam. {reason}")
+    site.wake()
+    return RedirectResponse(f"/exams/{exam}", 303)
+
+
+def _tell_device(connection: Connection, site: Site, session: Session, row: Any, report: ExamReport, text: str) -> None:
+    """The printout that the wrong patient has is corrected where it was printed."""
+    told = Review(
+        id=uuid.uuid4(),
+        report=report.id,
+        exam=row.id,
+        patient=row.patient,
+        reviewer=session.full_name,
+        decision=ReviewDecision.CORRECTED,
+        at=clocks.hub_time(now_ms()),
+        text=text,
+    )
+    about = {"patient": row.patient, "exam": row.id}
+    outgoing.put(connection, site.database.epoch, row.device, reviews.CLASS, told, **about, now_ms=now_ms())
+
+
+def _other_patient(form: Form) -> uuid.UUID | None:
+    """A patient's number, as such or at the end of their page's address."""
+    try:
+        return uuid.UUID(form.get("other", "").rstrip("/").rsplit("/", 1)[-1])
+    except ValueError:
+        return None
+
+
+def _must_exist(connection: Connection, session: Session, number: uuid.UUID) -> None:
+    exams = schema.exams
+    query = select(exams.c.id).where(exams.c.patient == number, session.sees(exams.c.clinic)).limit(1)
+    if connection.execute(query).first() is None:
+        raise HTTPException(404, "There is no such patient here.")

@@ -42,6 +42,8 @@ def submit_review(site: Site, request: Request, session: Session, form: Form) ->
             raise HTTPException(
                 409, "A newer version of this exam has arrived. Go back, reload the page and read it again."
             )
+        if row.state == "withdrawn":
+            raise HTTPException(409, "This exam was withdrawn: it is another patient's.")
         parts = _parts_to_sign(connection, site, session, row, form, now)
         blinded = bool(_exam_page.hidden_from(site, session, row, parts))
         decision, triage, text, grades = _review_fields(form, blinded)

@@ -18,10 +18,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import _catalogue, _quality_data, alerts, users
+from aidpost.sync.hub import _catalogue, _quality_data, alerts, identity, second_factor, users
+from aidpost.sync.hub._attempts import Attempts
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
+from aidpost.sync.hub.second_factor import SecondFactors
 from aidpost.sync.hub.users import Role, Session
 
 _FOLDER = Path(__file__).parent
@@ -58,6 +60,8 @@ class Site:
     ) -> None:
         self.config, self.database, self.files = config, database, files
         self.wake, self.broker_connected = wake, broker_connected
+        self.attempts = Attempts()
+        self.factors = SecondFactors(identity.signing_key(config.state).private_bytes_raw())
         self._shadow: dict[tuple[str, ...], tuple[int, frozenset[tuple[str, str]]]] = {}
         loader = jinja2.FileSystemLoader(_FOLDER / "templates")
         self._templates = jinja2.Environment(
@@ -133,6 +137,8 @@ class Site:
             session = self.session(request, touch=touch)
             if session is None:
                 return RedirectResponse("/login", 303)
+            if not self.proven(request, session):
+                return RedirectResponse("/account", 303)
             _allow(session, role)
             return handler(self, request, session)
 
@@ -140,6 +146,13 @@ class Site:
             return await run_in_threadpool(respond, request)
 
         return endpoint
+
+    def proven(self, request: Request, session: Session) -> bool:
+        """Whether the user has the second factor that this hub asks for, or is on the way to set it up."""
+        if not self.config.second_factor or request.url.path.startswith(("/account", "/logout")):
+            return True
+        with self.database.read() as connection:
+            return second_factor.has_one(connection, session.user)
 
     def action(self, handler: Action, *, role: Role | None = None) -> Callable[[Request], Any]:
         """An endpoint that takes a form of this site, and of this login."""
@@ -150,6 +163,8 @@ class Site:
                 return RedirectResponse("/login", 303)
             if not secrets.compare_digest(form.get("csrf", "").encode(), session.csrf.encode()):
                 raise HTTPException(403, "This form is from another login. Go back, reload the page and try again.")
+            if not self.proven(request, session):
+                return RedirectResponse("/account", 303)
             _allow(session, role)
             return handler(self, request, session, form)
 

@@ -127,9 +127,10 @@ def add_manifests(connection: Connection, stored: Sequence[Stored]) -> None:
 def set_state(connection: Connection, report: uuid.UUID) -> None:
     """Takes an exam off the worklist, or back on it for a retake, as the readings of its shown report say."""
     exams = schema.exams
-    row = connection.execute(select(exams.c.modalities).where(exams.c.report == report)).one_or_none()
+    row = connection.execute(select(exams.c.id, exams.c.modalities).where(exams.c.report == report)).one_or_none()
     if row is not None:
-        state = _state(connection, report, row.modalities)
+        read = readings.standing(connection, [report]).get(report, {})
+        state = "withdrawn" if _withdrawn(connection, [row.id]) else _state_of(row.modalities, read)
         connection.execute(update(exams).where(exams.c.report == report).values(state=state))
 
 
@@ -164,7 +165,19 @@ def _exam_rows(connection: Connection, items: Sequence[Stored]) -> list[dict[str
     made = zip(items, rows, strict=True)
     insert_new(connection, schema.calls, [c for item, row in made for c in calls_of(item.record, row["started_ms"])])
     read = readings.standing(connection, [row["report"] for row in rows])
-    return [row | {"state": _state_of(row["modalities"], read.get(row["report"], {}))} for row in rows]
+    withdrawn = _withdrawn(connection, [row["id"] for row in rows])
+    states = {row["id"]: _state_of(row["modalities"], read.get(row["report"], {})) for row in rows}
+    return [row | {"state": "withdrawn" if row["id"] in withdrawn else states[row["id"]]} for row in rows]
+
+
+def _withdrawn(connection: Connection, exams: Sequence[uuid.UUID]) -> set[uuid.UUID]:
+    table = schema.withdrawals
+    found: set[uuid.UUID] = set()
+    for start in range(0, len(exams), _PAGE):
+        page = exams[start : start + _PAGE]
+        query = select(table.c.exam).where(table.c.exam.in_(page), table.c.undone_ms.is_(None))
+        found.update(connection.execute(query).scalars())
+    return found
 
 
 def _exam_row(clock: Clock, item: Stored) -> dict[str, Any]:
@@ -209,10 +222,6 @@ def _summary(report: ExamReport) -> str:
     findings = sorted(report.findings, key=lambda finding: -finding.severity.rank)
     worth = [f.text for f in findings if f.severity > TriageLevel.ROUTINE] or [f.text for f in findings]
     return "; ".join(dict.fromkeys(worth))
-
-
-def _state(connection: Connection, report: uuid.UUID, modalities: str) -> str:
-    return _state_of(modalities, readings.standing(connection, [report]).get(report, {}))
 
 
 def _state_of(modalities: str, read: dict[str, tuple[Any, ...]]) -> str:

@@ -67,6 +67,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A reader who does nothing this long must log in again."""
     session_hours: _Positive = 12
     """The longest that one login lasts."""
+    second_factor: bool = False
+    """Show patients only to users who have set up a second factor."""
     metrics_token: str = ""
     """`/metrics` is given to who brings this as a bearer token. Empty: to administrators who are logged in only."""
     lease_minutes: _Positive = 15

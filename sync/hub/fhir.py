@@ -42,6 +42,7 @@ from aidpost.sync.hub.readings import EYES, GENERAL, HEART
 Resource = dict[str, Any]
 
 _ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
+_RESULTS = ("DiagnosticReport", "Observation", "Media")
 _PRESSURES = (VitalKind.SYSTOLIC_BP, VitalKind.DIASTOLIC_BP, VitalKind.MEAN_BP)
 
 
@@ -62,6 +63,16 @@ def resources(report: ExamReport, reviews: Sequence[Review] = (), base: str = ""
         *observations(report, reviews),
         *(media(report, photo, base) for photo in report.fundus if photo.body),
         diagnostic_report(report, reviews),
+    ]
+
+
+def withdrawn(report: ExamReport) -> list[Resource]:
+    """The results of an exam that was filed under the wrong patient, each entered in error, and what they refer to."""
+    made = resources(report)
+    return [
+        resource | ({"status": "entered-in-error"} if resource["resourceType"] in _RESULTS else {})
+        for resource in made
+        if resource["resourceType"] != "Consent"
     ]
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from aidpost.errors import StoreError, UsageError
 from aidpost.sync.envelope import Envelope, pack_message
-from aidpost.sync.hub import audit, identity, outgoing, schema, users
+from aidpost.sync.hub import audit, identity, outgoing, schema, second_factor, users
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -107,6 +107,22 @@ def add_user(
     with _database(config) as database, database.write() as connection:
         users.add(connection, name, password, wanted, full_name, now_ms(), parts=parts, clinics=clinics)
         audit.append(connection, "command-line", "user-added", name, " ".join((role, *parts, *clinics)))
+
+
+def reset_second_factor(config: HubConfig, name: str) -> None:
+    """Forgets a user's second factor: their telephone was lost.
+
+    Raises
+    ------
+    UsageError
+        They had none.
+    """
+    with _database(config) as database, database.write() as connection:
+        if not second_factor.reset(connection, name):
+            raise UsageError(
+                operation="resetting a second factor", target=name, cause="this user has none", remedy="Check the name."
+            )
+        audit.append(connection, "command-line", "second-factor-reset", name)
 
 
 def public_key(config: HubConfig) -> bytes:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     desc,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
 REVISION = f"{SCHEMA_VERSION:04d}"
 """The same as Alembic names it."""
@@ -395,6 +395,44 @@ user_scopes = Table(
     Column("user", String(64), ForeignKey("users.name"), primary_key=True),
     Column("kind", String(16), primary_key=True),  # part, clinic
     Column("value", String(200), primary_key=True),
+)
+
+second_factors = Table(
+    "second_factors",
+    metadata,
+    Column("user", String(64), ForeignKey("users.name"), primary_key=True),
+    Column("secret", LargeBinary, nullable=False),  # sealed under the hub's key
+    Column("confirmed_ms", BigInteger),  # NULL: offered, and no code was given yet
+    Column("last_step", BigInteger, nullable=False),  # each code counts once
+)
+
+patient_links = Table(
+    "patient_links",
+    metadata,
+    # two records of one person, read as one until somebody parts them again
+    Column("id", Uuid, primary_key=True),
+    Column("patient", Uuid, nullable=False, index=True),
+    Column("same_as", Uuid, nullable=False, index=True),
+    Column("reason", String(500), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("by", String(64), nullable=False),
+    Column("parted_ms", BigInteger),
+    Column("parted_by", String(64), nullable=False, default=""),
+)
+
+withdrawals = Table(
+    "withdrawals",
+    metadata,
+    # exams that were filed under the wrong patient: withdrawn from that one, and shown under the right one where known
+    Column("id", Uuid, primary_key=True),
+    Column("exam", Uuid, nullable=False, index=True),
+    Column("patient", Uuid, nullable=False, index=True),
+    Column("right_patient", Uuid, index=True),
+    Column("reason", String(500), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("by", String(64), nullable=False),
+    Column("undone_ms", BigInteger),
+    Column("undone_by", String(64), nullable=False, default=""),
 )
 
 alerts = Table(

@@ -1,8 +1,9 @@
-"""Who may log in, and how long a login lasts. Passwords are kept as scrypt hashes, session tokens as SHA-256."""
+"""Who may log in, and how long a login lasts. Passwords are kept as Argon2id hashes, session tokens as SHA-256."""
 
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import hmac
 import re
@@ -10,15 +11,17 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import argon2
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, true, update
 
 from aidpost.errors import UsageError
 from aidpost.sync.hub import schema
 from aidpost.sync.hub.readings import PARTS
 
-# OWASP's password storage sheet, November 2026: N 2^15, r 8, p 3 is its scrypt setting for 32 MB
-_N, _R, _P = 1 << 15, 8, 3
-_MAX_MEMORY = 64 << 20
+# OWASP's password storage sheet, November 2026: 19 MiB, two passes, one lane is its first setting for Argon2id
+_hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+_SCRYPT = {"n": 1 << 15, "r": 8, "p": 3, "maxmem": 64 << 20, "dklen": 32}
+"""How passwords were kept before."""
 MIN_PASSWORD = 12
 _MAX_PASSWORD = 200
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
@@ -100,9 +103,13 @@ def add(
 
 
 def hash_password(password: str) -> str:
-    """`scrypt$salt$hash`, both hex."""
-    salt = secrets.token_bytes(16)
-    return f"scrypt${salt.hex()}${_scrypt(password, salt).hex()}"
+    """Argon2id in its PHC string."""
+    return _hasher.hash(password)
+
+
+@functools.cache
+def _nobodys_password() -> str:
+    return hash_password(secrets.token_urlsafe(16))
 
 
 def check_password(connection: Connection, name: str, password: str) -> bool:
@@ -110,10 +117,27 @@ def check_password(connection: Connection, name: str, password: str) -> bool:
     row = connection.execute(
         select(schema.users.c.password).where(schema.users.c.name == name, schema.users.c.disabled_ms.is_(None))
     ).one_or_none()
-    stored = row.password if row else f"scrypt${'00' * 16}${'00' * 32}"
-    _, salt, expected = stored.split("$")
-    same = hmac.compare_digest(_scrypt(password[:_MAX_PASSWORD], bytes.fromhex(salt)), bytes.fromhex(expected))
-    return same and row is not None
+    stored = row.password if row else _nobodys_password()
+    return _matches(stored, password[:_MAX_PASSWORD]) and row is not None
+
+
+def _matches(stored: str, password: str) -> bool:
+    if stored.startswith("scrypt$"):
+        _, salt, expected = stored.split("$")
+        made = hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), **_SCRYPT)
+        return hmac.compare_digest(made, bytes.fromhex(expected))
+    try:
+        return _hasher.verify(stored, password)
+    except argon2.exceptions.VerificationError:
+        return False
+
+
+def renew_hash(connection: Connection, name: str, password: str) -> None:
+    """Keeps a password that has just been checked as passwords are kept now."""
+    table = schema.users
+    stored = connection.execute(select(table.c.password).where(table.c.name == name)).scalar_one()
+    if stored.startswith("scrypt$") or _hasher.check_needs_rehash(stored):
+        connection.execute(update(table).where(table.c.name == name).values(password=hash_password(password)))
 
 
 def log_in(connection: Connection, name: str, now_ms: int) -> str:
@@ -155,10 +179,6 @@ def touch(connection: Connection, token: str, now_ms: int) -> None:
 def log_out(connection: Connection, token: str) -> None:
     """Ends a session."""
     connection.execute(delete(schema.sessions).where(schema.sessions.c.token_hash == _token_hash(token)))
-
-
-def _scrypt(password: str, salt: bytes) -> bytes:
-    return hashlib.scrypt(password.encode(), salt=salt, n=_N, r=_R, p=_P, maxmem=_MAX_MEMORY, dklen=32)
 
 
 def _token_hash(token: str) -> bytes:

@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aidpost.sync.hub import (
+    _account_page,
     _exam_page,
     _export,
     _fhir_pages,
@@ -106,6 +107,9 @@ def _page_routes(site: Site) -> list[BaseRoute]:
         Route("/login", _login.form(site)),
         Route("/login", _login.submit(site), methods=["POST"]),
         Route("/logout", site.action(_login.log_out), methods=["POST"]),
+        Route("/account", site.page(_account_page.account)),
+        Route("/account/offer", site.action(_account_page.offer), methods=["POST"]),
+        Route("/account/confirm", site.action(_account_page.confirm), methods=["POST"]),
         Route("/", site.page(_pages.worklist)),
         Route("/waiting.json", site.page(_pages.waiting, touch=False)),
         Route("/exams/{exam:uuid}", site.page(_exam_page.exam)),
@@ -121,6 +125,10 @@ def _page_routes(site: Site) -> list[BaseRoute]:
         Route("/alerts", site.page(_pages.alert_list)),
         Route("/alerts/{alert:uuid}", site.action(_pages.answer_alert, role=clinician), methods=["POST"]),
         Route("/referrals", site.page(_pages.referral_list)),
+        Route("/exams/{exam:uuid}/withdrawal", site.action(_patient_page.withdraw, role=clinician), methods=["POST"]),
+        Route("/patients", site.page(_patient_page.search)),
+        Route("/patients/{patient:uuid}/links", site.action(_patient_page.link, role=clinician), methods=["POST"]),
+        Route("/patients/{patient:uuid}/parted", site.action(_patient_page.part, role=clinician), methods=["POST"]),
         Route("/patients/{patient:uuid}", site.page(_patient_page.patient)),
         Route("/quality", site.page(_quality_page.quality)),
         Route("/quality.csv", site.page(_quality_page.quality_csv, role=clinician)),
