@@ -25,6 +25,7 @@ AidpostError
 │   └── SchemaError             the store was made by a newer version
 ├── SyncError                   device, broker and hub                                                      exit 1
 │   ├── BrokerError             the broker cannot be reached, or refuses
+│   ├── EnrolmentError          the hub gives this device no certificate
 │   ├── EnvelopeError           a message that is malformed, forged or foreign
 │   └── HubRefusedError         the hub refused a record; it is in the dead letters with the reason
 ├── UpdateError                 a release or model that cannot be installed                               exit 1
@@ -212,6 +213,12 @@ class BrokerError(SyncError):
     """The broker cannot be reached, refuses the connection, or speaks something else than MQTT."""
 
     code = "broker"
+
+
+class EnrolmentError(SyncError):
+    """The device cannot be enrolled at the hub, or its certificate not renewed."""
+
+    code = "enrolment"
 
 
 class EnvelopeError(SyncError):

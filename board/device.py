@@ -11,7 +11,7 @@ from aidpost.errors import ConfigurationError, KeyUnavailableError
 from aidpost.inference.model import SHIPPED
 from aidpost.inference.worker import WorkerSettings
 from aidpost.records import TriageLevel
-from aidpost.sync import keys
+from aidpost.sync import enrolment, keys
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.envelope import RecordClass, RecordKey
 from aidpost.sync.publisher import Link
@@ -90,8 +90,13 @@ def accept(store: Store, outcome: ExamOutcome) -> RecordKey:
     return store.append_many(items)[0]
 
 
-def link(configuration: Configuration) -> Link:
-    """The broker and the hub behind it, from `[sync]`.
+def link(configuration: Configuration, store: Store | None = None) -> Link:
+    """The broker and the hub behind it: those that a device which enrolled itself was told, or else from `[sync]`.
+
+    Parameters
+    ----------
+    store
+        The device's; without it only `[sync]` is read.
 
     Raises
     ------
@@ -99,6 +104,11 @@ def link(configuration: Configuration) -> Link:
         A file that it names cannot be read, or the hub's key is missing or not one.
     """
     section = configuration.sync
+    enrolled = enrolment.load(store.folder / enrolment.FOLDER, store.key) if store is not None else None
+    if enrolled is not None and not section.hub_key_file:
+        return enrolled.link(
+            keepalive_s=section.keepalive_s, window_records=section.window_records, window_bytes=section.window_bytes
+        )
     if not section.hub_key_file:
         raise _link_error(
             "sync.hub_key_file", "it is not set", "Enrol the device: `aidpost hub enroll` prints the key."

@@ -19,6 +19,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import paho.mqtt.client as mqtt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -32,6 +33,9 @@ from aidpost.sync import topics
 from aidpost.sync.envelope import Content, Hello, Receipt, Records, Status, pack_message, unpack_message
 from aidpost.sync.outbox import Outbox
 from aidpost.sync.store import Store
+
+if TYPE_CHECKING:
+    from aidpost.sync.enrolment import Enrolled
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +54,8 @@ class Link:
     """The broker, and the hub behind it.
 
     `hub_key` is the hub's public key, by which receipts are known to be its; `tls` names (authority, certificate, key)
-    files, the last two empty where the broker asks for none.
+    files, the last two empty where the broker asks for none. A device that was enrolled has `enrolled` instead, which
+    renews itself.
     """
 
     host: str
@@ -60,6 +65,7 @@ class Link:
     username: str = ""
     password: str = ""
     tls: tuple[str, str, str] | None = None
+    enrolled: Enrolled | None = None
     keepalive_s: int = 30
     window_records: int = 64
     window_bytes: int = 32 * 1024
@@ -129,6 +135,7 @@ class Publisher:
         attempt = 0
         while not self._stopping.is_set():
             try:
+                self._renew()
                 self._connect()
                 self._converse()
                 attempt = 0
@@ -136,6 +143,9 @@ class Publisher:
                 # a full or damaged disk too: the sender says so and goes on when it can, it never just ends
                 self.last_error = str(error)
                 _log.warning("the sender stopped and tries again: %s", error)
+                if isinstance(error, BrokerError | ssl.SSLError):
+                    # the broker answers and will not have us; it may be that our certificate has ended
+                    self._renew(refused=True)
             finally:
                 self._disconnect()
             # spread out, so that a hundred devices do not come back in the same second
@@ -149,7 +159,9 @@ class Publisher:
         client.max_inflight_messages_set(20)
         if link.username:
             client.username_pw_set(link.username, link.password)
-        if link.tls is not None:
+        if link.enrolled is not None:
+            client.tls_set_context(link.enrolled.context(synced=self._store.now().synced))
+        elif link.tls is not None:
             authority, certificate, key = link.tls
             context = ssl.create_default_context(cafile=authority or None)
             if certificate:
@@ -160,6 +172,7 @@ class Publisher:
         client.on_disconnect = self._on_disconnect
         self._client, self._refusal = client, ""
         client.connect(link.host, link.port, keepalive=link.keepalive_s)
+        self._require_recent()
         deadline = time.monotonic() + _CONNACK_S
         while not self._connected:
             if client.loop(_TURN_S) != mqtt.MQTT_ERR_SUCCESS or self._refusal or time.monotonic() > deadline:
@@ -171,10 +184,31 @@ class Publisher:
                 )
             if self._stopping.is_set():
                 return
+        if link.enrolled is not None:
+            link.enrolled.worked()
         sock = client.socket()
         if isinstance(sock, socket.socket):
             # a deep socket buffer would put an alert behind everything already written
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+
+    def _require_recent(self) -> None:
+        """What a clock that nobody has set could not check of the broker's certificate."""
+        enrolled = self._link.enrolled
+        if enrolled is not None and not self._store.now().synced and self._client is not None:
+            sock = self._client.socket()
+            enrolled.require_recent(sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None)
+
+    def _renew(self, *, refused: bool = False) -> None:
+        """A new certificate, when it is time, or when the broker refuses and it may be that, by a clock that is wrong
+        or not. Without one things go on as they are."""
+        enrolled, now = self._link.enrolled, self._store.now()
+        if enrolled is None or not (refused or enrolled.due(now.wall_ms, synced=now.synced)):
+            return
+        try:
+            enrolled.renew(self._store.identity, synced=now.synced)
+        except (AidpostError, OSError) as error:
+            self.last_error = str(error)
+            _log.warning("the certificate was not renewed: %s", error)
 
     def _disconnect(self) -> None:
         if self._client is not None:

@@ -55,8 +55,8 @@ def exam(
     Example: aidpost exam --ecg sim:ecg --fundus-left left.jpg --vitals sim:vitals
     """
     configuration = load_configuration(settings)
-    link = device.link(configuration) if send else None
     with opened_store(settings, configuration) as store:
+        link = device.link(configuration, store) if send else None
         new = Patient(id=uuid.uuid4(), name=name, birth_date=birth_date, sex=Sex(sex))
         plan = Plan(
             patient=_known(store, patient_id) if patient_id else new,

@@ -104,16 +104,26 @@ def verify_audit(settings: Settings, as_json: bool) -> None:
 
 @hub.command()
 @click.argument("device")
-@click.argument("public_key")
+@click.argument("public_key", required=False)
+@click.option("--clinic", default="", help="The clinic where the device is.")
+@click.option(
+    "--hours", type=click.FloatRange(0.01, 24 * 90), default=24.0, show_default=True, help="How long a code is good."
+)
 @json_option
 @settings_of
-def enroll(settings: Settings, device: str, public_key: str, as_json: bool) -> None:
-    """Let a device send; prints what the device's configuration needs.
+def enroll(settings: Settings, device: str, public_key: str | None, clinic: str, hours: float, as_json: bool) -> None:
+    """Let a device send. Prints a code with which it enrols itself once; or, given its PUBLIC_KEY, enrols it here and
+    prints what its configuration needs.
 
-    Example: aidpost hub enroll kisumu-3 5f0c…
+    Example: aidpost hub enroll kisumu-3
     """
     from aidpost.sync.hub import operations
 
+    config = _config(settings)
+    if public_key is None:
+        code = operations.enrolment_code(config, device, clinic=clinic, hours=hours)
+        click.echo(code) if not as_json else print_json({"device": device, "code": code, "hours": hours})
+        return
     try:
         key = bytes.fromhex(public_key)
     except ValueError:
@@ -123,14 +133,45 @@ def enroll(settings: Settings, device: str, public_key: str, as_json: bool) -> N
             cause="the public key is not hexadecimal",
             remedy="Copy it from `aidpost board identity` on the device.",
         ) from None
-    config = _config(settings)
-    operations.enroll(config, device, key)
+    operations.enroll(config, device, key, clinic=clinic)
     hub_key = operations.public_key(config).hex()
     if as_json:
         print_json({"hub_name": config.name, "hub_public_key": hub_key})
         return
     click.echo(f"{device} is enrolled. In its configuration, [sync]: hub_name = {config.name!r}, and hub_key_file")
     click.echo(f"names a file that holds: {hub_key}")
+
+
+@hub.command()
+@click.argument("device")
+@settings_of
+def revoke(settings: Settings, device: str) -> None:
+    """Take nothing from a device any longer: it is lost or stolen. What it sent before stays.
+
+    Example: aidpost hub revoke kisumu-3
+    """
+    from aidpost.sync.hub import operations
+
+    operations.revoke(_config(settings), device)
+    click.echo(f"{device} is revoked. For the broker too: aidpost hub broker FOLDER, and SIGHUP to Mosquitto.")
+
+
+@hub.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--worker", "workers", multiple=True, help="Name of one of several ingest workers; may be repeated.")
+@settings_of
+def broker(settings: Settings, folder: Path, workers: tuple[str, ...]) -> None:
+    """Write Mosquitto's configuration for this hub: certificates, revocations, and rules that keep each device to its
+    own topics.
+
+    Example: aidpost hub broker /etc/mosquitto/aidpost
+    """
+    from aidpost.sync.hub.broker import write
+
+    path = write(_config(settings), folder, workers)
+    click.echo(f"Start the broker with: mosquitto -c {path}")
+    names = "broker_ca, broker_certificate, broker_key = authority.pem, hub.pem, hub.key"
+    click.echo(f"In the hub's [hub] table: {names}, all in {folder}")
 
 
 @hub.command("import")

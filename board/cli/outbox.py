@@ -68,8 +68,8 @@ def export(settings: Settings, file: Path, as_json: bool) -> None:
     Example: aidpost outbox export /media/usb/kisumu-3.aidpost
     """
     configuration = load_configuration(settings)
-    link = device.link(configuration)
     with opened_store(settings, configuration) as store:
+        link = device.link(configuration, store)
         done = stick.export_stick(store, file, hub_name=link.hub_name, hub_key=link.hub_key)
     if as_json:
         print_json({"file": str(file), **done._asdict()})
@@ -90,8 +90,8 @@ def import_(settings: Settings, file: Path, as_json: bool) -> None:
     Example: aidpost outbox import /media/usb/kisumu-3.aidpost.receipts
     """
     configuration = load_configuration(settings)
-    link = device.link(configuration)
     with opened_store(settings, configuration) as store:
+        link = device.link(configuration, store)
         done = stick.import_receipts(store, file, hub_name=link.hub_name, hub_key=link.hub_key)
         queued = sum(one.queued for one in outbox_of.status(store))
     if as_json:

@@ -43,6 +43,14 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """PEM file with the hub's own client certificate, for mutual TLS."""
     broker_key: str = ""
     """PEM file with the key of `broker_certificate`."""
+    public_host: str = ""
+    """The name or address by which devices reach this hub. Set, `aidpost hub serve` enrols devices over HTTPS."""
+    public_broker_port: Port = 8883
+    """The broker's port for devices: TLS with certificates of this hub's own authority."""
+    enrolment_bind: str = "0.0.0.0"
+    """Address on which devices are enrolled and their certificates renewed."""
+    enrolment_port: Port = 8443
+    """Its port."""
     shared_group: str = ""
     """Several hubs on one broker share the work under this group name (`$share`, where the broker has it)."""
     worker: str = ""

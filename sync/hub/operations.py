@@ -10,7 +10,7 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from aidpost.errors import StoreError, UsageError
 from aidpost.sync.envelope import Envelope, pack_message
-from aidpost.sync.hub import audit, identity, outgoing, schema, second_factor, users
+from aidpost.sync.hub import audit, enrolment, identity, outgoing, schema, second_factor, users
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -60,6 +60,12 @@ def enroll(
         else:
             connection.execute(update(table).where(table.c.name == device_id).values(**values))
         audit.append(connection, "command-line", "enrolled", device_id, public_key.hex())
+
+
+def enrolment_code(config: HubConfig, device_id: str, *, clinic: str = "", hours: float = 24.0) -> str:
+    """A code with which a device enrols itself, once: `enrolment.make_code`."""
+    with _database(config) as database:
+        return enrolment.make_code(config, database, device_id, clinic=clinic, hours=hours)
 
 
 def revoke(config: HubConfig, device_id: str) -> None:

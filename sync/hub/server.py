@@ -10,6 +10,7 @@ from collections.abc import Callable
 import uvicorn
 
 from aidpost.errors import UsageError
+from aidpost.sync.hub import enrolment
 from aidpost.sync.hub._exporter import Exporter, Target
 from aidpost.sync.hub._fhir_push import FhirPush
 from aidpost.sync.hub._notifier import Notifier
@@ -43,6 +44,7 @@ class HubServer:
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._server = uvicorn.Server(self._settings())
+        self._enrolment = EnrolmentPort(config, self.database) if config.public_host else None
 
     def start(self) -> None:
         """Listens, connects to the broker and returns.
@@ -74,7 +76,7 @@ class HubServer:
 
     def close(self) -> None:
         """Leaves the broker and the database."""
-        for worker in (self.notifier, *self.exporters, self.service):
+        for worker in (self._enrolment, self.notifier, *self.exporters, self.service):
             if worker:
                 worker.stop()
         if self._socket:
@@ -82,7 +84,7 @@ class HubServer:
         self.database.close()
 
     def _start_workers(self) -> None:
-        for worker in (self.service, self.notifier, *self.exporters):
+        for worker in (self._enrolment, self.service, self.notifier, *self.exporters):
             if worker:
                 worker.start()
 
@@ -110,18 +112,10 @@ class HubServer:
     def _listen(self) -> None:
         config = self.config
         try:
-            self._socket = socket.create_server(
-                (config.listen_host, config.listen_port),
-                family=socket.AF_INET6 if ":" in config.listen_host else socket.AF_INET,
-            )
-        except OSError as error:
+            self._socket = _open(config.listen_host, config.listen_port, "hub.listen_port")
+        except UsageError:
             self.database.close()
-            raise UsageError(
-                operation="opening the hub's port",
-                target=f"{config.listen_host}:{config.listen_port}",
-                cause=error.strerror or str(error),
-                remedy="Set another hub.listen_port, or stop what listens there.",
-            ) from None
+            raise
         host, port = self._socket.getsockname()[:2]
         scheme = "https" if config.tls_certificate else "http"
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
@@ -129,6 +123,58 @@ class HubServer:
     def _serve(self) -> None:
         assert self._socket is not None
         self._server.run(sockets=[self._socket])
+
+
+class EnrolmentPort:
+    """The HTTPS port where devices get their certificates, in a thread of its own: apart from the pages, since it may
+    be open to the world where they are not."""
+
+    def __init__(self, config: HubConfig, database: Database) -> None:
+        self._config = config
+        registrar = enrolment.Registrar(config, database)
+        certificate, key = enrolment.server_pair(config, registrar.authority)
+        settings = uvicorn.Config(
+            enrolment.create_app(registrar),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+            ssl_certfile=str(certificate),
+            ssl_keyfile=str(key),
+        )
+        self._server = uvicorn.Server(settings)
+        self._thread: threading.Thread | None = None
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Listens and returns; raises UsageError where the port is taken."""
+        self._socket = listener = _open(self._config.enrolment_bind, self._config.enrolment_port, "hub.enrolment_port")
+        self._thread = threading.Thread(
+            target=lambda: self._server.run(sockets=[listener]), name="hub-enrolment", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends what is under way."""
+        self._server.should_exit = True
+        if self._thread:
+            self._thread.join(10)
+        if self._socket:
+            self._socket.close()
+
+
+def _open(host: str, port: int, key: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise UsageError(
+            operation="opening the hub's port",
+            target=f"{host}:{port}",
+            cause=error.strerror or str(error),
+            remedy=f"Set another {key}, or stop what listens there.",
+        ) from None
 
 
 def serve(config: HubConfig, ready: Callable[[str], None] = lambda _: None) -> None:
