@@ -15,22 +15,28 @@ from aidpost.board.cli._common import json_option, load_configuration, print_jso
 from aidpost.board.detect import detect as detect_board
 
 GROUPS = {
+    "provision": "Make this board a device of a clinic.",
+    "deprovision": "Wipe this device.",
     "firmware": "Write firmware into sensors' microcontrollers.",
     "flash": "Write cards, and prove that the boards came up.",
     "update": "Updates of releases and models, with a way back.",
 }
-"""Groups in modules of their own (`aidpost.board.cli.NAME`), imported when they are used."""
+"""Commands in modules of their own (`aidpost.board.cli.NAME`), imported when they are used."""
+
+_MODULES = {"deprovision": "aidpost.board.cli.provision"}
 
 
 class BoardGroup(click.Group):
-    """The commands of this file, and the groups of others."""
+    """The commands of this file, and those of others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *GROUPS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in GROUPS:
-            command: click.Command = getattr(importlib.import_module(f"aidpost.board.cli.{cmd_name}"), cmd_name)
+            command: click.Command = getattr(
+                importlib.import_module(_MODULES.get(cmd_name, f"aidpost.board.cli.{cmd_name}")), cmd_name
+            )
             return command
         return super().get_command(ctx, cmd_name)
 
