@@ -15,22 +15,28 @@ from aidpost.board.cli._common import json_option, load_configuration, print_jso
 from aidpost.board.detect import detect as detect_board
 
 GROUPS = {
+    "provision": "Make this board a device of a clinic.",
+    "deprovision": "Wipe this device.",
     "firmware": "Write firmware into sensors' microcontrollers.",
     "flash": "Write cards, and prove that the boards came up.",
     "update": "Updates of releases and models, with a way back.",
 }
-"""Groups in modules of their own (`aidpost.board.cli.NAME`), imported when they are used."""
+"""Commands in modules of their own (`aidpost.board.cli.NAME`), imported when they are used."""
+
+_MODULES = {"deprovision": "aidpost.board.cli.provision"}
 
 
 class BoardGroup(click.Group):
-    """The commands of this file, and the groups of others."""
+    """The commands of this file, and those of others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *GROUPS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in GROUPS:
-            command: click.Command = getattr(importlib.import_module(f"aidpost.board.cli.{cmd_name}"), cmd_name)
+            command: click.Command = getattr(
+                importlib.import_module(_MODULES.get(cmd_name, f"aidpost.board.cli.{cmd_name}")), cmd_name
+            )
             return command
         return super().get_command(ctx, cmd_name)
 
@@ -69,13 +75,16 @@ def detect(root: Path, as_json: bool) -> None:
 
 @board.command()
 @root_option
+@click.option("--bench", "with_bench", is_flag=True, help="Also time the stages of an exam on this board.")
 @json_option
 @settings_of
-def doctor(settings: Settings, root: Path, as_json: bool) -> None:
+def doctor(settings: Settings, root: Path, with_bench: bool, as_json: bool) -> None:
     """Whether this device is well: each check's state, why, and what mends it. Exit code 1 where one failed.
 
-    Example: aidpost board doctor
+    Example: aidpost board doctor --bench
     """
+    from aidpost.board.analysis import models_for
+    from aidpost.board.bench import bench
     from aidpost.board.doctor import Surroundings, examine, exit_code
     from aidpost.sync.clock import SystemClock
 
@@ -89,13 +98,20 @@ def doctor(settings: Settings, root: Path, as_json: bool) -> None:
             credentials=Path(credentials) if credentials else None,
         )
     )
+    timed = bench(models_for(load_configuration(settings).inference), settings.state_dir) if with_bench else None
     if as_json:
-        print_json({"schema": "aidpost.doctor/1", "checks": checks})
+        print_json({"schema": "aidpost.doctor/1", "checks": checks} | ({"bench": timed} if timed else {}))
     else:
         for check in checks:
             click.echo(f"{check.state:8} {check.name:16} {check.why}")
             if check.mend:
                 click.echo(f"{'':8} {'':16} do: {check.mend}")
+    if timed and not as_json:
+        click.echo(f"\n{'stage':20} {'first ms':>10} {'median ms':>10} {'slowest ms':>11} {'processor ms':>13}")
+        for one in timed.stages:
+            times = f"{one.first_ms:10.1f} {one.median_ms:10.1f} {one.slowest_ms:11.1f} {one.processor_ms:13.1f}"
+            click.echo(f"{one.name:20} {times}")
+        click.echo(f"{'memory':20} {'unknown' if timed.memory_mb is None else f'{timed.memory_mb:.0f} MB'}")
     sys.exit(exit_code(checks))
 
 

@@ -497,3 +497,16 @@ def test_command_gives_one_json_object(tmp_path: Path) -> None:
 def test_every_check_is_documented() -> None:
     text = (TOP / "docs/board.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE) == list(CHECKS)
+
+
+def test_bench_times_every_stage_and_says_the_memory(tmp_path: Path) -> None:
+    from aidpost.board.bench import bench
+    from aidpost.inference.model import Models
+
+    found = bench(Models(), tmp_path / "state", runs=1)
+    assert [one.name for one in found.stages] == ["ECG, 30 s", "photograph, 2048", "safe on disk, 4 kB"]
+    for one in found.stages:
+        assert 0 < one.median_ms <= one.slowest_ms
+        assert one.processor_ms >= 0
+    assert found.memory_mb is None or found.memory_mb > 10
+    assert not list(tmp_path.iterdir())
