@@ -1,8 +1,9 @@
 """The waveform codec beside FLAC level 8 and zstd level 19, on the recordings in AIDPOST_DATA; one core, same run.
 
-Ratios are of raw int16, speeds of raw int16 too; the shortest of several runs counts. FLAC (libsndfile) takes at most
-eight
-channels, so twelve leads go as six and six. Run from the repository's top: python benchmarks/waveform_codec.py [--all]
+Ratios are of raw int16, speeds of raw int16 too; the shortest of several runs counts, in CPU time. FLAC (libsndfile)
+takes at most eight channels, so twelve leads go as six and six.
+
+Run from the repository's top: python benchmarks/waveform_codec.py [--all]
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def unflac(parts: list[bytes]) -> None:
 def speed(call: Callable[[], object], size: int, runs: int = 60) -> float:
     times = []
     for _ in range(runs):
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return size / min(times) / 1e6
 
 

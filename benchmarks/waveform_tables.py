@@ -83,8 +83,13 @@ def main() -> None:
     counts = geometric()
     if not parser.parse_args().model:
         counts = counts / 10 + counted(leads_of(Path(os.environ.get("AIDPOST_DATA", "../shared/data"))))
-    rows = ["    {" + ", ".join(map(str, row)) + "}," for row in quantise(counts)]
-    OUT.write_text(
+    OUT.write_text(written(quantise(counts)))
+
+
+def written(frequency: np.ndarray) -> str:
+    """The header that holds them."""
+    rows = ["    {" + ", ".join(map(str, row)) + "}," for row in frequency]
+    return (
         "/* Made by benchmarks/waveform_tables.py from MIT-BIH, LUDB and CinC 2017 recordings. "
         "Changing it changes the format. */\n"
         f"#define CONTEXTS {CONTEXTS}\n#define SYMBOLS {SYMBOLS}\n#define PROBABILITY_BITS {BITS}\n"

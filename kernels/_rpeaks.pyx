@@ -1,12 +1,13 @@
 """The R-peak detector's state and decisions. `rpeaks.py` tells the method, checks and allocates."""
 
+from libc.stdint cimport int16_t, int32_t
 from libc.stdlib cimport calloc, free, realloc
 
 from aidpost.kernels._rpeaks_front cimport (
     ALONE, QUEUE, RATE, RECENT, RING, Candidate, Front, decimate, hold, measure_broad, set_rate, store,
 )
 from aidpost.kernels._rpeaks_judge cimport (
-    DEPTH, FEATURES, LEAVES, NEAR, NODES, REFRACTORY, Trees, company, ratios, score,
+    DEPTH, GROUNDS, LEAVES, NEAR, NODES, REFRACTORY, SEEN, SLOPES, Trees, look, network, network_score, ratios, score,
 )
 
 cdef enum:
@@ -49,7 +50,7 @@ cdef class Forest:
             raise ValueError(f"trees of depth {DEPTH} have {NODES} nodes and {LEAVES} leaves")
         for tree in range(count):
             for node in range(NODES):
-                if not 0 <= feature[tree, node] < FEATURES:
+                if not 0 <= feature[tree, node] < ALONE:
                     raise ValueError(f"there is no feature {feature[tree, node]}")
         self.feature = feature
         self.threshold = threshold
@@ -62,12 +63,48 @@ cdef class Forest:
             self.trees.value = &value[0, 0]
 
 
+cdef class Network:
+    """Five layers, each its weights (units, inputs) in Q12 and its biases (units,) in Q22, as `_rpeaks_net.h` has them."""
+
+    cdef object held
+    cdef network layers
+
+    def __init__(self, list weights, list biases):
+        cdef const int16_t[:, ::1] weight
+        cdef const int32_t[::1] bias
+        cdef Py_ssize_t layer, unit, i
+        cdef long long most
+        shapes = [(8, 8), (16, 40), (16, 80), (24, 208 + GROUNDS), (1, 24)]
+        if len(weights) != len(shapes) or len(biases) != len(shapes):
+            raise ValueError(f"a network has {len(shapes)} layers")
+        for layer, (units, inputs) in enumerate(shapes):
+            weight, bias = weights[layer], biases[layer]
+            if weight.shape[0] != units or weight.shape[1] != inputs or bias.shape[0] != units:
+                raise ValueError(f"layer {layer} has {units} units of {inputs} inputs")
+            for unit in range(units):
+                most = abs(<long long>bias[unit]) + 2048
+                for i in range(inputs):
+                    most += 4095 * abs(<long long>weight[unit, i])
+                if most >= 1 << 31:
+                    raise ValueError(f"unit {unit} of layer {layer} could sum up to more than 32 bits hold")
+            self.layers.weight[layer] = &weight[0, 0]
+            self.layers.bias[layer] = &bias[0]
+        self.held = (weights, biases)
+
+    def judge(self, const int16_t[::1] seen):
+        """Log odds in Q16 of one candidate's 97 slopes and 24 ratios."""
+        if seen.shape[0] != SEEN:
+            raise ValueError(f"the network sees {SEEN} numbers")
+        return network_score(&self.layers, &seen[0], &seen[SLOPES]) >> 6
+
+
 cdef class Core:
     """One lead's detector. `feed` and `finish` append to what `take` hands over."""
 
     cdef Front front
     cdef Second[BLOCKS] second
-    cdef Forest one, two
+    cdef Forest forest
+    cdef Network net
     cdef Candidate pending
     cdef bint has_pending, failed
     cdef int sign
@@ -80,7 +117,7 @@ cdef class Core:
     cdef long long* spans
     cdef long long out_count, out_room, span_count, span_room, unsure_start, unsure_end
 
-    def __cinit__(self, double fs, Forest one, Forest two, long long doubt, double[:, ::1] trace):
+    def __cinit__(self, double fs, Forest forest, Network net, long long doubt, double[:, ::1] trace):
         cdef long long size = 1024
         while size < 10 * fs:
             size *= 2
@@ -98,8 +135,8 @@ cdef class Core:
         self.gap = <long long>(0.02 * fs) + 1
         self.still = self.gap if self.gap > 4 else 4
         self.block = -1
-        self.one = one
-        self.two = two
+        self.forest = forest
+        self.net = net
         self.doubt = doubt
         self.trace = trace
         self.last_peak = self.unsure_start = -1
@@ -258,17 +295,22 @@ cdef class Core:
     cdef void judge(self, long long index, const double* level) noexcept nogil:
         cdef Candidate* c = &self.front.queue[index & RECENT]
         ratios(&self.front, index, level)
-        c.score = HOPELESS if c.feature[0] * FAINT < 1 else score(&self.one.trees, c.feature)
+        c.score = HOPELESS if c.feature[0] * FAINT < 1 else score(&self.forest.trees, c.feature)
         if self.trace.shape[1] == ALONE + 2:
             self.write(c, c.feature, ALONE)
 
     cdef long long review(self, long long index) noexcept nogil:
         cdef Candidate* c = &self.front.queue[index & RECENT]
-        cdef double[FEATURES] f
-        company(&self.front, index, f)
-        if self.trace.shape[1] == FEATURES + 2:
-            self.write(c, f, FEATURES)
-        return score(&self.two.trees, f)
+        cdef int16_t[SEEN] seen
+        cdef double[SEEN] shown
+        cdef Py_ssize_t i
+        look(&self.front, index, seen)
+        if self.trace.shape[1] == SEEN + 2:
+            for i in range(SEEN):
+                shown[i] = seen[i]
+            self.write(c, shown, SEEN)
+        # from Q22 to the forest's Q16
+        return network_score(&self.net.layers, seen, seen + SLOPES) >> 6
 
     cdef void write(self, const Candidate* c, const double* f, Py_ssize_t count) noexcept nogil:
         cdef Py_ssize_t j

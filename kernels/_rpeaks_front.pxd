@@ -16,6 +16,7 @@ cdef struct Candidate:
     long long broad  # of the slow envelope near it
     long long score  # of the first judgement, which the second one's neighbours are known by
     long long final
+    double level  # of the seconds around
     double[ALONE] feature
 
 

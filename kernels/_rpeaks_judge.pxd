@@ -1,18 +1,19 @@
-"""The R-peak detector's two judgements: the ratios that they are made of, and the boosted trees that make them."""
+"""The R-peak detector's two judgements: the ratios that they are made of, and the trees and the network that make them."""
+
+from libc.stdint cimport int16_t, int32_t
 
 from aidpost.kernels._rpeaks_front cimport ALONE, MASK, QUEUE, RATE, RECENT, Candidate, Front, mean
 
 cdef enum:
     NEAR = 56  # samples within which a rival QRS, T or P wave is looked for
     REFRACTORY = 25  # 200 ms
-    FEATURES = 29  # of the second judgement
-    APART = 12  # samples: a place this near to another beat shows that beat
-    PREVIOUS = 6  # beats before and after that the second judgement compares with
+    PREVIOUS = 6  # beats before and after from which the second judgement knows the interval
     NEXT = 3
-    BEATS = PREVIOUS + NEXT
-    SNIPPET = 10  # samples either side of a beat's centre that are compared
-    SHIFT = 3
+    SLOPES = 97  # that the second judgement sees, every second sample
+    GROUNDS = 24  # ratios beside them
+    SEEN = SLOPES + GROUNDS
     MANY = 1000  # samples: no neighbour
+    SURE = 131072  # a score this high, 2 in log odds, counts half of what any could
     DEPTH = 3
     NODES = 7
     LEAVES = 8
@@ -26,10 +27,12 @@ cdef struct Trees:
     long long bias
 
 
-cdef struct Around:  # the beats around a candidate, nearest first: those before, then those after
-    Py_ssize_t beats, intervals
-    long long[BEATS] place
-    double[BEATS] height, broad, alike, interval  # each rising
+cdef extern from "_rpeaks_net.h" nogil:
+    ctypedef struct network:
+        const int16_t* weight[5]
+        const int32_t* bias[5]
+
+    int32_t network_score(const network* net, const int16_t* slopes, const int16_t* grounds)
 
 
 cdef inline long long score(const Trees* trees, const double* f) noexcept nogil:
@@ -86,19 +89,40 @@ cdef inline void ratios(Front* c, long long index, const double* level) noexcept
     f[10] = around / h
     f[11] = mean(c, beat.at, 25) / h
     f[12] = around / level[0]
+    beat.level = level[0]
 
 
-cdef inline void company(const Front* c, long long index, double* f) noexcept nogil:
-    # the second judgement's: does it come when one is due, and does it look like one of the beats around?
+cdef inline void look(const Front* c, long long index, int16_t* seen) noexcept nogil:
+    # the second judgement's: the slopes around against the level, the first one's ratios, and whether a beat is due
+    cdef const Candidate* beat = &c.queue[index & RECENT]
+    cdef double size = 45 / beat.level  # the envelope is a sum over 45
+    cdef double[8] rhythm
+    cdef int16_t* grounds = seen + SLOPES
+    cdef Py_ssize_t i
+    for i in range(SLOPES):
+        seen[i] = squashed(c.d[(beat.at - SLOPES + 1 + 2 * i) & MASK] * size, 0.5)
+    for i in range(ALONE):
+        grounds[i] = compared(beat.feature[i], NEAR if i == 6 or i == 7 else 1)
+    intervals(c, index, rhythm)
+    for i in range(4):
+        grounds[ALONE + i] = compared(rhythm[i], 1)
+    for i in range(4, 6):
+        grounds[ALONE + i] = compared(rhythm[i], 100)
+    for i in range(6, 8):
+        grounds[ALONE + i] = squashed(rhythm[i], SURE)
+    for i in range(ALONE + 8, GROUNDS):
+        grounds[i] = 0
+
+
+cdef inline void intervals(const Front* c, long long index, double* f) noexcept nogil:
+    # to the beats before and after, as the first judgement has them, in the median interval around and in samples; then
+    # the score, and that of the best rival
     cdef const Candidate* beat = &c.queue[index & RECENT]
     cdef const Candidate* r
-    cdef Around around
+    cdef double[PREVIOUS + NEXT] interval
     cdef double before = MANY, after = MANY, rival = -1e9, rr
-    cdef long long j, at = -1, previous = 0, following = 0
-    cdef Py_ssize_t i, middle
-    around.beats = around.intervals = 0
-    f[24] = 0
-    f[25] = 0
+    cdef long long j, at = -1
+    cdef Py_ssize_t count = 0, previous = 0, following = 0
     j = index - 1
     while j >= 0 and index - j < QUEUE // 2 and previous < PREVIOUS:
         r = &c.queue[j & RECENT]
@@ -109,12 +133,10 @@ cdef inline void company(const Front* c, long long index, double* f) noexcept no
         if r.score > 0:
             if previous == 0:
                 before = beat.at - r.at
-                f[24] = r.height / <double>beat.height
             elif at - r.at > REFRACTORY:
-                insert(around.interval, around.intervals, at - r.at)
-                around.intervals += 1
+                insert(interval, count, at - r.at)
+                count += 1
             at = r.at
-            join(c, &around, beat, r)
             previous += 1
         j -= 1
     j = index + 1
@@ -125,96 +147,31 @@ cdef inline void company(const Front* c, long long index, double* f) noexcept no
         if r.score > 0:
             if following == 0:
                 after = r.at - beat.at
-                f[25] = r.height / <double>beat.height
             elif r.at - at > REFRACTORY:
-                insert(around.interval, around.intervals, r.at - at)
-                around.intervals += 1
+                insert(interval, count, r.at - at)
+                count += 1
             at = r.at
-            join(c, &around, beat, r)
             following += 1
         j += 1
-    middle = around.beats // 2
-    rr = around.interval[around.intervals // 2] if around.intervals else RATE
-    for i in range(ALONE):
-        f[i] = beat.feature[i]
-    f[13] = before / rr
-    f[14] = after / rr
-    f[15] = f[13] if f[13] < f[14] else f[14]
-    f[16] = f[13] + f[14]
-    f[17] = before
-    f[18] = after
-    f[19] = around.alike[around.beats - 1] if around.beats else 0
-    f[20] = around.alike[middle] if around.beats else 0
-    f[21] = beat.height / around.height[middle] if around.beats else 1
-    f[22] = beat.broad / around.broad[middle] if around.beats else 1
-    f[23] = beat.score
-    f[26] = rival
-    f[27] = companion(c, beat.at, &around, 0) if previous and before <= NEAR else -1
-    f[28] = companion(c, beat.at, &around, previous) if following and after <= NEAR else -1
+    rr = interval[count // 2] if count else RATE
+    f[0] = before / rr
+    f[1] = after / rr
+    f[2] = f[0] if f[0] < f[1] else f[1]
+    f[3] = f[0] + f[1]
+    f[4] = before
+    f[5] = after
+    f[6] = beat.score
+    f[7] = rival
 
 
-cdef inline void join(const Front* c, Around* around, const Candidate* beat, const Candidate* r) noexcept nogil:
-    cdef Py_ssize_t n = around.beats
-    around.place[n] = r.at
-    insert(around.height, n, r.height)
-    insert(around.broad, n, r.broad)
-    insert(around.alike, n, likeness(c, beat.at, r.at))
-    around.beats = n + 1
+cdef inline int16_t squashed(double v, double half) noexcept nogil:
+    # any number to Q10 within [-1, 1], `half` to a half
+    return <int16_t>(1024 * (v / ((-v if v < 0 else v) + half)))
 
 
-cdef inline double companion(const Front* c, long long at, const Around* around, Py_ssize_t nearest) noexcept nogil:
-    # T waves come after every beat and P waves before: is the like of it found at the same distance from the others?
-    cdef double[BEATS] alike
-    cdef long long spot
-    cdef Py_ssize_t i, j, found = 0
-    cdef bint free_
-    for i in range(around.beats):
-        if i == nearest:
-            continue
-        spot = around.place[i] + at - around.place[nearest]
-        free_ = spot + SNIPPET + SHIFT < c.ticks - 2
-        for j in range(around.beats):
-            if j != i and -APART < around.place[j] - spot < APART:
-                free_ = False
-        if free_:
-            insert(alike, found, sameness(c, at, spot))
-            found += 1
-    return alike[found // 2] if found else -1
-
-
-cdef inline double sameness(const Front* c, long long one, long long other) noexcept nogil:
-    # 1: the same slopes, 0: nothing in common; size counts
-    cdef double best = 0, xy, both, x, y
-    cdef long long shift, i
-    for shift in range(-SHIFT, SHIFT + 1):
-        xy = 0
-        both = 1
-        for i in range(-SNIPPET, SNIPPET + 1):
-            x = c.d[(one + i) & MASK]
-            y = c.d[(other + i + shift) & MASK]
-            xy = xy + x * y
-            both = both + x * x + y * y
-        best = 2 * xy / both if 2 * xy > best * both else best
-    return best
-
-
-cdef inline double likeness(const Front* c, long long one, long long other) noexcept nogil:
-    # squared correlation, with its sign, of the slopes around both, at the best of a few shifts; size does not count
-    cdef double best = -1, xy, xx, yy, x, y
-    cdef long long shift, i
-    for shift in range(-SHIFT, SHIFT + 1):
-        xy = 0
-        xx = 1
-        yy = 1
-        for i in range(-SNIPPET, SNIPPET + 1):
-            x = c.d[(one + i) & MASK]
-            y = c.d[(other + i + shift) & MASK]
-            xy = xy + x * y
-            xx = xx + x * x
-            yy = yy + y * y
-        x = xy * (xy if xy > 0 else -xy) / (xx * yy)
-        best = x if x > best else best
-    return best
+cdef inline int16_t compared(double v, double usual) noexcept nogil:
+    # a ratio to Q10 within [-1, 1], `usual` to nought
+    return <int16_t>(1024 * ((v - usual) / (v + usual)))
 
 
 cdef inline void insert(double* v, Py_ssize_t n, double x) noexcept nogil:

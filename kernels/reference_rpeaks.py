@@ -15,8 +15,9 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-RATE, HALF, FLOOR, NEAR, REFRACTORY, MANY, APART = 125, 11, 300_000, 56, 25, 1000, 12
-PREVIOUS, NEXT, PAST, FUTURE, SNIPPET, SHIFT = 6, 3, 5, 2, 10, 3
+RATE, HALF, FLOOR, NEAR, REFRACTORY, MANY = 125, 11, 300_000, 56, 25, 1000
+PREVIOUS, NEXT, PAST, FUTURE = 6, 3, 5, 2
+SLOPES, GROUNDS, SURE = 97, 24, 131072
 FAINT, HOPELESS = 16, -1048576
 EARLY, MARGIN = 8, 256  # samples before the lead's first: of the envelope's total, of the slope
 
@@ -53,9 +54,6 @@ class Front:
         # smoothing lets slope and envelope begin EARLY samples before the lead does
         return float(self.total[at + half + 1 + EARLY] - self.total[max(0, at - half + EARLY)]) / (2 * half + 1)
 
-    def snippet(self, at: int) -> FloatArray:
-        return self.slope[at - SNIPPET + MARGIN : at + SNIPPET + 1 + MARGIN]
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -66,6 +64,7 @@ class Candidate:
     broad: float
     score: int
     features: list[float]
+    level: float
 
 
 def front(x_mv: FloatArray, fs_hz: float) -> Front:
@@ -129,7 +128,7 @@ def _judge(lead: Front, at: IntArray, height: IntArray, broad: IntArray, index: 
         around / level,
     ]  # fmt: skip
     score = HOPELESS if features[0] * FAINT < 1 else trees.score(features)
-    return Candidate(int(at[index]), h, w, score, features)
+    return Candidate(int(at[index]), h, w, score, features, level)
 
 
 def _rival(near: IntArray, height: IntArray) -> int:
@@ -137,8 +136,51 @@ def _rival(near: IntArray, height: IntArray) -> int:
     return int(near[np.argmax(height[near])]) if len(near) else -1
 
 
-def company(lead: Front, candidates: list[Candidate], index: int) -> list[float]:
-    """The 29 features of the second judgement of one candidate."""
+def look(lead: Front, candidates: list[Candidate], index: int) -> IntArray:
+    """What the second judgement of one candidate is shown: 97 slopes and 24 ratios in Q10."""
+    beat = candidates[index]
+    start = beat.at - SLOPES + 1 + MARGIN
+    slopes = lead.slope[start : start + 2 * SLOPES : 2] * (45 / beat.level)
+    usual = np.ones(17)
+    usual[6:8] = NEAR
+    rhythm = intervals(candidates, index)
+    shown = [
+        _squashed(slopes, 0.5),
+        _compared(np.array(beat.features + rhythm[:4]), usual),
+        _compared(np.array(rhythm[4:6]), 100.0),
+        _squashed(np.array(rhythm[6:]), SURE),
+        np.zeros(GROUNDS - 21),
+    ]
+    return np.concatenate(shown).astype(np.int64)
+
+
+def _squashed(v: FloatArray, half: float) -> FloatArray:
+    return np.trunc(1024 * (v / (np.abs(v) + half)))
+
+
+def _compared(v: FloatArray, usual: FloatArray | float) -> FloatArray:
+    return np.trunc(1024 * ((v - usual) / (v + usual)))
+
+
+def network(weights: list[IntArray], biases: list[IntArray], shown: IntArray) -> int:
+    """Log odds in Q16: three convolutions over the slopes, every second place kept, then two layers over all."""
+    x = shown[:SLOPES, None]
+    for weight, bias in zip(weights[:3], biases[:3], strict=True):
+        taps = weight[:, :7] if x.shape[1] == 1 else weight  # the eighth has no weight
+        half = taps.shape[1] // x.shape[1] // 2
+        padded = np.pad(x, ((half, half), (0, 0)))
+        windows = [padded[place : place + 2 * half + 1].ravel() for place in range(0, len(x), 2)]
+        x = _layer(np.array(windows), taps, bias)
+    hidden = _layer(np.concatenate([x.ravel(), shown[SLOPES:]])[None], weights[3], biases[3])
+    return int((weights[4].astype(np.int64) @ hidden[0] + biases[4])[0]) >> 6
+
+
+def _layer(x: IntArray, weight: IntArray, bias: IntArray) -> IntArray:
+    return np.clip((x @ weight.T.astype(np.int64) + bias + 2048) >> 12, 0, 4095)
+
+
+def intervals(candidates: list[Candidate], index: int) -> list[float]:
+    """To the beats before and after, in the median interval around and in samples; then its own score, a rival's."""
     beat = candidates[index]
     horizon = (beat.at // RATE + 3) * RATE
     back = [c for c in candidates[:index][::-1] if beat.at - c.at <= MANY]
@@ -146,55 +188,16 @@ def company(lead: Front, candidates: list[Candidate], index: int) -> list[float]
     previous = [c for c in back if c.score > 0][:PREVIOUS]
     following = [c for c in ahead if c.score > 0][:NEXT]
     near = [c for c in _looked_at(back, PREVIOUS) + _looked_at(ahead, NEXT) if abs(c.at - beat.at) <= NEAR]
-    beats = previous + following
     steps = [a.at - b.at for side in (previous[::-1], following) for b, a in pairwise(side)]
     rr = float(median_high(kept)) if (kept := [step for step in steps if step > REFRACTORY]) else 125.0
     before = float(beat.at - previous[0].at) if previous else 1000.0
     after = float(following[0].at - beat.at) if following else 1000.0
     due, next_due = before / rr, after / rr
-    alike = sorted(_likeness(lead, beat.at, c.at) for c in beats)
-    heights, broads = sorted(c.height for c in beats), sorted(c.broad for c in beats)
-    middle = len(beats) // 2
-    first, last = bool(previous) and before <= NEAR, bool(following) and after <= NEAR
-    return [
-        *beat.features, due, next_due, min(due, next_due), due + next_due, before, after,
-        alike[-1] if beats else 0.0, alike[middle] if beats else 0.0,
-        beat.height / heights[middle] if beats else 1.0, beat.broad / broads[middle] if beats else 1.0,
-        float(beat.score), previous[0].height / beat.height if previous else 0.0,
-        following[0].height / beat.height if following else 0.0, max((float(c.score) for c in near), default=-1e9),
-        _companion(lead, beat.at, beats, 0) if first else -1.0,
-        _companion(lead, beat.at, beats, len(previous)) if last else -1.0,
-    ]  # fmt: skip
+    rival = max((float(c.score) for c in near), default=-1e9)
+    return [due, next_due, min(due, next_due), due + next_due, before, after, float(beat.score), rival]
 
 
 def _looked_at(side: list[Candidate], count: int) -> list[Candidate]:
     """Up to the last of `count` beats."""
     beats = [place for place, c in enumerate(side) if c.score > 0]
     return side[: beats[count - 1] + 1] if len(beats) >= count else side
-
-
-def _companion(lead: Front, at: int, beats: list[Candidate], nearest: int) -> float:
-    """How much the same wave is found at the same distance from the other beats; -1: no place to look at."""
-    now = (at // RATE + 5) * RATE + 2 * NEAR + 1
-    alike = []
-    for i, beat in enumerate(beats):
-        spot = beat.at + at - beats[nearest].at
-        taken = any(j != i and abs(other.at - spot) < APART for j, other in enumerate(beats))
-        if i != nearest and not taken and spot + SNIPPET + SHIFT < now - 2:
-            alike.append(max(0.0, *(_sameness(lead, at, spot + shift) for shift in range(-SHIFT, SHIFT + 1))))
-    return float(median_high(alike)) if alike else -1.0
-
-
-def _sameness(lead: Front, one: int, other: int) -> float:
-    x, y = lead.snippet(one), lead.snippet(other)
-    return float(2 * (x @ y) / (1 + x @ x + y @ y))
-
-
-def _likeness(lead: Front, one: int, other: int) -> float:
-    x = lead.snippet(one)
-    best = -1.0
-    for shift in range(-SHIFT, SHIFT + 1):
-        y = lead.snippet(other + shift)
-        xy, xx, yy = float(x @ y), float(1 + x @ x), float(1 + y @ y)
-        best = max(best, xy * abs(xy) / (xx * yy))
-    return best

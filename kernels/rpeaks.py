@@ -10,15 +10,16 @@ The method, all of it in integers and divisions, so that every processor finds t
    of the seconds around, against its neighbours within 450 ms and their distance, against the background; the
    same for an envelope made for wide beats. Nothing depends on earlier answers, so that one mistake does not
    bring the next.
-3. Candidates that it is not sure of are judged again among the beats around: whether one is due, whether it looks
-   like them, and whether the same wave follows or precedes the others at the same distance, as T and P waves do.
+3. Candidates that it is not sure of (log odds within 5 of even: one in twelve) are judged again, by a small
+   convolutional network in integers that sees the slopes of 0.77 s either side against the seconds around, the ratios,
+   and whether a beat is due.
 4. Of two beats within 200 ms the surer stays. The R-peak is the largest deflection within 80 ms, moved to the
    extremum of the raw samples; of two like deflections the one of the last beat's sign.
 
 A candidate 16 times below the median of the seconds around is no beat. Seconds are unsure that hold a doubtful
 candidate, miss a tenth of their samples, or stand still at the extreme of the seconds around (clipped, or at the rail).
 
-The forests are learned by `training/ecg_rpeaks.py`, which also says what they give on records that they have not seen.
+Both are learned by `training/ecg_rpeaks.py`, which also says what they give on records that they have not seen.
 Gaps are bridged at the value before them; what comes after joins without a step.
 """
 
@@ -32,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aidpost.kernels._ecg_checks import rate, samples
-from aidpost.kernels._rpeaks import Core, Forest
+from aidpost.kernels._rpeaks import Core, Forest, Network
 
 __all__ = ["RPeakDetector", "RPeaks", "detect"]
 
@@ -96,15 +97,12 @@ def detect(x: npt.ArrayLike, fs_hz: float) -> RPeaks:
 
 
 def _core(fs_hz: float) -> Core:
-    one, two, doubt = _forests()
-    return Core(fs_hz, one, two, doubt, np.empty((0, 0)))
+    return Core(fs_hz, *_judges(), np.empty((0, 0)))
 
 
 @lru_cache(maxsize=1)
-def _forests() -> tuple[Forest, Forest, int]:
-    with (files("aidpost.kernels") / "rpeaks_trees.npz").open("rb") as stream, np.load(stream) as trees:
-        one, two = (
-            Forest(trees[f"feature{k}"], trees[f"threshold{k}"], trees[f"value{k}"], int(trees[f"bias{k}"]))
-            for k in "12"
-        )
-        return one, two, int(trees["doubt"])
+def _judges() -> tuple[Forest, Network, int]:
+    with (files("aidpost.kernels") / "rpeaks_trees.npz").open("rb") as stream, np.load(stream) as learned:
+        forest = Forest(learned["feature"], learned["threshold"], learned["value"], int(learned["bias"]))
+        weights, biases = ([learned[f"{name}{layer}"] for layer in range(5)] for name in ("weights", "biases"))
+        return forest, Network(weights, biases), int(learned["doubt"])

@@ -1,6 +1,7 @@
 """Recordings with their marked beats, for learning and judging R-peaks, and the matching that both count by.
 
-Both leads of MIT-BIH, the first also with its QRS complexes shrunk against the P and T waves and with NSTDB noise; all
+Both leads of MIT-BIH; the first also with its QRS complexes shrunk against the P and T waves, and with NSTDB noise at
+6 dB; both also played faster or slower, with other noise, and with ventricular beats of other records pasted in. All
 leads of LUDB. What lies in flutter or fibrillation is left out, as AAMI EC57 has it.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,51 @@ def shrunk(x: np.ndarray, beats: np.ndarray, fs: float, factor: float) -> np.nda
     return y
 
 
+def ectopics(path: Path, per_lead: int = 80) -> list[tuple[np.ndarray, float]]:
+    """Ventricular and fusion beats of both leads (200 ms before to 500 ms after, both ends at 0), with their size."""
+    record, marks = wfdb.rdrecord(str(path)), wfdb.rdann(str(path), "atr")
+    places = np.array(marks.sample)[np.isin(marks.symbol, ["V", "E", "F"])]
+    random, out = np.random.default_rng(1), []
+    for x in record.p_signal.T:
+        for place in random.permutation(places)[:per_lead]:
+            start, end = place - int(0.2 * record.fs), place + int(0.5 * record.fs)
+            if start >= 0 and end <= len(x):
+                piece = x[start:end] - np.linspace(x[start : start + 5].mean(), x[end - 5 : end].mean(), end - start)
+                size = np.ptp(piece[int(0.12 * record.fs) : int(0.28 * record.fs)])
+                if size > 0.2:
+                    out.append((piece, size))
+    return out
+
+
+def with_ectopics(
+    lead: Lead, bank: list[tuple[np.ndarray, float]], random: np.random.Generator, share: float = 0.12
+) -> Lead:
+    """After some beats, 0.28 to 0.65 s later, one of `bank` in place of what was there, at any size and polarity."""
+    y, beats, half = lead.x.copy(), lead.beats, int(0.06 * lead.fs)
+    size = np.median([np.ptp(lead.x[max(0, b - half) : b + half]) for b in beats[::5]])
+    marked = set(beats.tolist())
+    for beat in beats[2:-2][random.random(len(beats) - 4) < share]:
+        piece, own = bank[random.integers(len(bank))]
+        count = int(len(piece) * np.exp(random.normal(0, 0.15)))
+        gain = size / own * np.exp(random.uniform(np.log(0.35), np.log(1.6))) * random.choice([-1, 1])
+        piece = gain * np.interp(np.linspace(0, len(piece) - 1, count), np.arange(len(piece)), piece)
+        place = beat + int(random.uniform(0.28, 0.65) * lead.fs)
+        start = place - int(0.2 / 0.7 * count)
+        end = start + count
+        if start < 0 or end >= len(y):
+            continue
+        fade = np.minimum(1, np.minimum(np.arange(count), np.arange(count)[::-1]) / half)
+        y[start:end] = y[start:end] * (1 - fade) + fade * (np.linspace(y[start], y[end], count) + piece)
+        marked -= set(range(max(start, beat) + half // 2, end - half // 2))
+        marked |= {int(beat), place}
+    return replace(lead, variant="ectopic", x=y, beats=np.array(sorted(marked)))
+
+
 def mitdb_leads() -> Iterator[Lead]:
-    for number, path in enumerate(sorted(p.with_suffix("") for p in (DATA / "mitdb").glob("*.hea"))):
+    paths = sorted(p.with_suffix("") for p in (DATA / "mitdb").glob("*.hea"))
+    # a record gets ectopic beats of its own fold only: no fold hears of another's
+    banks = [[e for path in paths[fold::FOLDS] for e in ectopics(path)] for fold in range(FOLDS)]
+    for number, path in enumerate(paths):
         record = wfdb.rdrecord(str(path))
         beats, ignored = beats_of(path, "atr")
         fs, (first, second) = record.fs, np.ascontiguousarray(record.p_signal.T)
@@ -82,8 +126,15 @@ def mitdb_leads() -> Iterator[Lead]:
             "shrunk": shrunk(first, beats, fs, factor[number % 3]),
             "noise": noisy(first, beats, fs, 6, number),
         }
-        for variant, x in variants.items():
-            yield Lead(path.name, variant, x, fs, beats, ignored, number % FOLDS)
+        leads = {name: Lead(path.name, name, x, fs, beats, ignored, number % FOLDS) for name, x in variants.items()}
+        yield from leads.values()
+        for which, name in enumerate(("first", "second")):
+            random = np.random.default_rng([number, which])
+            # a lead that says it has another rate is one played faster or slower
+            yield replace(leads[name], variant="stretched", fs=fs * np.exp(random.uniform(-0.22, 0.22)))
+            yield with_ectopics(leads[name], banks[number % FOLDS], random)
+            x = noisy(variants[name], beats, fs, random.uniform(6, 24), int(random.integers(1000)))
+            yield replace(leads[name], variant="noisier", x=x, fs=fs * np.exp(random.uniform(-0.15, 0.15)))
 
 
 def ludb_leads() -> Iterator[Lead]:

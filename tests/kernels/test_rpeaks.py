@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from aidpost.errors import UsageError
 from aidpost.kernels import reference_rpeaks
-from aidpost.kernels._rpeaks import Core, Forest
+from aidpost.kernels._rpeaks import Core, Forest, Network
 from aidpost.kernels.resample import resample
 from aidpost.kernels.rpeaks import RPeakDetector, detect
 
@@ -83,7 +83,7 @@ def test_f1_over_the_shared_records_stays_above_what_was_reached() -> None:
         wrong, lost = errors(outside(detect(x, fs).sample, flutter), outside(beats, flutter), 0.15 * fs)
         false, missed, total = false + wrong, missed + lost, total + len(outside(beats, flutter))
     right = total - missed
-    assert 2 * right / (2 * right + false + missed) > 0.998
+    assert 2 * right / (2 * right + false + missed) > 0.9988
 
 
 @needs_mitdb
@@ -197,17 +197,19 @@ def test_a_gap_is_unsure_and_makes_no_beat() -> None:
 
 
 @lru_cache(maxsize=1)
-def forests() -> tuple[list, int]:
-    """(features, thresholds, leaves, start) of both judgements, and below which score the second is asked."""
-    with np.load(str(files("aidpost.kernels") / "rpeaks_trees.npz")) as trees:
-        parts = [[trees[f"{name}{k}"] for name in ("feature", "threshold", "value")] for k in "12"]
-        return [(*arrays, int(trees[f"bias{k}"])) for k, arrays in zip("12", parts, strict=True)], int(trees["doubt"])
+def learned() -> tuple[list, list, int]:
+    """(features, thresholds, leaves, start), (weights, biases) and below which score the second judgement is asked."""
+    with np.load(str(files("aidpost.kernels") / "rpeaks_trees.npz")) as stored:
+        forest = [*(stored[name] for name in ("feature", "threshold", "value")), int(stored["bias"])]
+        network = [[stored[f"{name}{layer}"] for layer in range(5)] for name in ("weights", "biases")]
+        return forest, network, int(stored["doubt"])
 
 
-def trace(x: np.ndarray, fs: float, doubt: int, features: int) -> np.ndarray:
-    """Rows of (place at 125 Hz, first score, features...) as the loops judge them."""
-    rows = np.empty((x.shape[0], features + 2))
-    core = Core(fs, *(Forest(*forest) for forest in forests()[0]), doubt, rows)
+def trace(x: np.ndarray, fs: float, doubt: int, columns: int) -> np.ndarray:
+    """Rows of (place at 125 Hz, first score, what a judgement is shown...) as the loops have them."""
+    rows = np.empty((x.shape[0], columns + 2))
+    forest, network, _ = learned()
+    core = Core(fs, Forest(*forest), Network(*network), doubt, rows)
     core.feed(x)
     core.finish()
     return rows[: core.traced]
@@ -224,21 +226,48 @@ def trace(x: np.ndarray, fs: float, doubt: int, features: int) -> np.ndarray:
 def test_loops_equal_the_reference(seed: int, fs: float, rr: float, noise: float, seconds: float) -> None:
     x, _ = train(seconds=max(seconds, 4), fs=fs, rr=rr, seed=seed)
     x = (x + np.random.default_rng(seed).normal(0, noise, x.shape))[: int(seconds * fs)]
-    (one, _), doubt = forests()
+    forest, network, doubt = learned()
     lead = reference_rpeaks.front(x, fs)
-    candidates = reference_rpeaks.judged(lead, reference_rpeaks.Trees(*one))
+    candidates = reference_rpeaks.judged(lead, reference_rpeaks.Trees(*forest))
     first = [[c.at, c.score, *c.features] for c in candidates]
     assert np.array_equal(trace(x, fs, 0, 13), np.reshape(first, (-1, 15)))
-    second = [
-        [c.at, c.score, *reference_rpeaks.company(lead, candidates, index)]
-        for index, c in enumerate(candidates)
-        if abs(c.score) < doubt
-    ]
-    assert np.array_equal(trace(x, fs, doubt, 29), np.reshape(second, (-1, 31)))
+    doubtful = [index for index, c in enumerate(candidates) if abs(c.score) < doubt]
+    shown = [reference_rpeaks.look(lead, candidates, index) for index in doubtful]
+    rows = [[candidates[i].at, candidates[i].score, *s] for i, s in zip(doubtful, shown, strict=True)]
+    assert np.array_equal(trace(x, fs, doubt, 121), np.reshape(rows, (-1, 123)))
+    for row in shown:
+        assert Network(*network).judge(row.astype(np.int16)) == reference_rpeaks.network(*network, row)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([0, 1, 60, 1000]), largest=st.booleans())
+def test_any_network_equals_the_reference(seed: int, size: int, largest: bool) -> None:
+    random = np.random.default_rng(seed)
+    shapes = [(8, 8), (16, 40), (16, 80), (24, 232), (1, 24)]
+    weights = [random.integers(-size, size + 1, shape).astype(np.int16) for shape in shapes]
+    weights[0][:, 7] = 0
+    biases = [random.integers(-size << 10, (size << 10) + 1, shape[0]).astype(np.int32) for shape in shapes]
+    shown = np.full(121, -1024 if seed % 2 else 1024) if largest else random.integers(-1024, 1025, 121)
+    found = Network(weights, biases).judge(shown.astype(np.int16))
+    assert found == reference_rpeaks.network(weights, biases, shown)
+
+
+@pytest.mark.parametrize("wrong", ["count", "shape", "overflow"])
+def test_a_network_that_would_read_elsewhere_or_overflow_is_refused(wrong: str) -> None:
+    weights = [np.zeros(shape, np.int16) for shape in [(8, 8), (16, 40), (16, 80), (24, 232), (1, 24)]]
+    biases = [np.zeros(len(weight), np.int32) for weight in weights]
+    if wrong == "count":
+        weights = weights[:4]
+    elif wrong == "shape":
+        weights[2] = np.zeros((16, 72), np.int16)
+    else:
+        weights[3][5] = 2300
+    with pytest.raises(ValueError, match="layer"):
+        Network(weights, biases)
 
 
 @pytest.mark.parametrize(
-    ("feature", "shape"), [(np.full((1, 7), 29), (1, 8)), (np.full((1, 7), -1), (1, 8)), (np.zeros((1, 7)), (2, 8))]
+    ("feature", "shape"), [(np.full((1, 7), 13), (1, 8)), (np.full((1, 7), -1), (1, 8)), (np.zeros((1, 7)), (2, 8))]
 )
 def test_a_forest_that_would_read_elsewhere_is_refused(feature: np.ndarray, shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="feature"):
