@@ -16,12 +16,13 @@ from _fundus_degrade import REASONS
 from _fundus_golden import photographs as golden_photographs
 from _fundus_metrics import auc, bootstrap, calibration_error
 from _fundus_negatives import not_a_retina
-from _fundus_quality_task import BLOCKS, FROZEN_BLOCKS, REASON_NAMES, REJECT, SIZE, QualityNet, load_crops, predict_twin
+from _fundus_quality_task import REASON_NAMES, SIZE, QualityNet, load_crops, predict_twin
 
 from aidpost.inference._fundus_input import INPUT_VERSION, quality_input
 from aidpost.kernels.fundus import decode, field_of_view
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+REJECT = 2
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -222,8 +223,8 @@ be taken again at once.
 who sees the
 photographs that it let through and those that it didn't.
 
-**How.** The first {BLOCKS} blocks of EfficientNet-Lite0 (ImageNet weights, Apache-2.0; the first {FROZEN_BLOCKS} as
-published, the rest trained), int8 throughout,
+**How.** The first {12} blocks of EfficientNet-Lite0 (ImageNet weights, Apache-2.0; the first 11 as published, the last
+trained), int8 throughout,
 {size / 1e6:.2f} MB, {SIZE} pixels a side, the photograph's own colours.
 
 **Data and terms.** {terms} `labels.csv` gives EyeQ's opinion of EyePACS photographs; IDRiD's, not labelled for

@@ -1,41 +1,32 @@
-"""The quality network and how it is trained: photographs with EyeQ's labels, good ones spoiled, drawn pictures of
-other things."""
+"""The quality network: the first blocks of the backbone as they are, a short tail trained on their cached output."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from _fundus_augment import augment_raw, stretch_channels
-from _fundus_backbone import EfficientNetLite0, half, load_imagenet
+from _fundus_backbone import EfficientNetLite0, load_imagenet
 from _fundus_data import Photograph, cached
 from _fundus_degrade import REASONS
-from _fundus_export import torch_input
-from _fundus_metrics import auc
+from _fundus_export import FrozenFront, torch_input
 from _fundus_negatives import not_a_retina
 from torch import nn
+from tqdm import tqdm
 
 from aidpost.inference._fundus_input import INPUT_VERSION, quality_input
 from aidpost.kernels.fundus import decode
 
 SIZE = 192
 CACHE_SIZE = 208
-FROZEN_BLOCKS = 2
-BLOCKS = 11  # to stride 16, 112 channels: sharpness is texture, what comes after knows objects
-FEATURES = 512
+FROZEN_BLOCKS = 11  # to stride 16, 112 channels
+BLOCKS = 12
 REASON_NAMES = (*REASONS, "not_a_retina")
 UNKNOWN = -1.0
-REJECT = 2
-# Of what is drawn: labelled photographs, IDRiD's, good ones spoiled; the rest is no retina.
-LABELLED, UNLABELLED, SPOILED = 0.62, 0.08, 0.18
-# How EyeQ's readers might have labelled it on another day: good, usable, reject.
-SOFT = {0: (0.94, 0.06, 0.0), 1: (0.08, 0.84, 0.08), 2: (0.0, 0.06, 0.94), None: (0.75, 0.25, 0.0)}
-HOPELESS, SLIGHT, NO_RETINA = (0.0, 0.03, 0.97), (0.15, 0.65, 0.2), (0.0, 0.0, 1.0)
 
 
 class QualityNet(nn.Module):
@@ -43,33 +34,40 @@ class QualityNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = EfficientNetLite0(BLOCKS, FEATURES)
-        self.quality = nn.Conv2d(FEATURES, 3, 1)
-        self.reasons = nn.Conv2d(FEATURES, len(REASON_NAMES), 1)
-        for head in (self.quality, self.reasons):
-            nn.init.normal_(head.weight, std=0.01)
-            nn.init.zeros_(head.bias)
+        self.backbone = EfficientNetLite0(BLOCKS, 512)
+        self.quality = nn.Conv2d(self.backbone.channels, 3, 1)
+        self.reasons = nn.Conv2d(self.backbone.channels, len(REASON_NAMES), 1)
 
-    def train(self, mode: bool = True) -> QualityNet:
-        """Batch normalisation keeps ImageNet's statistics, but for the new head."""
-        super().train(mode)
-        for module in self.backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
+    def early(self, x: torch.Tensor) -> torch.Tensor:
+        """The frozen part."""
+        x = self.backbone.stem(x)
+        for block in self.backbone.blocks[:FROZEN_BLOCKS]:
+            x = block(x)
+        return x
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """n x 3 x H x W to n x 3 and n x reasons float logits, computed in x's type."""
-        with torch.set_grad_enabled(False if self.training else torch.is_grad_enabled()):
-            x = self.backbone.stem(x)
-            for block in self.backbone.blocks[:FROZEN_BLOCKS]:
-                x = block(x)
+    def tail(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The trained part, from what `early` gives to the logits of quality and of the reasons."""
         for block in self.backbone.blocks[FROZEN_BLOCKS:]:
-            x = block(x, 0.95)
-        x = self.backbone.head(x).mean((2, 3), dtype=torch.float32)
+            x = block(x)
+        x = self.backbone.head(x).mean((2, 3))
         if self.training:
             x = F.dropout(x, 0.3)
         return tuple(x @ head.weight.flatten(1).T + head.bias for head in (self.quality, self.reasons))  # type: ignore[return-value]
+
+
+@dataclass
+class Samples:
+    """Pictures (int8) with their soft quality and their reasons (1, 0 or unknown)."""
+
+    images: list[np.ndarray] = field(default_factory=list)
+    quality: list[tuple[float, float, float]] = field(default_factory=list)
+    reasons: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, image: np.ndarray, quality: tuple[float, float, float], reasons: np.ndarray) -> None:
+        """Append one picture, uint8."""
+        self.images.append((image.astype(np.int16) - 128).astype(np.int8))
+        self.quality.append(quality)
+        self.reasons.append(reasons)
 
 
 def load_crops(folder: Path, photographs: Sequence[Photograph], size: int) -> np.ndarray:
@@ -82,8 +80,11 @@ def load_crops(folder: Path, photographs: Sequence[Photograph], size: int) -> np
     return cached("quality", [p.file for p in photographs], size, make, INPUT_VERSION)
 
 
+def _bytes(pixels: np.ndarray) -> np.ndarray:
+    return (pixels.astype(np.int16) + 128).astype(np.uint8)
+
+
 def _reason(name: str | None, known: bool = True) -> np.ndarray:
-    """1, 0 or unknown for each reason; that it is a retina is always known."""
     out = np.zeros(len(REASON_NAMES)) if known else np.full(len(REASON_NAMES), UNKNOWN)
     out[-1] = 0
     if name is not None:
@@ -91,87 +92,90 @@ def _reason(name: str | None, known: bool = True) -> np.ndarray:
     return out
 
 
-@dataclass
-class QualityTask:
-    """See `_fundus_loop.Task`. `photographs`: those with EyeQ's labels and IDRiD's, of both sides of the split."""
+def degraded(image: np.ndarray, name: str, hopeless: bool, rng: np.random.Generator) -> np.ndarray:
+    """A good photograph made bad for one reason, either just so or hopelessly."""
+    return REASONS[name](image, rng.uniform(0.5, 1.0) if hopeless else rng.uniform(0.0, 0.2), rng)
 
-    folder: Path
-    photographs: Sequence[Photograph]
 
-    def __post_init__(self) -> None:
-        torch.set_flush_denormal(True)
-        torch.set_num_threads(1)
-        self.kept = [p for p in self.photographs if not p.held_out]
-        self.crops = load_crops(self.folder, self.kept, CACHE_SIZE)
-        self.held = [p for p in self.photographs if p.held_out and p.quality is not None]
-        self.held_images = load_crops(self.folder, self.held, SIZE)
-        raw = np.array([1.0 if p.dataset == "EyePACS-256-stretched" else 2.0 for p in self.kept])
-        self.labelled = self._chances(raw, [p.quality is not None for p in self.kept])
-        self.unlabelled = self._chances(raw, [p.quality is None for p in self.kept])
-        self.good = self._chances(raw, [p.quality in (0, None) for p in self.kept])
-
-    @staticmethod
-    def _chances(weight: np.ndarray, use: Sequence[bool]) -> np.ndarray:
-        weight = weight * np.array(use)
-        return weight / max(weight.sum(), 1e-9)
-
-    def model(self) -> QualityNet:
-        """ImageNet weights, a new head whose batch normalisation does nothing yet."""
-        torch.manual_seed(0)
-        model = QualityNet()
-        load_imagenet(model.backbone)
-        return model
-
-    def _photograph(self, rng: np.random.Generator, chances: np.ndarray) -> tuple[Photograph, np.ndarray]:
-        i = int(rng.choice(len(chances), p=chances))
-        return self.kept[i], augment_raw((self.crops[i].astype(np.int16) + 128).astype(np.uint8), rng, SIZE)
-
-    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, tuple[float, ...], np.ndarray]:
-        """One picture (uint8), its soft quality and its reasons."""
-        kind = rng.random()
-        if kind < LABELLED + UNLABELLED:
-            p, picture = self._photograph(rng, self.labelled if kind < LABELLED else self.unlabelled)
-            return picture, SOFT[p.quality], _reason(None, p.quality in (0, None))
-        if kind < LABELLED + UNLABELLED + SPOILED:
-            _, picture = self._photograph(rng, self.good)
+def make_samples(
+    photographs: Sequence[Photograph], crops: np.ndarray, copies: int, drawn: int, rng: np.random.Generator
+) -> Samples:
+    """Every labelled photograph `copies` times (raw colours thrice as often), degraded good ones, and `drawn` pictures
+    of other things."""
+    out = Samples()
+    soft = {0: (0.94, 0.06, 0.0), 1: (0.06, 0.88, 0.06), 2: (0.0, 0.06, 0.94), None: (0.75, 0.25, 0.0)}
+    for p, crop in zip(photographs, tqdm(crops, desc="augment", mininterval=10), strict=True):
+        raw = p.dataset != "EyePACS-256-stretched"
+        picture = _bytes(crop)
+        known = p.quality in (0, None)
+        for _ in range(1 if p.quality is None else copies * (2 if raw else 1)):
+            out.add(augment_raw(picture, rng, SIZE), soft[p.quality], _reason(None, known))
+        if not known or rng.random() > (1.0 if raw else 0.6):
+            continue
+        for hopeless, quality in ((True, (0.0, 0.03, 0.97)), (False, (0.15, 0.65, 0.2))):
             name = list(REASONS)[int(rng.integers(len(REASONS)))]
-            hopeless = rng.random() < 0.6
-            strength = rng.uniform(0.5, 1.0) if hopeless else rng.uniform(0.0, 0.2)
-            return REASONS[name](picture, strength, rng), HOPELESS if hopeless else SLIGHT, _reason(name)
+            out.add(degraded(augment_raw(picture, rng, SIZE), name, hopeless, rng), quality, _reason(name))
+    for _ in tqdm(range(drawn), desc="draw", mininterval=10):
         picture = not_a_retina(rng, SIZE)
-        picture = stretch_channels(picture) if rng.random() < 0.25 else picture
-        return picture, NO_RETINA, _reason("not_a_retina")
+        out.add(stretch_channels(picture) if rng.random() < 0.25 else picture, (0.0, 0.0, 1.0), _reason("not_a_retina"))
+    return out
 
-    def batch(self, rng: np.random.Generator, n: int, size: int, done: float) -> tuple[torch.Tensor, ...]:
-        """n pictures, their qualities and reasons."""
-        images, quality, reasons = zip(*(self.sample(rng) for _ in range(n)), strict=True)
-        x = half(torch_input((np.stack(images).astype(np.int16) - 128).astype(np.int8)))
-        return x, torch.tensor(quality).float(), torch.tensor(np.stack(reasons)).float()
 
-    def loss(self, model: Any, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Cross-entropy on soft labels, and every known reason."""
-        x, quality, reasons = batch
-        graded, why = model(x)
-        known = reasons != UNKNOWN
-        return F.cross_entropy(graded, quality) + F.binary_cross_entropy_with_logits(why[known], reasons[known])
+def initial_model(images: np.ndarray) -> QualityNet:
+    """ImageNet weights, batch normalisation's statistics from `images`."""
+    model = QualityNet()
+    load_imagenet(model.backbone)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for start in range(0, len(images), 16):
+            model.backbone(torch_input(images[start : start + 16]))
+    for norm in norms:
+        norm.momentum = 0.02
+    return model.eval()
 
-    def groups(self, model: Any) -> list[dict[str, Any]]:
-        """Heads learn faster than the backbone."""
-        backbone = [p for block in model.backbone.blocks[FROZEN_BLOCKS:] for p in block.parameters()]
-        heads = [p for m in (model.backbone.head, model.quality, model.reasons) for p in m.parameters()]
-        return [{"params": backbone, "lr": 4e-4}, {"params": heads, "lr": 2e-3}]
 
-    def validate(self, model: Any) -> dict[str, float]:
-        """Figures of the held-out photographs with labels."""
-        parts = []
-        with torch.no_grad():
-            for start in range(0, len(self.held), 16):
-                parts.append(model(half(torch_input(self.held_images[start : start + 16])))[0].softmax(1).numpy())
-        probability, truth = np.concatenate(parts), np.array([p.quality for p in self.held])
-        return {
-            "accuracy": round(float((probability.argmax(1) == truth).mean()), 4),
-            "reject AUC": round(auc(truth == REJECT, probability[:, REJECT]), 4),
-        }
+def front_features(front: FrozenFront, images: Sequence[np.ndarray]) -> np.ndarray:
+    """What the frozen front makes of the pictures, n x h x w x channels int8."""
+    return np.concatenate(
+        [
+            front.raw(images[start : start + 64])
+            for start in tqdm(range(0, len(images), 64), desc="features", mininterval=10)
+        ]
+    )
+
+
+def fit_tail(
+    model: QualityNet, front: FrozenFront, features: np.ndarray, samples: Samples, epochs: int, seed: int
+) -> None:
+    """Train the tail: cross-entropy on soft labels, and every known reason."""
+    quality, reasons = torch.tensor(samples.quality).float(), torch.tensor(np.stack(samples.reasons)).float()
+    torch.manual_seed(seed)
+    trained = [*model.backbone.blocks[FROZEN_BLOCKS:].parameters(), *model.backbone.head.parameters()]
+    heads = [*model.quality.parameters(), *model.reasons.parameters()]
+    optimiser = torch.optim.AdamW([{"params": trained, "lr": 1e-3}, {"params": heads, "lr": 2e-3}], weight_decay=0.05)
+    steps = -(-len(features) // 64)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [1e-3, 2e-3], epochs * steps, pct_start=0.15)
+    for epoch in range(epochs):
+        bar = tqdm(torch.randperm(len(features)).split(64), desc=f"tail {epoch + 1}/{epochs}", mininterval=10)
+        for rows in bar:
+            model.eval()
+            for module in (model.backbone.blocks[FROZEN_BLOCKS:], model.backbone.head):
+                module.train()
+            model.training = True
+            graded, why = model.tail(front.real(features[rows.numpy()]))
+            known = reasons[rows] != UNKNOWN
+            loss = F.cross_entropy(graded, quality[rows])
+            loss = loss + F.binary_cross_entropy_with_logits(why[known], reasons[rows][known])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    model.eval()
 
 
 def predict_twin(model: QualityNet, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,6 +183,6 @@ def predict_twin(model: QualityNet, images: np.ndarray) -> tuple[np.ndarray, np.
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), 16):
-            parts.append([t.numpy() for t in model.eval()(torch_input(images[start : start + 16]))])
+            parts.append([t.numpy() for t in model.eval().tail(model.early(torch_input(images[start : start + 16])))])
     graded, why = (np.concatenate(column) for column in zip(*parts, strict=True))
     return graded, why

@@ -3,14 +3,15 @@ the card.
 
     python training/fundus_quality.py [--data FOLDER] [--out FOLDER] [--others FOLDER] [--tiny] [--fresh]
 
-Resumes from its last checkpoint unless `--fresh`; prints the figures that the card quotes.
+The features and the trained tail are kept and found again unless `--fresh`; prints the figures that the card quotes.
 """
 
 from __future__ import annotations
 
 import argparse
+import pickle
 import sys
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,12 +22,51 @@ import _fundus_quality_task as task
 import numpy as np
 import torch
 from _fundus_card import write_model
-from _fundus_export import runner, to_tflite
-from _fundus_loop import Plan, averaged_model, train
+from _fundus_export import FrozenFront, runner, to_tflite
 
-PLAN = Plan(epochs=6, steps=100, batch=32, size=task.SIZE, workers=1, warm_up=60, horizon=770)
-TINY = Plan(epochs=1, steps=2, batch=8, size=task.SIZE, workers=1, warm_up=1, horizon=3)
-CALIBRATION = 200
+
+@dataclass(frozen=True)
+class Plan:
+    """Augmented copies of a photograph, drawn pictures of other things, passes over them, calibration pictures."""
+
+    copies: int = 2
+    drawn: int = 1200
+    epochs: int = 5
+    calibration: int = 200
+    seed: int = 1
+
+
+TINY = Plan(copies=1, drawn=12, epochs=1, calibration=8)
+
+
+def fit(folder: Path, photographs: list[data.Photograph], plan: Plan, work: Path) -> task.QualityNet:
+    """The trained network."""
+    checkpoint = work / "model.pt"
+    model = task.QualityNet()
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, weights_only=False)
+        model.load_state_dict(state["model"])
+        return model.eval()
+    features_file = work / "features.pkl"
+    if not features_file.is_file():
+        crops = task.load_crops(folder, photographs, task.CACHE_SIZE)
+        rng = np.random.default_rng(plan.seed)
+        samples = task.make_samples(photographs, crops, plan.copies, plan.drawn, rng)
+        chosen = rng.choice(len(samples.images), min(320, len(samples.images)), replace=False)
+        torch.manual_seed(plan.seed)
+        model = task.initial_model(np.stack([samples.images[i] for i in chosen]))
+        calibration = np.stack([samples.images[i] for i in chosen[: plan.calibration]])
+        front = FrozenFront.convert(model.backbone, task.FROZEN_BLOCKS, calibration)
+        features = task.front_features(FrozenFront(front), samples.images)
+        samples.images.clear()
+        with features_file.open("wb") as stream:
+            pickle.dump((model.state_dict(), front, features, samples), stream)
+    with features_file.open("rb") as stream:
+        state, front, features, samples = pickle.load(stream)
+    model.load_state_dict(state)
+    task.fit_tail(model, FrozenFront(front), features, samples, plan.epochs, plan.seed)
+    torch.save({"model": model.state_dict()}, checkpoint)
+    return model
 
 
 def undo_shift(model: task.QualityNet, run: report.Run, images: np.ndarray) -> None:
@@ -51,27 +91,26 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=data.MODELS, help="where the model's folder goes")
     parser.add_argument("--others", type=Path, help="a folder of photographs of other things, to test on as well")
     parser.add_argument("--tiny", action="store_true", help="a few photographs and steps, to test the way through")
-    parser.add_argument("--fresh", action="store_true", help="ignore checkpoints")
+    parser.add_argument("--fresh", action="store_true", help="ignore what an earlier run left")
     parser.add_argument("--work", type=Path, default=data.WORK, help="where checkpoints and caches go")
     arguments = parser.parse_args()
     data.WORK = arguments.work
     torch.set_num_threads(1)
     folder = data.data_folder(arguments.data)
-    plan = TINY if arguments.tiny else PLAN
+    plan = TINY if arguments.tiny else Plan()
     photographs = [p for p in data.read_labels(folder) if p.quality is not None or p.hospital == "IDRiD"]
     if arguments.tiny:
         photographs = data.subset(photographs, 2)
     work = data.WORK / ("quality-tiny" if arguments.tiny else "quality")
+    work.mkdir(parents=True, exist_ok=True)
     if arguments.fresh:
-        for file in work.glob("*.pt"):
+        for file in [*work.glob("*.pt"), *work.glob("*.pkl")]:
             file.unlink()
-    maker = partial(task.QualityTask, folder, photographs)
-    train(maker, plan, work / "checkpoint.pt")
-    model = averaged_model(maker(), plan, work / "checkpoint.pt")
-    kept = [p for p in photographs if not p.held_out and p.quality is not None]
+    kept = [p for p in photographs if not p.held_out and p.quality is not None] or photographs
+    model = fit(folder, [p for p in photographs if not p.held_out], plan, work)
     heads = {"quality": model.quality, "reasons": model.reasons}
     # real photographs: the wilder pictures would only widen the ranges that eight bits have to cover
-    calibration = np.asarray(task.load_crops(folder, kept[:: max(len(kept) // CALIBRATION, 1)], task.SIZE))
+    calibration = np.asarray(task.load_crops(folder, kept[:: max(len(kept) // plan.calibration, 1)], task.SIZE))
     undo_shift(model, runner(to_tflite(model.backbone, heads, task.SIZE, calibration)), calibration)
     content = to_tflite(model.backbone, heads, task.SIZE, calibration)
     held = [p for p in photographs if p.held_out]
