@@ -38,7 +38,8 @@ class OutputSpec(_Table, frozen=True):
 
     `kind` softmax: one logit a label. `kind` cumulative: ordered labels, logit k says "beyond label k" (one fewer than
     labels). `index` and `heatmap` are the output's number, or its name in the model's signature: of the logits, and of
-    a class activation map where there is one. `reasons` is an output with one logit for each of `reason_labels`.
+    a class activation map where there is one. `reasons` is an output with one logit for each of `reason_labels`,
+    `oedema` one with the logits of a risk of macular oedema of 1 or more, 2 or more (IDRiD's scale).
     """
 
     labels: tuple[str, ...]
@@ -47,6 +48,7 @@ class OutputSpec(_Table, frozen=True):
     heatmap: int | str | None = None
     reasons: int | str | None = None
     reason_labels: tuple[str, ...] = ()
+    oedema: int | str | None = None
 
 
 class Calibration(_Table, frozen=True):

@@ -52,5 +52,6 @@ def _read(eye: Eye | None, results: Sequence[FundusResult]) -> EyeReading:
         "grade": best.dr.grade,
         "referable": best.dr.referable,
         "camera_validated": all(finding.code != "fundus-awaiting-review" for finding in best.findings),
+        "oedema_suspected": any(finding.code == "dme-suspected" for finding in best.findings),
     }
     return EyeReading(eye, best, facts, (best,))

@@ -24,10 +24,12 @@ _CALLED = 0.5
 @dataclass(frozen=True, eq=False)
 class Grading:
     """The grading model's answer for one photograph; `activation` (rows, columns, 4), where the model has one, says how
-    much each cell of the model's input speaks for grade >= 1, 2, 3, 4."""
+    much each cell of the model's input speaks for grade >= 1, 2, 3, 4; `oedema` is the probability that signs of
+    macular oedema are there, None where the model does not assess it."""
 
     dr: DrGrade
     activation: Map | None
+    oedema: float | None
 
 
 def model_side(model: Model) -> int:
@@ -76,7 +78,7 @@ def grade_photo(model: Model, photo: DecodedPhoto) -> Grading:
         threshold=threshold,
         abstained=abstained,
     )
-    return Grading(dr, model.activation(outputs))
+    return Grading(dr, model.activation(outputs), model.oedema(outputs))
 
 
 def _input(model: Model, photo: DecodedPhoto) -> ModelInput:

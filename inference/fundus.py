@@ -23,8 +23,10 @@ from aidpost.records import Device, Finding, FundusPhoto, FundusResult, Quality,
 
 __all__ = ["NOT_ASSESSED", "FundusAnalysis", "analyze"]
 
-NOT_ASSESSED = ("macular oedema", "other eye disease")
-"""What no model here looks for."""
+OEDEMA = "macular oedema"
+NOT_ASSESSED = (OEDEMA, "other eye disease")
+"""What a photograph is not assessed for; macular oedema is, by a model whose card has a threshold for it, on a
+photograph from a camera that the card lists."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ def analyze(
     heatmap = _heatmap(decoded, grading)
     end = time.perf_counter()
     used = (quality_model,) if grading is None else (quality_model, dr_model)
-    result = _result(photo, decoded, quality, grading, findings, used, attempt)
+    oedema_assessed = grading is not None and grading.oedema is not None and camera_is_validated(photo.camera, dr_model)
+    not_assessed = tuple(what for what in NOT_ASSESSED if what != OEDEMA or not oedema_assessed)
+    result = _result(photo, decoded, quality, grading, findings, used, attempt, not_assessed)
     spans = {"models": loaded - start, "decode": seen - loaded, "analyze": graded - seen, "heatmap": end - graded}
     return FundusAnalysis(result, heatmap, {name: 1000 * s for name, s in {**spans, "total": end - start}.items()})
 
@@ -95,6 +99,7 @@ def _result(
     findings: tuple[Finding, ...],
     used: tuple[Model, ...],
     attempt: int,
+    not_assessed: tuple[str, ...],
 ) -> FundusResult:
     return FundusResult(
         id=photo.id,
@@ -106,7 +111,7 @@ def _result(
         camera=photo.camera,
         quality=quality,
         dr=None if grading is None else grading.dr,
-        not_assessed=NOT_ASSESSED,
+        not_assessed=not_assessed,
         findings=findings,
         # what no rule concluded upon is not normal: somebody must look
         triage=max((finding.severity for finding in findings), default=TriageLevel.SOON),
@@ -144,16 +149,22 @@ def _facts(quality: Quality, grading: Grading | None, camera: Device, model: Mod
         "referable": grading.dr.referable,
         "referable_probability": grading.dr.referable_probability,
         "abstained": grading.dr.abstained,
+        "oedema_probability": grading.oedema,
+        "oedema_suspected": grading.oedema is not None and grading.oedema >= model.card.thresholds["oedema"],
     }
 
 
 def _findings(
     book: RuleBook, quality: Quality, grading: Grading | None, photo: FundusPhoto, model: Model
 ) -> tuple[Finding, ...]:
-    probability = None if grading is None else grading.dr.referable_probability
+    referable = None if grading is None else grading.dr.referable_probability
+    oedema = None if grading is None else grading.oedema
     name = "" if grading is None else model.card.name
     conclusions = book.conclusions(_facts(quality, grading, photo.camera, model))
-    found = [one.finding(about=(photo.id,), probability=probability, model=name) for one in conclusions]
+    found = [
+        one.finding(about=(photo.id,), probability=oedema if one.rule.group == "dme" else referable, model=name)
+        for one in conclusions
+    ]
     return tuple(sorted(found, key=lambda finding: -finding.severity.rank))
 
 

@@ -39,6 +39,7 @@ class Model:
         self._logits = interpreter.output_number(card.output.index)
         self._heatmap = self._optional(card.output.heatmap)
         self._reasons = self._optional(card.output.reasons)
+        self._oedema = self._optional(card.output.oedema)
 
     def _optional(self, output: int | str | None) -> int | None:
         return None if output is None else self.interpreter.output_number(output)
@@ -63,6 +64,13 @@ class Model:
             return {}
         odds = np.exp(-outputs[self._reasons].astype(np.float64).ravel())
         return {name: float(p) for name, p in zip(self.card.output.reason_labels, 1.0 / (1.0 + odds), strict=True)}
+
+    def oedema(self, outputs: tuple[Floats, ...]) -> float | None:
+        """Calibrated probability of hard exudates within a disc diameter of the macula's centre (IDRiD's risk 2), the
+        photographic sign of macular oedema; None where the model does not give it or its card sets no threshold."""
+        if self._oedema is None or "oedema" not in self.card.thresholds:
+            return None
+        return float(1.0 / (1.0 + np.exp(-outputs[self._oedema].astype(np.float64).ravel()[-1])))
 
     def probabilities(self, logits: npt.NDArray[np.float64]) -> Probabilities:
         """Calibrated probabilities, one a label along the last axis."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _fundus_card import EYEPACS_TERMS, IDRID_TERMS, table
+from _fundus_card import EYEPACS_TERMS, EYEQ_TERMS, IDRID_TERMS, table
 from _fundus_data import Photograph
 from _fundus_dr_report import (
+    OEDEMA_SENSITIVITY,
     SENSITIVITY,
     Answers,
     Operating,
@@ -22,7 +23,7 @@ from _fundus_dr_report import (
     oedema_figures,
     selective,
 )
-from _fundus_dr_task import SIZE
+from _fundus_dr_task import FROZEN_BLOCKS, SIZE
 from _fundus_golden import photographs as golden_photographs
 from _fundus_metrics import calibration_error, grade_probabilities
 
@@ -66,12 +67,19 @@ def _groups(held: Sequence[Photograph]) -> dict[str, np.ndarray]:
 
 
 def evaluate(
-    twin_logits: np.ndarray, run: Run, folder: Path, held: Sequence[Photograph], images: np.ndarray
+    twin_logits: np.ndarray,
+    run: Run,
+    folder: Path,
+    held: Sequence[Photograph],
+    images: np.ndarray,
+    hospitals: Collection[str],
 ) -> Evaluation:
-    """Figures of the int8 file and of its float twin on the held-out photographs."""
+    """Figures of the int8 file and of its float twin on the held-out photographs; what is chosen is chosen on those
+    of `hospitals`, the ones that it was trained on."""
     outputs = [run(image) for image in images]
-    logits = np.stack([o["dr"] for o in outputs])
-    operating = choose(held, logits)
+    logits, oedema = (np.stack([o[name] for o in outputs]) for name in ("dr", "dme"))
+    own = np.array([p.hospital in hospitals for p in held])
+    operating = choose([p for p in held if p.hospital in hospitals], logits[own], oedema[own])
     answers = Answers(held, grade_probabilities(logits), operating)
     twin = Answers(held, grade_probabilities(twin_logits), operating)
     groups = _groups(held)
@@ -81,9 +89,9 @@ def evaluate(
         {name: figures(answers, twin, rows) for name, rows in groups.items()},
         {name: selective(answers, rows) for name, rows in groups.items()},
         heatmap_hits(run, folder, held, SIZE),
-        oedema_figures(held, np.stack([o["dme"] for o in outputs])),
+        oedema_figures(held, oedema, operating.oedema),
         degradation(run, folder, raw, operating, SIZE),
-        calibration_error(answers.truth == answers.probability.argmax(1), answers.probability.max(1)),
+        calibration_error((answers.truth == answers.probability.argmax(1))[own], answers.probability.max(1)[own]),
     )
 
 
@@ -99,7 +107,7 @@ def describe(
         golden[f"photo_{i}"] = encoded
         golden[f"expected_{i}"] = grade_probabilities(answer[None])[0]
     restricted = "EyePACS" in share
-    terms = f"{EYEPACS_TERMS}; {IDRID_TERMS}." if restricted else f"Trained on {IDRID_TERMS} alone."
+    terms = f"{EYEPACS_TERMS}; {EYEQ_TERMS}; {IDRID_TERMS}." if restricted else f"Trained on {IDRID_TERMS} alone."
     o = e.operating
     card = {
         "version": "1.0.0",
@@ -114,7 +122,11 @@ def describe(
             "oedema": "dme",
         },
         "calibration": {"temperature": 1.0, "expected_error": e.calibration},
-        "thresholds": {"referable": o.referable, **{f"grade_{k + 1}": float(t) for k, t in enumerate(o.grade)}},
+        "thresholds": {
+            "referable": o.referable,
+            **{f"grade_{k + 1}": float(t) for k, t in enumerate(o.grade)},
+            **({} if o.oedema is None else {"oedema": o.oedema}),
+        },
         "abstain": {"min_probability": o.min_probability, "min_margin": 0.0},
         "cameras": {"validated": VALIDATED},
         "permitted_use": {"clinical": not restricted, "terms": terms},
@@ -132,6 +144,22 @@ def _text(name: str, e: Evaluation, terms: str, size: int, share: Mapping[str, f
     o, h = e.operating, e.heatmap
     trained = " and ".join(f"{hospital} ({part:.0%} of what was drawn)" for hospital, part in share.items())
     grades = ", ".join(f"{t:.2f}" for t in o.grade)
+    left_out = (
+        "Photographs that EyeQ calls not gradable were left out of training, not of the figures. "
+        if "EyePACS" in share
+        else ""
+    )
+    sensitivity = " and ".join(
+        f"{value:.2f} on {name}" for name, value in SENSITIVITY.items() if name == "IDRiD" or "EyePACS" in share
+    )
+    oedema = (
+        'Its interval reaches too low for a finding: macular oedema stays under "not assessed".'
+        if o.oedema is None
+        else f"Suspected from P(risk 2) >= {o.oedema:.3f}, chosen for a sensitivity of {OEDEMA_SENSITIVITY:.2f}; on a "
+        'camera that isn\'t validated it still stays under "not assessed". A photograph shows exudates, not '
+        "thickening: it can't diagnose oedema."
+    )
+    oedema_scope = ", not macular oedema." if o.oedema is None else "; of macular oedema only its photographic sign."
     unseen = "" if "EyePACS" in share else " EyePACS is another hospital's here: none of it was trained on."
     return f"""# {name} 1.0.0
 
@@ -143,12 +171,12 @@ is referable (grade 2 or worse).
 photographs that passed the
 quality check. **Not for use without a clinician**: a preliminary answer until one has looked, never a reason to send a
 patient home alone.
-It looks for nothing else: not glaucoma, not occlusions, not macular oedema as a diagnosis.
+It looks for nothing else: not glaucoma, not occlusions{oedema_scope}
 
 **How.** EfficientNet-Lite0 (ImageNet weights, Apache-2.0), {SIZE} pixels a side, int8 throughout, {size / 1e6:.2f} MB.
 The kernel takes away the camera's
-light, colour and contrast first. The first five blocks are as published but for their statistics; the rest was trained
-on {trained}.
+light, colour and contrast first. The first {FROZEN_BLOCKS} blocks are as published but for their statistics; the rest
+was trained on {trained}. {left_out}One pass a photograph: a second, mirrored one would take more than the 10 ms it has.
 Four logits say how likely each grade or worse is, so probabilities of the five grades add up to one.
 
 **Data and terms.** {terms}
@@ -160,8 +188,7 @@ worse.
 
 {table(*_rows(e.figures))}
 
-- Referable from P(2 or worse) >= {o.referable:.3f}, chosen for a sensitivity of at least {SENSITIVITY:.2f} on IDRiD,
-the validated camera. On photographs
+- Referable from P(2 or worse) >= {o.referable:.3f}, chosen for a sensitivity of at least {sensitivity}. On photographs
   from other cameras it finds fewer or refers more, as the table says: a photograph from a camera that isn't validated
   is never called normal.
 - The grade is the worst k whose P(k or worse) is over {grades} (k = 1 to 4).
@@ -175,14 +202,15 @@ the validated camera. On photographs
 features, so that its strongest cells
 say "grade 2 or worse". Over {h["n"]} held-out IDRiD photographs of grade 2 and worse with boxes its peak fell in a
 lesion's box in {h["hit"]:.0%}, in one
-or within half a cell (1/28 of the picture) of one in {h["near"]:.0%}; a random point of the field falls in one in
+or within half a cell (1/40 of the picture) of one in {h["near"]:.0%}; a random point of the field falls in one in
 {h["chance"]:.0%} and so near in {h["near chance"]:.0%}. In the optic disc's
-box: {h["disc"]:.0%} (at random {h["disc chance"]:.0%}). A cell is 1/14 of the picture: it points to a region, not to a
+box: {h["disc"]:.0%} (at random {h["disc chance"]:.0%}). A cell is 1/20 of the picture: it points to a region, not to a
 lesion.
 
-**Oedema risk** (a third output, IDRiD's labels; not shown to users, and macular oedema stays under "not assessed"):
+**Macular oedema.** A third output, learnt from IDRiD's labels: hard exudates anywhere (risk 1), within a disc diameter
+of the macula's centre (risk 2). {oedema}
 
-{table(["", "n", "AUC (95 % interval)"], e.oedema)}
+{table(["", "n", "AUC (95 % interval)", "sensitivity", "specificity"], e.oedema)}
 
 **As photographs get worse** (held-out IDRiD and raw EyePACS, none refused):
 

@@ -28,9 +28,11 @@ from aidpost.kernels.fundus import Circle, decode
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 REFERABLE = 2
-SENSITIVITY = 0.95
-COVERAGE = 0.97
-HALF_CELL = 1 / 28  # of the map's cells, the picture's side being 1
+SENSITIVITY = {"IDRiD": 0.95, "each hospital alike": 0.93}
+OEDEMA_SENSITIVITY = 0.93
+OEDEMA_AUC = 0.85  # what the lower end of its interval must reach, or oedema isn't assessed
+COVERAGE = 0.985
+HALF_CELL = 1 / 40  # of the map's cells, the picture's side being 1
 RIM = 0.975  # part of the field's radius that the model's input shows
 
 
@@ -41,6 +43,7 @@ class Operating:
     grade: np.ndarray
     referable: float
     min_probability: float
+    oedema: float | None = None
 
 
 @dataclass
@@ -107,22 +110,38 @@ def calibrate(
     )
 
 
-def choose(photographs: Sequence[Photograph], logits: np.ndarray) -> Operating:
+def choose(photographs: Sequence[Photograph], logits: np.ndarray, oedema: np.ndarray) -> Operating:
     """Thresholds and the rule of abstention from the validation photographs' calibrated logits.
 
-    The referable threshold is the highest that finds 95 % of IDRiD's referable photographs: its camera is the one that
-    is validated, and
-    its grades are careful ones. The rule of abstention leaves at least 97 % of each hospital's photographs an answer.
+    The referable threshold is the highest that reaches both of `SENSITIVITY`: of IDRiD, whose camera is the one that
+    is validated and whose grades are careful ones, and of all hospitals, each weighing the same. The rule of
+    abstention leaves at least `COVERAGE` of each hospital's photographs an answer.
     """
     truth = np.array([p.grade for p in photographs])
     hospital = np.array([p.hospital for p in photographs])
     probability = grade_probabilities(logits)
     names, own = np.unique(hospital), hospital == "IDRiD"
+    positive, score = truth >= REFERABLE, probability[:, REFERABLE:].sum(1)
+    careful, alike = SENSITIVITY.values()
     return Operating(
         _best_grade_thresholds(probability, photographs),
-        threshold_for_sensitivity(truth[own] >= REFERABLE, probability[own, REFERABLE:].sum(1), SENSITIVITY),
+        min(
+            threshold_for_sensitivity(positive[own], score[own], careful),
+            threshold_for_sensitivity(positive, score, alike, hospital),
+        ),
         min(float(np.quantile(probability[hospital == name].max(1), 1 - COVERAGE, method="lower")) for name in names),
+        _oedema_threshold(photographs, oedema),
     )
+
+
+def _oedema_threshold(photographs: Sequence[Photograph], logits: np.ndarray) -> float | None:
+    """The threshold for exudates near the macula (IDRiD's risk 2), None where its labels do not carry one."""
+    known = np.array([p.dme is not None for p in photographs])
+    near = np.array([p.dme == 2 for p in photographs])[known]
+    score = sigmoid(logits[known, 1])
+    if not near.any() or not bootstrap(auc, near, score)[1] >= OEDEMA_AUC:
+        return None
+    return threshold_for_sensitivity(near, score, OEDEMA_SENSITIVITY)
 
 
 def figures(answers: Answers, twin: Answers, rows: np.ndarray) -> dict[str, str]:
@@ -254,12 +273,16 @@ def degradation(
     return rows
 
 
-def oedema_figures(photographs: Sequence[Photograph], logits: np.ndarray) -> list[list[str]]:
-    """AUC of each oedema risk where it is labelled."""
+def oedema_figures(photographs: Sequence[Photograph], logits: np.ndarray, threshold: float | None) -> list[list[str]]:
+    """AUC of each oedema risk where it is labelled; sensitivity and specificity of the one with a threshold."""
     known = np.array([p.dme is not None for p in photographs])
     risk = np.array([p.dme or 0 for p in photographs])[known]
     rows = []
     for k in range(logits.shape[1]):
         score = sigmoid(logits[known, k])
-        rows.append([f"risk {k + 1} or more", str(int(known.sum())), interval(bootstrap(auc, risk > k, score))])
+        shares = ["", ""]
+        if k == 1 and threshold is not None:
+            shares = [f"{(score[risk > k] >= threshold).mean():.3f}", f"{(score[risk <= k] < threshold).mean():.3f}"]
+        area = interval(bootstrap(auc, risk > k, score))
+        rows.append([f"risk {k + 1}{' or more' if k == 0 else ''}", str(int(known.sum())), area, *shares])
     return rows

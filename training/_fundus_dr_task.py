@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from _fundus_augment import augment_normalised
-from _fundus_backbone import EfficientNetLite0, load_imagenet
+from _fundus_backbone import EfficientNetLite0, half, load_imagenet
 from _fundus_data import Photograph, cached
-from _fundus_export import FrozenFront, torch_input
+from _fundus_export import torch_input
 from _fundus_metrics import auc, quadratic_kappa, sigmoid
 from torch import nn
 from tqdm import tqdm
@@ -22,13 +21,14 @@ from tqdm import tqdm
 from aidpost.inference._fundus_input import INPUT_VERSION, dr_input
 from aidpost.kernels.fundus import decode
 
-CACHE_SIZE = 256
-SIZE = 224
-# To stride 8, 40 channels: the costly large maps stay as ImageNet left them (but for batch normalisation's statistics).
-FROZEN_BLOCKS = 5
+SIZE = 320
+# To stride 4, 24 channels: the costly largest maps stay as ImageNet left them (but for batch normalisation's
+# statistics).
+FROZEN_BLOCKS = 3
 LOCATED_BLOCKS = 11  # to stride 16, 112 channels
-SMOOTHING = 0.04
+CONFUSION = 4.0  # slope of the softened labels: readers take a grade for its neighbour, seldom for another
 DROP_PATH = 0.1
+UNREADABLE = 2  # EyeQ's "reject": whatever grade such a photograph bears teaches little
 
 
 class DrNet(nn.Module):
@@ -57,17 +57,24 @@ class DrNet(nn.Module):
         blocks = self.backbone.blocks
         for i in range(FROZEN_BLOCKS, len(blocks)):
             x = blocks[i](x, 1.0 - DROP_PATH * i / len(blocks))
-        features = self.backbone.head(x).mean((2, 3))
+        features = self.backbone.head(x).mean((2, 3), dtype=torch.float32)
         if self.training:
             features = F.dropout(features, 0.25)
         return tuple(features @ head.weight.flatten(1).T + head.bias for head in (self.dr, self.dme))  # type: ignore[return-value]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """n x 3 x H x W to n x 4 and n x 2 logits, all in float: the twin that int8 is held against."""
-        x = self.backbone.stem(x)
-        for block in self.backbone.blocks[:FROZEN_BLOCKS]:
-            x = block(x)
+        """n x 3 x H x W to n x 4 and n x 2 float logits, computed in x's type: in float32 the twin that int8 is held
+        against."""
+        with torch.set_grad_enabled(False if self.training else torch.is_grad_enabled()):
+            x = self.early(x, FROZEN_BLOCKS)
         return self.tail(x)
+
+    def early(self, x: torch.Tensor, blocks: int) -> torch.Tensor:
+        """What the first `blocks` blocks give."""
+        x = self.backbone.stem(x)
+        for block in self.backbone.blocks[:blocks]:
+            x = block(x)
+        return x
 
 
 class Locator(nn.Module):
@@ -76,7 +83,7 @@ class Locator(nn.Module):
     The last map at stride 32 sees so much from every cell that its activation says little about the place.
     """
 
-    HIGHEST = 10
+    HIGHEST = 20
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,6 +95,11 @@ class Locator(nn.Module):
         return self.out(F.hardtanh(self.hidden(x), 0.0, 6.0))
 
 
+def softened(level: torch.Tensor, thresholds: int) -> torch.Tensor:
+    """n levels to n x `thresholds` chances that another reader would have said more than 0, 1, ..."""
+    return torch.sigmoid(CONFUSION * (level[:, None] - torch.arange(thresholds) - 0.5))
+
+
 def fit_locator(model: DrNet, task: DrTask, steps: int) -> Locator:
     """Train a locator on the grades alone, on the finished network's features."""
     torch.manual_seed(7)
@@ -97,11 +109,9 @@ def fit_locator(model: DrNet, task: DrTask, steps: int) -> Locator:
     for _ in tqdm(range(steps), desc="locator", mininterval=10):
         x, grade, _ = task.batch(rng, 32, SIZE, 1.0)
         with torch.no_grad():
-            for block in model.backbone.blocks[FROZEN_BLOCKS:LOCATED_BLOCKS]:
-                x = block(x)
+            x = model.early(x, LOCATED_BLOCKS).float()
         logits = locator(x).flatten(2).topk(Locator.HIGHEST, dim=2).values.mean(2)
-        target = (grade[:, None] > torch.arange(4)).float()
-        loss = F.binary_cross_entropy_with_logits(logits, target * (1 - SMOOTHING) + SMOOTHING / 2)
+        loss = F.binary_cross_entropy_with_logits(logits, softened(grade, 4))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -122,7 +132,7 @@ def adapt(model: DrNet, images: np.ndarray) -> None:
     model.eval()
 
 
-def load_photographs(folder: Path, photographs: Sequence[Photograph], size: int = CACHE_SIZE) -> np.ndarray:
+def load_photographs(folder: Path, photographs: Sequence[Photograph], size: int = SIZE) -> np.ndarray:
     """n x size x size x 3 int8, exactly as the device would compute them."""
 
     def make(file: str) -> np.ndarray:
@@ -158,8 +168,7 @@ def figures(photographs: Sequence[Photograph], logits: np.ndarray) -> dict[str, 
 
 @dataclass
 class DrTask:
-    """Photographs drawn by hospital, then grade; see `_fundus_loop.Task`. `work` keeps the initial weights and the
-    frozen front."""
+    """Photographs drawn by hospital, then grade; see `_fundus_loop.Task`. `work` keeps the initial weights."""
 
     folder: Path
     photographs: Sequence[Photograph]
@@ -170,7 +179,13 @@ class DrTask:
         torch.set_flush_denormal(True)
         torch.set_num_threads(1)  # see _fundus_loop: threads that wait for each other lose more than they gain
         self.images = load_photographs(self.folder, self.photographs)
-        self.kept = np.array([i for i, p in enumerate(self.photographs) if not p.held_out and p.hospital in self.share])
+        self.kept = np.array(
+            [
+                i
+                for i, p in enumerate(self.photographs)
+                if not p.held_out and p.hospital in self.share and p.quality != UNREADABLE
+            ]
+        )
         held = [p for p in self.photographs if p.held_out]
         self.held_images = load_photographs(self.folder, held, SIZE)
         # every IDRiD photograph, but of EyePACS a third: this is only to watch
@@ -178,11 +193,10 @@ class DrTask:
         self.held = [held[i] for i in self.watched]
         self.weights = self._weights()
         self._prepare()
-        self.front = FrozenFront((self.work / "front.tflite").read_bytes())
 
     def _prepare(self) -> None:
-        """ImageNet weights with adapted statistics, and their frozen front in int8, made once."""
-        if (self.work / "initial.pt").is_file() and (self.work / "front.tflite").is_file():
+        """ImageNet weights with adapted statistics, made once."""
+        if (self.work / "initial.pt").is_file():
             return
         self.work.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
@@ -191,9 +205,6 @@ class DrTask:
         images = self.calibration(min(160, len(self.kept)))
         adapt(model, images)
         torch.save(model.state_dict(), self.work / "initial.pt")
-        (self.work / "front.tflite").write_bytes(
-            FrozenFront.convert(model.backbone, FROZEN_BLOCKS, images[: len(images) // 2])
-        )
 
     def calibration(self, count: int) -> np.ndarray:
         """Training photographs of all hospitals and grades, half of them augmented."""
@@ -204,8 +215,6 @@ class DrTask:
             picture = (self.images[i].astype(np.int16) + 128).astype(np.uint8)
             if n % 2:
                 picture = augment_normalised(picture, rng, SIZE)
-            else:
-                picture = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
             pictures.append((picture.astype(np.int16) - 128).astype(np.int8))
         return np.stack(pictures)
 
@@ -226,32 +235,25 @@ class DrTask:
         return model
 
     def batch(self, rng: np.random.Generator, n: int, size: int, done: float) -> tuple[torch.Tensor, ...]:
-        """What the front makes of n augmented photographs, with grade and oedema risk (-1: unknown)."""
-        p = 0.25 if done < 0.3 else 0.1  # faults of the optics hide small lesions: fewer of them towards the end
+        """n augmented photographs, with grade and oedema risk (-1: unknown)."""
+        p = 0.25 if done < 3 / 11 else 0.1  # faults of the optics hide small lesions: fewer of them towards the end
         rows = rng.choice(len(self.weights), n, p=self.weights)
         pictures = np.stack(
             [augment_normalised((self.images[i].astype(np.int16) + 128).astype(np.uint8), rng, size, p) for i in rows]
         )
         chosen = [self.photographs[i] for i in rows]
         oedema = [-1 if p.dme is None else p.dme for p in chosen]
-        x = self.front(list((pictures.astype(np.int16) - 128).astype(np.int8)))
+        x = half(torch_input((pictures.astype(np.int16) - 128).astype(np.int8)))
         return x, torch.tensor([p.grade for p in chosen]), torch.tensor(oedema)
 
     def loss(self, model: Any, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Binary cross-entropy of every threshold, labels softened; oedema where it is known."""
         x, grade, oedema = batch
-        dr, dme = model.tail(x)
-
-        def cost(logits: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-            target = (level[:, None] > torch.arange(logits.shape[1])).float()
-            return F.binary_cross_entropy_with_logits(
-                logits, target * (1 - SMOOTHING) + SMOOTHING / 2, reduction="none"
-            )
-
-        total = cost(dr, grade).mean()
+        dr, dme = model(x)
+        total = F.binary_cross_entropy_with_logits(dr, softened(grade, 4))
         known = oedema >= 0
         if known.any():
-            total = total + 0.2 * cost(dme[known], oedema[known]).mean()
+            total = total + 0.2 * F.binary_cross_entropy_with_logits(dme[known], softened(oedema[known], 2))
         return total
 
     def groups(self, model: Any) -> list[dict[str, Any]]:
@@ -263,9 +265,9 @@ class DrTask:
             return [p for m in modules for p in m.parameters()]
 
         return [
-            {"params": parameters(blocks[:middle]), "lr": 5e-4},
-            {"params": parameters([*blocks[middle:], model.backbone.head]), "lr": 8e-4},
-            {"params": parameters([model.dr, model.dme]), "lr": 3e-3},
+            {"params": parameters(blocks[:middle]), "lr": 3e-4},
+            {"params": parameters([*blocks[middle:], model.backbone.head]), "lr": 5e-4},
+            {"params": parameters([model.dr, model.dme]), "lr": 2e-3},
         ]
 
     def validate(self, model: Any) -> dict[str, float]:
@@ -273,5 +275,6 @@ class DrTask:
         parts = []
         with torch.no_grad():
             for start in range(0, len(self.watched), 16):
-                parts.append(model.tail(self.front(self.held_images[self.watched[start : start + 16]]))[0].numpy())
+                rows = self.watched[start : start + 16]
+                parts.append(model(half(torch_input(self.held_images[rows])))[0].numpy())
         return figures(self.held, np.concatenate(parts))

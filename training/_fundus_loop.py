@@ -8,9 +8,8 @@ layer.
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,23 +47,32 @@ class Plan:
     steps: int
     batch: int
     size: int
+    first_size: int | None = None  # side in pixels of the first steps, which are cheaper so
+    first_share: float = 0.75  # of the steps
     workers: int = 2
     seed: int = 1
-    average: float = 0.99
-    weight_decay: float = 0.02
-    warm_up: float = 0.1
+    average: float = 0.998
+    weight_decay: float = 0.05
+    warm_up: int = 240
+    horizon: int = 2400
+    cool_down: float = 0.2
 
     @property
     def total(self) -> int:
         """Number of steps in all."""
         return self.epochs * self.steps
 
+    def side(self, step: int) -> int:
+        """Side of the pictures at a step."""
+        return self.first_size if self.first_size and step < self.first_share * self.total else self.size
+
     def rate(self, step: int) -> float:
-        """Share of the peak learning rate at a step: linear up, cosine down."""
-        done = step / self.total
-        if done < self.warm_up:
-            return max(done / self.warm_up, 0.02)
-        return 0.5 * (1 + float(np.cos(np.pi * (done - self.warm_up) / (1 - self.warm_up)))) + 0.01
+        """Share of the peak learning rate at a step: up over `warm_up` steps, down a cosine that would end at
+        `horizon`, and in the last `cool_down` of the steps on to zero."""
+        if step < self.warm_up:
+            return max(step / self.warm_up, 0.02)
+        falling = 0.5 * (1 + float(np.cos(np.pi * (step - self.warm_up) / (self.horizon - self.warm_up)))) + 0.01
+        return falling * min((self.total - step) / (self.cool_down * self.total), 1.0)
 
 
 def _average_gradients(parameters: list[nn.Parameter], workers: int) -> None:
@@ -92,7 +100,7 @@ def _worker(rank: int, make_task: Callable[[], Task], plan: Plan, checkpoint: Pa
     peaks = [group["lr"] for group in optimiser.param_groups]
     first = 0
     if checkpoint.is_file():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = _load(checkpoint, plan)
         model.load_state_dict(state["model"])
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
@@ -100,7 +108,7 @@ def _worker(rank: int, make_task: Callable[[], Task], plan: Plan, checkpoint: Pa
     for epoch in range(first, plan.epochs):
         _epoch(rank, epoch, task, plan, model, averaged, optimiser, peaks)
         if rank == 0:
-            _save(checkpoint, epoch + 1, model, averaged, optimiser)
+            _save(checkpoint, plan, epoch + 1, model, averaged, optimiser)
             tqdm.write(f"epoch {epoch + 1}/{plan.epochs}: {task.validate(averaged.eval())}")
         if plan.workers > 1:
             dist.barrier()
@@ -120,7 +128,7 @@ def _epoch(
         step = epoch * plan.steps + i
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * plan.rate(step)
-        loss = task.loss(model.train(), task.batch(rng, plan.batch // plan.workers, plan.size, step / plan.total))
+        loss = task.loss(model.train(), task.batch(rng, plan.batch // plan.workers, plan.side(step), step / plan.total))
         optimiser.zero_grad()
         loss.backward()
         if plan.workers > 1:
@@ -136,12 +144,20 @@ def _epoch(
         bar.set_postfix(loss=f"{smoothed:.3f}", refresh=False)
 
 
-def _save(path: Path, epoch: int, model: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def _save(path: Path, plan: Plan, epoch: int, model: Any, averaged: Any, optimiser: torch.optim.Optimizer) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    state = {"epoch": epoch, "model": model.state_dict(), "averaged": averaged.state_dict()}
-    torch.save({**state, "optimiser": optimiser.state_dict(), "time": time.time()}, partial)
+    state = {"plan": asdict(plan), "epoch": epoch, "model": model.state_dict(), "averaged": averaged.state_dict()}
+    torch.save({**state, "optimiser": optimiser.state_dict()}, partial)
     partial.replace(path)
+
+
+def _load(path: Path, plan: Plan) -> dict[str, Any]:
+    """The state in `path`, which must come from the same plan: one run, one plan."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("plan") != asdict(plan):
+        raise SystemExit(f"{path} was made with another plan ({state.get('plan')}): begin again with --fresh")
+    return state
 
 
 def train(make_task: Callable[[], Task], plan: Plan, checkpoint: Path) -> None:
@@ -155,8 +171,11 @@ def train(make_task: Callable[[], Task], plan: Plan, checkpoint: Path) -> None:
         _worker(0, make_task, plan, checkpoint, 0)
 
 
-def averaged_model(task: Task, checkpoint: Path) -> Any:
-    """The averaged model of a checkpoint."""
+def averaged_model(task: Task, plan: Plan, checkpoint: Path) -> Any:
+    """The averaged model of a checkpoint at the plan's end."""
+    state = _load(checkpoint, plan)
+    if state["epoch"] != plan.epochs:
+        raise SystemExit(f"{checkpoint} is at epoch {state['epoch']} of {plan.epochs}: train it to its end first")
     model = task.model()
-    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["averaged"])
+    model.load_state_dict(state["averaged"])
     return model.eval()

@@ -1,18 +1,17 @@
 """Train the diabetic-retinopathy grader and write `inference/models/fundus-dr`: one command from the data folder to
 the card.
 
-    python training/fundus_dr.py [--data FOLDER] [--out FOLDER] [--open] [--tiny] [--fresh] [--now]
+    python training/fundus_dr.py [--data FOLDER] [--out FOLDER] [--open] [--tiny] [--fresh]
 
-Resumes from its last checkpoint unless `--fresh`; prints the figures that the card quotes. `--open` trains on IDRiD
-alone, which is
-openly licensed, and writes `fundus-dr-open`. `--now` writes the model from the last checkpoint without training
-further.
+Resumes from its last checkpoint unless `--fresh`, and only one of the same plan; prints the figures that the card
+quotes. `--open` trains on IDRiD alone, which is openly licensed, and writes `fundus-dr-open`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -28,19 +27,21 @@ from _fundus_dr_task import LOCATED_BLOCKS, SIZE, DrNet, DrTask, fit_locator, lo
 from _fundus_export import runner, to_tflite
 from _fundus_loop import Plan, averaged_model, train
 
-PLAN = Plan(epochs=14, steps=60, batch=32, size=SIZE)
-OPEN = Plan(epochs=6, steps=40, batch=32, size=SIZE)
-TINY = Plan(epochs=1, steps=2, batch=8, size=SIZE, workers=1)
-SHARE = {"IDRiD": 0.25, "EyePACS": 0.75}
+PLAN = Plan(epochs=22, steps=100, batch=32, size=SIZE, first_size=256, first_share=0.7)
+OPEN = Plan(epochs=4, steps=100, batch=16, size=SIZE, first_size=256, workers=1, average=0.99, warm_up=40, horizon=440)
+TINY = Plan(epochs=1, steps=2, batch=8, size=SIZE, workers=1, warm_up=1, horizon=3)
+SHARE = {"IDRiD": 0.2, "EyePACS": 0.8}
 
 
-def fold(model: DrNet, held: list[data.Photograph], images: np.ndarray) -> np.ndarray:
-    """Put the calibration, made on validation, into the heads' weights: the model's logits are calibrated ones.
+def fold(model: DrNet, held: list[data.Photograph], images: np.ndarray, hospitals: Collection[str]) -> np.ndarray:
+    """Put the calibration, made on `hospitals`' validation photographs, into the heads' weights: the model's logits
+    are calibrated ones.
 
     Gives the float network's calibrated logits of the grade for `images`.
     """
     grade, oedema = predict_twin(model, images)
-    pairs = calibrate(held, grade, oedema)
+    own = np.array([p.hospital in hospitals for p in held])
+    pairs = calibrate([p for p in held if p.hospital in hospitals], grade[own], oedema[own])
     with torch.no_grad():
         for head, of_head in zip((model.dr, model.dme), pairs, strict=True):
             slope, offset = (torch.tensor(column, dtype=torch.float32) for column in zip(*of_head, strict=True))
@@ -58,7 +59,6 @@ def main() -> None:
     parser.add_argument("--open", action="store_true", help="train on openly licensed photographs alone")
     parser.add_argument("--tiny", action="store_true", help="a few photographs and steps, to test the way through")
     parser.add_argument("--fresh", action="store_true", help="ignore checkpoints")
-    parser.add_argument("--now", action="store_true", help="write the model from the last checkpoint")
     parser.add_argument("--work", type=Path, default=data.WORK, help="where checkpoints and caches go")
     arguments = parser.parse_args()
     data.WORK = arguments.work
@@ -69,23 +69,22 @@ def main() -> None:
     if arguments.tiny:
         photographs = data.subset(photographs, 1)
     if arguments.fresh:
-        for file in [*work.glob("*.pt"), *work.glob("*.tflite")]:
+        for file in work.glob("*.pt"):
             file.unlink()
     share = {"IDRiD": 1.0} if arguments.open else SHARE
     plan = TINY if arguments.tiny else OPEN if arguments.open else PLAN
     maker = partial(DrTask, folder, photographs, share, work)
     task = maker()  # makes the caches before the workers need them
-    if not arguments.now:
-        train(maker, plan, work / "checkpoint.pt")
-    model = averaged_model(task, work / "checkpoint.pt")
+    train(maker, plan, work / "checkpoint.pt")
+    model = averaged_model(task, plan, work / "checkpoint.pt")
     held = [p for p in photographs if p.held_out]
     images = np.asarray(load_photographs(folder, held, SIZE))
-    twin = fold(model, held, images)
+    twin = fold(model, held, images, share)
     locator = fit_locator(model, task, 1 if arguments.tiny else 70)
     early_map = ("dr_map", LOCATED_BLOCKS, (locator.hidden, locator.out))
     heads = {"dr": model.dr, "dme": model.dme}
     content = to_tflite(model.backbone, heads, SIZE, task.calibration(8 if arguments.tiny else 160), early_map)
-    evaluation = card.evaluate(twin, runner(content), folder, held, images)
+    evaluation = card.evaluate(twin, runner(content), folder, held, images, share)
     described = card.describe(name, evaluation, runner(content), len(content), share)
     print(described[1])
     print(f"wrote {write_model(name, content, *described, root=arguments.out)}")

@@ -11,7 +11,7 @@ from aidpost.errors import UnreadableInputError
 from aidpost.firmware_bridge.simulators.fundus import encode_fundus, render_fundus
 from aidpost.inference import fundus
 from aidpost.inference.fundus import NOT_ASSESSED, analyze, camera_is_validated
-from aidpost.inference.model import Models
+from aidpost.inference.model import SHIPPED, Models, load_model
 from aidpost.inference.output import fundus_json
 from aidpost.records import Device, FundusResult, TriageLevel
 
@@ -130,3 +130,45 @@ def test_the_json_object_has_the_contract_s_keys(models: Models, make_photo: Mak
     assert set(out["dr"]["referable"]) == {"probability", "positive", "threshold"}
     assert {"decode", "total"} <= set(out["elapsed_ms"])
     assert msgspec.json.decode(msgspec.json.encode(out)) == out
+
+
+def with_oedema(models: Models, threshold: float, cameras: tuple[str, ...] = ()) -> Models:
+    """The shipped models, the grader's card with this threshold for oedema and these cameras."""
+    out = Models(roots=models.roots)
+    grader = load_model(SHIPPED / "fundus-dr")
+    grader.card = msgspec.structs.replace(
+        grader.card,
+        thresholds={**grader.card.thresholds, "oedema": threshold},
+        cameras=msgspec.structs.replace(grader.card.cameras, validated=cameras),
+    )
+    out._loaded = {"fundus-quality": models.get("fundus-quality"), "fundus-dr": grader}
+    return out
+
+
+def test_signs_of_macular_oedema_are_reported_and_never_beside_no_referral(make_photo: MakePhoto) -> None:
+    models, photo = Models(), make_photo(RENDERED)
+    suspected = analyze(photo, with_oedema(models, 0.0), force=True).result
+    cleared = analyze(photo, with_oedema(models, 1.0), force=True).result
+    if not suspected.quality.usable:
+        pytest.fail("the rendered photograph must be usable")
+    (found,) = [one for one in suspected.findings if one.code == "dme-suspected"]
+    assert found.probability is not None
+    assert found.severity is TriageLevel.SOON
+    assert "dr-none" not in codes(suspected)
+    assert "dme-suspected" not in codes(cleared)
+
+
+def test_macular_oedema_counts_as_assessed_only_on_a_camera_that_the_card_lists(make_photo: MakePhoto) -> None:
+    photo = msgspec.structs.replace(make_photo(RENDERED), camera=Device(name="c", manufacturer="Acme", model="F1"))
+    models = Models()
+    listed, other = (with_oedema(models, 1.0, cameras) for cameras in (("Acme F1",), ()))
+    assert analyze(photo, listed, force=True).result.not_assessed == ("other eye disease",)
+    assert analyze(photo, other, force=True).result.not_assessed == NOT_ASSESSED
+    without = Models()
+    grader = load_model(SHIPPED / "fundus-dr")
+    kept = {name: t for name, t in grader.card.thresholds.items() if name != "oedema"}
+    grader.card = msgspec.structs.replace(grader.card, thresholds=kept)
+    without._loaded = {"fundus-quality": models.get("fundus-quality"), "fundus-dr": grader}
+    result = analyze(photo, without, force=True).result
+    assert result.not_assessed == NOT_ASSESSED
+    assert "dme-suspected" not in codes(result)

@@ -14,6 +14,7 @@ from aidpost.records import (
     Exam,
     ExamReport,
     Eye,
+    Finding,
     FundusResult,
     Operator,
     Sex,
@@ -249,6 +250,14 @@ def test_eyes_truth_table(
     assert by_eye == {"Left": left_code, "Right": right_code}
     assert done.triage.level is level
     assert {"macular oedema", "other eye disease"} <= set(done.not_assessed)
+
+
+def test_signs_of_macular_oedema_in_an_eye_are_referred_and_not_called_clear() -> None:
+    suspected = Finding(code="dme-suspected", text="Signs of macular oedema", severity=SOON)
+    done = judge(photos=[msgspec.structs.replace(photo(), findings=(suspected,)), photo(Eye.RIGHT)])
+    assert [finding.code for finding in done.findings if finding.text.startswith("Left")] == ["eye-dme-suspected"]
+    assert done.triage.level is SOON
+    assert any("within a month" in text for text in done.advice)
 
 
 def test_three_failed_attempts_say_why() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -179,6 +180,74 @@ def test_a_grader_answers_with_five_probabilities_and_a_map(name: str) -> None:
     assert activation is not None
     assert activation.shape[-1] == 4
     assert np.ptp(activation) > 1
+
+
+@needs_training
+def test_training_goes_on_from_its_checkpoint_as_if_never_stopped_and_refuses_another_plan_s(tmp_path: Path) -> None:
+    import torch
+    from _fundus_loop import Plan, averaged_model, train
+    from torch import nn
+
+    class Stopped(Exception):
+        pass
+
+    class Task:
+        stop = False
+
+        def model(self) -> nn.Module:
+            torch.manual_seed(0)
+            return nn.Linear(3, 1)
+
+        def batch(self, rng: np.random.Generator, n: int, size: int, done: float) -> tuple[torch.Tensor, ...]:
+            return (torch.from_numpy(rng.normal(size=(n, size))).float(),)
+
+        def loss(self, model: nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            return (model(batch[0]) - 1).square().mean()
+
+        def groups(self, model: nn.Module) -> list[dict[str, object]]:
+            return [{"params": list(model.parameters()), "lr": 0.05}]
+
+        def validate(self, model: nn.Module) -> dict[str, float]:
+            if self.stop:
+                raise Stopped
+            return {}
+
+    class Halted(Task):
+        stop = True
+
+    plan = Plan(epochs=2, steps=3, batch=4, size=3, workers=1, warm_up=1, horizon=8)
+    whole, halted = tmp_path / "whole.pt", tmp_path / "halted.pt"
+    train(Task, plan, whole)
+    with pytest.raises(Stopped):
+        train(Halted, plan, halted)
+    with pytest.raises(SystemExit, match="epoch 1 of 2"):
+        averaged_model(Task(), plan, halted)
+    with pytest.raises(SystemExit, match="another plan"):
+        train(Task, replace(plan, epochs=3), halted)
+    train(Task, plan, halted)  # goes on
+    one, other = (averaged_model(Task(), plan, file).state_dict() for file in (whole, halted))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@needs_training
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (5, 1, 2), (3, 2, 0), (5, 2, 0)])
+def test_the_depthwise_gradients_are_torch_s_own(kernel: int, stride: int, padding: int) -> None:
+    import torch
+    import torch.nn.functional as F
+    from _fundus_backbone import Depthwise
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 14, 14).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(4, 1, kernel, kernel, requires_grad=True)
+    ours = Depthwise.apply(x, weight, stride, padding)
+    theirs = F.conv2d(x, weight, None, stride, padding, groups=4)
+    gradient = torch.randn_like(ours)
+    for one, other in zip(
+        torch.autograd.grad(ours, (x, weight), gradient),
+        torch.autograd.grad(theirs, (x, weight), gradient),
+        strict=True,
+    ):
+        assert torch.allclose(one, other, atol=1e-4)
 
 
 @needs_data
