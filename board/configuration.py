@@ -102,6 +102,24 @@ class UpdateSection(Section, frozen=True, kw_only=True):
     root_file: str = "/etc/aidpost/root.json"
 
 
+class SensorsSection(Section, frozen=True, kw_only=True):
+    """Which sensors the device's screen records from, each a SOURCE; empty: there is none."""
+
+    ecg: str = ""
+    fundus_right: str = ""
+    fundus_left: str = ""
+    vitals: tuple[str, ...] = ()
+
+
+class ConsoleSection(Section, frozen=True, kw_only=True):
+    """The device's touch screen."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8787
+    lock_minutes: Positive = 5
+    language: str = "en"
+
+
 class Configuration(Section, frozen=True, kw_only=True):
     """The whole file. Every section and key may be left out."""
 
@@ -112,6 +130,8 @@ class Configuration(Section, frozen=True, kw_only=True):
     inference: InferenceSection = InferenceSection()
     exam: ExamSection = ExamSection()
     update: UpdateSection = UpdateSection()
+    sensors: SensorsSection = SensorsSection()
+    console: ConsoleSection = ConsoleSection()
     limits: dict[str, dict[str, float]] = {}
     """A site's own clinical limits: rule file -> limit -> value."""
     hub: dict[str, Any] = {}

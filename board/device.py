@@ -12,7 +12,7 @@ from aidpost.inference.model import SHIPPED
 from aidpost.inference.worker import WorkerSettings
 from aidpost.records import TriageLevel
 from aidpost.sync import enrolment, keys
-from aidpost.sync.clock import SystemClock
+from aidpost.sync.clock import Clock, SystemClock
 from aidpost.sync.envelope import RecordClass, RecordKey
 from aidpost.sync.publisher import Link
 from aidpost.sync.store import Blob, Budget, Item, Store
@@ -53,11 +53,11 @@ def device_key(
     return keys.from_file(state_dir / "device.key", create=True)
 
 
-def open_store(configuration: Configuration, state_dir: Path, key: keys.DeviceKey) -> Store:
+def open_store(configuration: Configuration, state_dir: Path, key: keys.DeviceKey, clock: Clock | None = None) -> Store:
     """The device's store; made at the first use. Raises as `Store.open`."""
     section = configuration.store
     budget = Budget(bytes=section.budget_mb << 20, reserve=section.reserve_mb << 20)
-    return Store.open(state_dir, key, clock=SystemClock(), name=configuration.device.name, budget=budget)
+    return Store.open(state_dir, key, clock=clock or SystemClock(), name=configuration.device.name, budget=budget)
 
 
 def worker_settings(configuration: Configuration) -> WorkerSettings:

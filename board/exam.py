@@ -45,6 +45,7 @@ from aidpost.records import (
     Patient,
     Quality,
     Rhythm,
+    Timestamp,
     TriageLevel,
     VitalSign,
 )
@@ -180,6 +181,19 @@ def _uninterpreted_photo(photo: FundusPhoto, error: ModelError) -> FundusResult:
     )
 
 
+def begin_exam(configuration: Configuration, patient: uuid.UUID, operator: Operator, at: Timestamp) -> Exam:
+    """A new exam at this device; of the configured operator where none is named."""
+    clinic = configuration.clinic
+    return Exam(
+        id=uuid.uuid4(),
+        patient=patient,
+        device=Device(name=configuration.device.name),
+        clinic=Clinic(id=clinic.id, name=clinic.name, telephone=clinic.telephone),
+        operator=operator if operator.id else Operator(id=configuration.device.operator),
+        started=at,
+    )
+
+
 class ExamRunner:
     """Runs exams on this device.
 
@@ -221,20 +235,10 @@ class ExamRunner:
         vitals: list[VitalSign] = []
         for source in plan.vitals:
             vitals += self._attempt("vital signs", self._vitals, source) or []
-        exam = Exam(
-            id=uuid.uuid4(),
-            patient=plan.patient.id,
-            device=Device(name=self._configuration.device.name),
-            clinic=Clinic(
-                id=self._configuration.clinic.id,
-                name=self._configuration.clinic.name,
-                telephone=self._configuration.clinic.telephone,
-            ),
-            operator=Operator(id=plan.operator or self._configuration.device.operator),
-            started=started,
-            ended=self._clock.now(),
-        )
-        report = self._report(plan, exam, (ecg,) if ecg else (), tuple(fundus), tuple(vitals))
+        exam = begin_exam(self._configuration, plan.patient.id, Operator(id=plan.operator), started)
+        exam = msgspec.structs.replace(exam, ended=self._clock.now())
+        failed = tuple(f"{problem.step}: {problem.error.cause}" for problem in self._problems)
+        report = self.conclude(plan, exam, (ecg,) if ecg else (), tuple(fundus), tuple(vitals), failed)
         return ExamOutcome(
             report=report,
             bodies=tuple(self._bodies),
@@ -242,16 +246,28 @@ class ExamRunner:
             unassigned=tuple(self._unassigned),
         )
 
-    def _report(
+    @property
+    def bodies(self) -> tuple[Body, ...]:
+        """The large bodies of what was interpreted so far."""
+        return tuple(self._bodies)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The steps that failed so far."""
+        return tuple(self._problems)
+
+    def conclude(
         self,
         plan: Plan,
         exam: Exam,
         ecg: tuple[EcgResult, ...],
         fundus: tuple[FundusResult, ...],
         vitals: tuple[VitalSign, ...],
+        failed: tuple[str, ...] = (),
     ) -> ExamReport:
+        """The report of an exam from what was recorded. The plan gives patient, answers, consents and history; `failed`
+        are the steps that could not be done, in words."""
         self._progress("drawing the conclusion")
-        failed = tuple(f"{problem.step}: {problem.error.cause}" for problem in self._problems)
         known = (*plan.history, *vitals)
         now = exam.ended or exam.started
         course, expected = trends(known, now), forecasts(known, now)
@@ -297,6 +313,10 @@ class ExamRunner:
     def _ecg(self, source: str) -> EcgResult:
         with closing(open_source(source, clock=self._clock)) as opened:
             recording = opened.read_ecg(self._configuration.exam.ecg_seconds)
+        return self.interpret_ecg(recording)
+
+    def interpret_ecg(self, recording: EcgRecording) -> EcgResult:
+        """What the models make of a recording; where they fail, the recording without an interpretation."""
         waveform = codec.encode(recording.samples)
         ref = self._keep(waveform, WAVEFORM_TYPE, recording.origin, "waveform")
         try:
@@ -310,11 +330,16 @@ class ExamRunner:
     def _fundus(self, eye: Eye, source: str, attempt: int) -> FundusResult:
         with closing(open_source(source, clock=self._clock)) as opened:
             photo = opened.read_photo(eye)
+        return self.interpret_photo(photo, attempt)
+
+    def interpret_photo(self, photo: FundusPhoto, attempt: int) -> FundusResult:
+        """What the models make of a photograph; where they fail, the photograph without an interpretation."""
         ref = self._keep(photo.encoded, photo.media_type, photo.origin, "photograph")
         try:
             analysis = self._analyst.fundus(photo, attempt=attempt)
         except ModelError as error:
-            self._problems.append(Problem(step=f"{eye.value} eye interpretation", error=error))
+            step = f"{photo.eye.value} eye interpretation" if photo.eye else "photograph interpretation"
+            self._problems.append(Problem(step=step, error=error))
             return msgspec.structs.replace(_uninterpreted_photo(photo, error), body=ref, attempt=attempt)
         png = analysis.heatmap_png
         heatmap = self._keep(png, "image/png", photo.origin, "heatmap") if png else None

@@ -98,6 +98,12 @@ class EcgAssembler:
     def __len__(self) -> int:
         return len(self._counts[0])
 
+    def tail(self, start: int) -> tuple[list[float], bool]:
+        """The first channel's samples from `start` on, in millivolt before any filter, and whether the last of them had
+        no contact: for a live trace."""
+        scale = self._lsb_mv[0]
+        return [count * scale for count in self._counts[0][start:]], bool(len(self._off[0]) and self._off[0][-1])
+
     @property
     def full(self) -> bool:
         """Whether the limit is reached."""

@@ -288,6 +288,26 @@ class Store:
         known = self._keys.opened(patient)
         return known or self._keys.keep(patient, self._writer.run(lambda db: self._keys.make(db, patient)))
 
+    def seal_for(self, patient: uuid.UUID, plain: bytes, belongs_to: bytes) -> bytes:
+        """Bytes about a patient that are kept outside this store (a draft), sealed with the patient's key: erasing the
+        patient erases them too."""
+        return seal.seal(self._patient_key(patient), plain, belongs_to)
+
+    def open_for(self, patient: uuid.UUID, sealed: bytes, belongs_to: bytes) -> bytes:
+        """What `seal_for` sealed.
+
+        Raises
+        ------
+        StoreDamagedError
+            It does not open: damaged, moved, or the patient was erased.
+        """
+        try:
+            return seal.unseal(self._keys.find(self.read, patient), sealed, belongs_to)
+        except seal.SealBrokenError:
+            raise StoreDamagedError(
+                operation="opening a draft", target=str(patient), cause="it does not open: damaged or moved"
+            ) from None
+
     def erase_patient(self, patient: uuid.UUID, operator: str = "") -> None:
         """Erase a patient: the key first, so that nothing of them opens any more, then rows and files; a tombstone goes
         to the hub, so that no stick and no backup brings them back."""
@@ -328,6 +348,10 @@ class Store:
     def report(self, exam: uuid.UUID) -> ExamReport | None:
         """The last report of an exam."""
         return self._last_report("exam", exam)
+
+    def last_report_of(self, patient: uuid.UUID) -> ExamReport | None:
+        """The last report of a patient."""
+        return self._last_report("patient", patient)
 
     def patient(self, patient: uuid.UUID) -> Patient | None:
         """A patient as the last report had them; None where this device knows no such patient."""

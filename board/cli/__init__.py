@@ -16,6 +16,7 @@ from aidpost.errors import AidpostError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("aidpost.board.cli.demo:demo", "A whole exam on simulated devices, with its own broker and hub."),
+    "run": ("aidpost.board.cli.run:run", "The device: touch screen, sensors and sender."),
     "exam": ("aidpost.board.cli.exam:exam", "Record, interpret, report and queue one exam."),
     "analyze": ("aidpost.board.cli.analyze:analyze", "Interpret ECG recordings or fundus photographs from files."),
     "explain": ("aidpost.board.cli.explain:explain", "Why an exam came to its conclusions."),

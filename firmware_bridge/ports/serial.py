@@ -7,7 +7,7 @@ and `gain` or `uv_per_count`, where the site has calibrated them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from aidpost.errors import DeviceBusyError, DeviceError, DeviceLostError, DeviceNotFoundError, DeviceTimeoutError
@@ -48,6 +48,8 @@ class SerialSource(BaseSource):
         self._baud = int(spec.number("baud", 0, low=0, high=4_000_000))
         self._worker: Supervisor | None = None
         self._problem = ""
+        self.watcher: Callable[[EcgAssembler], None] | None = None
+        """Told after each arrival while an ECG is recorded, for a live trace; may raise to end the recording."""
 
     @property
     def restarts(self) -> int:
@@ -173,6 +175,8 @@ class SerialSource(BaseSource):
         until, last = None, time.monotonic()
         for time_s, items in self.stream(board):
             assembler.add(items, time_s)
+            if self.watcher is not None:
+                self.watcher(assembler)
             if len(assembler) and until is None:
                 at, until = self.clock.now(), time_s + seconds + SILENCE_S
             last = time_s

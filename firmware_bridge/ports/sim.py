@@ -14,6 +14,7 @@ import re
 import uuid
 
 import numpy as np
+import numpy.typing as npt
 
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
@@ -30,6 +31,7 @@ from aidpost.records import (
 
 LSB_MV = 0.001
 DEFAULT_SECONDS = 30.0
+PREVIEW_SIDE = 384
 _BLOOD_PRESSURE = {VitalKind.SYSTOLIC_BP, VitalKind.DIASTOLIC_BP, VitalKind.PULSE_RATE}
 
 
@@ -49,6 +51,8 @@ class SimulatedSource(BaseSource):
                 f"nothing is simulated as {spec.address!r}", "Write sim:ecg, sim:fundus or sim:vitals."
             ) from None
         self._check_options()
+        self._frame: npt.NDArray[np.uint8] | None = None
+        self._frames = 0
 
     def _check_options(self) -> None:
         """Refuse wrong options when the source is opened, not in the middle of an exam."""
@@ -161,6 +165,27 @@ class SimulatedSource(BaseSource):
             camera=_device("fundus"),
             source=str(spec),
         )
+
+    def preview(self) -> bytes:
+        """A small JPEG of what a hand-held camera would see now: the same retina, never quite still."""
+        import cv2
+
+        from aidpost.firmware_bridge.simulators.fundus import Flaws, render_fundus
+
+        if self._frame is None:
+            spec = self.spec
+            flaws = Flaws(
+                blur=spec.number("blur", 0, low=0, high=100) * PREVIEW_SIDE / 1024,
+                darkness=spec.number("darkness", 0, low=0, high=1),
+                haze=spec.number("haze", 0, low=0, high=1),
+            )
+            grade = int(spec.number("grade", 0, low=0, high=4))
+            eye = Eye(spec.get("eye") or "right")
+            self._frame = render_fundus(grade=grade, eye=eye, size=PREVIEW_SIDE, flaws=flaws, seed=self._seed)
+        self._frames += 1
+        across, down = 6 * np.sin(self._frames / 7), 4 * np.sin(self._frames / 5)
+        moved = cv2.warpAffine(self._frame, np.array([[1, 0, across], [0, 1, down]]), (PREVIEW_SIDE, PREVIEW_SIDE))
+        return cv2.imencode(".jpg", moved, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
 
     def read_vitals(self) -> list[VitalSign]:
         if Kind.VITALS not in self.kinds:

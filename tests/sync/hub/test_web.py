@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from browser import Browser, chromium
 from sqlalchemy import select, update
 
 from aidpost.records import (
@@ -24,7 +25,6 @@ from aidpost.sync.hub._chinese import CHINESE
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.server import HubServer
 
-from .browser import Browser, chromium
 from .conftest import HANDHELD, FakeDevice, at, make_report, make_vital, wait_for
 from .web_client import JPEG, PASSWORD, Client, send, whole_report
 

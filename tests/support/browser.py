@@ -56,6 +56,8 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call("Emulation.setTouchEmulationEnabled", enabled=True)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """One command of the DevTools protocol and its answer."""
@@ -78,6 +80,22 @@ class Browser:
     def press(self, selector: str) -> None:
         """Clicks a link or a button that leads to another page."""
         self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+        self._wait("Page.loadEventFired")
+
+    def tap(self, selector: str, *, leads: bool = True) -> None:
+        """Touches the middle of a thing with a finger; `leads` where another page comes then."""
+        find = f"document.querySelector({json.dumps(selector)})"
+        self.evaluate(f"{find}.scrollIntoView({{block: 'center'}})")
+        box = self.evaluate(f"JSON.stringify({find}.getBoundingClientRect())")
+        place = json.loads(box)
+        point = {"x": place["x"] + place["width"] / 2, "y": place["y"] + place["height"] / 2}
+        self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[point])
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        if leads:
+            self._wait("Page.loadEventFired")
+
+    def wait_for_page(self) -> None:
+        """Until a page has loaded that its script leads to."""
         self._wait("Page.loadEventFired")
 
     def fill(self, selector: str, value: str) -> None:

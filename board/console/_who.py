@@ -1,0 +1,320 @@
+"""Who: unlocking, today's list, search before register, registering with consent."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from aidpost.board.console.people import FOUND, Known, Patients
+from aidpost.board.console.site import COOKIE, Form, Session, Site, read_form
+from aidpost.board.console.steps import N_
+from aidpost.board.console.words import available
+from aidpost.errors import AidpostError
+from aidpost.records import Consent, ConsentPurpose, Identifier, Patient, Sex, TriageLevel
+
+CONSENT_VERSION = "1"
+PURPOSES = (
+    (ConsentPurpose.SCREENING, N_("Examine, and keep the result")),
+    (ConsentPurpose.SHARING, N_("Send it to clinicians")),
+    (ConsentPurpose.RESEARCH, N_("Use without a name for research")),
+    (ConsentPurpose.MODEL_TRAINING, N_("Use without a name to improve the software")),
+)
+BREAK_GLASS = "break-glass"
+
+
+def _let_in(session: Session, where: str = "/") -> Response:
+    response = RedirectResponse(where, 303)
+    response.set_cookie(COOKIE, session.token, httponly=True, samesite="strict")
+    return response
+
+
+def lock_page(site: Site, request: Request, failed: str = "", status: int = 200) -> Response:
+    """The locked screen; on a new device the one that makes the first worker."""
+    workers = site.workers.all()
+    chosen = request.query_params.get("worker", workers[0].id if len(workers) == 1 else "")
+    known = next((one for one in workers if one.id == chosen), None)
+    name = "lock.html" if workers else "setup.html"
+    locked = int(site.workers.locked_s(known.id)) if known else 0
+    return site.render(
+        request, name, None, status, workers=workers, chosen=known, failed=failed, locked_min=-(-locked // 60)
+    )
+
+
+async def lock(site: Site, request: Request) -> Response:
+    """Shows the locked screen."""
+    return await run_in_threadpool(lock_page, site, request)
+
+
+async def unlock(site: Site, request: Request) -> Response:
+    """Takes a PIN."""
+    form = await read_form(request)
+
+    def respond() -> Response:
+        name = form.get("worker", "")
+        worker = site.workers.check(name, form.get("pin", ""))
+        at = site.main.store.now().wall_ms
+        if worker is None:
+            site.main.database.audit(at, name[:40], "unlock failed")
+            minutes = -(-int(site.workers.locked_s(name)) // 60)
+            text = N_("Too many wrong PINs. Wait, or ask a supervisor.") if minutes else N_("Wrong PIN.")
+            return lock_page(site, request, text, 401)
+        site.main.database.audit(at, worker.id, "unlocked")
+        if form.get("clock") == "right":
+            site.clock.confirm()
+            site.main.database.audit(at, worker.id, "confirmed the clock")
+        return _let_in(site.enter(worker.id, supervisor=worker.supervisor))
+
+    return await run_in_threadpool(respond)
+
+
+async def setup(site: Site, request: Request) -> Response:
+    """Makes the first worker, who is a supervisor; only on a device that has none."""
+    form = await read_form(request)
+
+    def respond() -> Response:
+        if site.workers.all():
+            return RedirectResponse("/lock", 303)
+        try:
+            if form.get("pin") != form.get("again"):
+                return lock_page(site, request, N_("The two PINs differ."), 400)
+            worker = site.workers.add(form.get("name", ""), form.get("pin", ""), supervisor=True)
+        except AidpostError as error:
+            return lock_page(site, request, error.cause, 400)
+        return _let_in(site.enter(worker.id, supervisor=True))
+
+    return await run_in_threadpool(respond)
+
+
+async def break_glass(site: Site, request: Request) -> Response:
+    """An exam in an emergency without a PIN: audited, and only to examine somebody new."""
+    await read_form(request)
+
+    def respond() -> Response:
+        session = site.enter(BREAK_GLASS, supervisor=False)
+        workspace = site.workspace(session)
+        patient = Patient(id=uuid.uuid4(), name=f"Emergency {site.moment(workspace.store.now())}")
+        draft = workspace.begin(Known(patient=patient), BREAK_GLASS)
+        workspace.database.audit(workspace.store.now().wall_ms, BREAK_GLASS, "exam without PIN", str(draft.exam.id))
+        return _let_in(session, f"/exams/{draft.exam.id}")
+
+    return await run_in_threadpool(respond)
+
+
+async def leave(site: Site, request: Request) -> Response:
+    """Locks."""
+    await read_form(request)
+    site.leave()
+    return RedirectResponse("/lock", 303)
+
+
+async def choose_language(site: Site, request: Request) -> Response:
+    """Another language, also on the locked screen."""
+    form = await read_form(request)
+    if form.get("language") in available():
+        site.language = form["language"]
+        if session := site.session(request):
+            session.language = form["language"]
+    back = form.get("back", "/")
+    return RedirectResponse(back if re.fullmatch(r"/(?!/)[\w/.-]*", back) else "/", 303)
+
+
+def home(site: Site, request: Request, session: Session) -> Response:
+    """Today's list: open exams first, then finished ones."""
+    workspace = site.workspace(session)
+    finished = [] if session.worker == BREAK_GLASS else workspace.today()
+    drafts = workspace.drafts.all()
+    if session.worker == BREAK_GLASS:
+        drafts = [one for one in drafts if one.exam.operator.id == BREAK_GLASS]
+    urgent = [one for one in finished if one.triage.level >= TriageLevel.URGENT]
+    waiting = {one.exam.id for one in urgent if not workspace.store.reviews(one.exam.id)}
+    answered = {one.exam.id for one in finished if workspace.store.reviews(one.exam.id)}
+    return site.render(
+        request,
+        "home.html",
+        session,
+        drafts=drafts,
+        finished=finished,
+        waiting=waiting,
+        answered=answered,
+        unassigned=len(workspace.unassigned()),
+    )
+
+
+def status(site: Site, request: Request, session: Session) -> Response:
+    """The status bar, for the page's script to bring up to date."""
+    return site.render(request, "_status.html", session)
+
+
+def find_page(site: Site, request: Request, session: Session) -> Response:
+    """The empty search."""
+    return site.render(request, "find.html", session, text="", found=None, more=False)
+
+
+def find(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Search; by a form, so that no name is ever part of an address."""
+    text = form.get("text", "")[:100]
+    found = _patients_allowed(site, session).search(text)
+    return site.render(request, "find.html", session, text=text, found=found[:FOUND], more=len(found) > FOUND)
+
+
+def _patients_allowed(site: Site, session: Session) -> Patients:
+    if session.worker == BREAK_GLASS:
+        raise HTTPException(403, "An emergency exam opens no records of other patients.")
+    return site.workspace(session).patients
+
+
+def register_page(site: Site, request: Request, session: Session) -> Response:
+    """The form of a new patient."""
+    return site.render(request, "register.html", session, sexes=list(Sex), purposes=PURPOSES, entered={}, failed="")
+
+
+def register(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Register, and go to the patient."""
+    workspace = site.workspace(session)
+    failed = _missing(form)
+    if failed:
+        entered = dict(form)
+        return site.render(
+            request, "register.html", session, 400, sexes=list(Sex), purposes=PURPOSES, entered=entered, failed=failed
+        )
+    number, now = uuid.uuid4(), workspace.store.now()
+    local = form.get("number", "")[:40]
+    clinic = site.configuration.clinic.id
+    patient = Patient(
+        id=number,
+        name=form["name"][:100],
+        birth_date=_birth_date(form.get("born", ""), now.wall_ms),
+        sex=Sex(form.get("sex", "unknown")),
+        identifiers=(Identifier(system=clinic, value=local),) if local else (),
+        telephone=form.get("telephone", "")[:30],
+        language=session.language,
+    )
+    by = form.get("guardian", "").strip()[:100]
+    consents = tuple(
+        Consent(
+            id=uuid.uuid4(),
+            patient=number,
+            purpose=purpose,
+            version=CONSENT_VERSION,
+            language=session.language,
+            given=form.get(purpose.value) == "yes",
+            at=now,
+            given_by=f"guardian: {by}" if by else "patient",
+            operator=session.worker,
+        )
+        for purpose, _ in PURPOSES
+    )
+    workspace.patients.keep(Known(patient=patient, consents=consents))
+    return RedirectResponse(f"/patients/{number}", 303)
+
+
+def _missing(form: Form) -> str:
+    if not form.get("name"):
+        return N_("Give a name.")
+    if form.get("sex", "unknown") not in {one.value for one in Sex}:
+        return N_("Choose a sex.")
+    born = form.get("born", "")
+    if born and _birth_date(born, None) is None:
+        return N_("Give the age in years, or the birth date as 1961, 1961-04 or 1961-04-12.")
+    if form.get(ConsentPurpose.SCREENING.value) != "yes":
+        return N_("Without consent to the exam there is none.")
+    return ""
+
+
+def _birth_date(text: str, now_ms: int | None) -> str | None:
+    """A birth date, or an age in years which gives the year; None where the text is neither."""
+    if re.fullmatch(r"\d{1,3}", text) and int(text) <= 120:
+        from datetime import datetime, timezone
+
+        year = datetime.fromtimestamp((now_ms or 0) / 1000, timezone.utc).year
+        return str(year - int(text))
+    return text if re.fullmatch(r"(18|19|20)\d\d(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?", text) else None
+
+
+def patient(site: Site, request: Request, session: Session) -> Response:
+    """A patient: what the last visit said, and a new exam."""
+    workspace = site.workspace(session)
+    known = _patients_allowed(site, session).get(request.path_params["patient"])
+    opened = [one for one in workspace.drafts.all() if one.patient.id == known.patient.id]
+    last = workspace.store.last_report_of(known.patient.id)
+    reviews = workspace.store.reviews(last.exam.id) if last else []
+    return site.render(request, "patient.html", session, known=known, opened=opened, last=last, reviews=reviews)
+
+
+def begin(site: Site, request: Request, session: Session, _form: Form) -> Response:
+    """A new exam; a patient has one open exam at a time."""
+    workspace = site.workspace(session)
+    known = _patients_allowed(site, session).get(request.path_params["patient"])
+    opened = next((one for one in workspace.drafts.all() if one.patient.id == known.patient.id), None)
+    draft = opened or workspace.begin(known, session.worker)
+    return RedirectResponse(f"/exams/{draft.exam.id}", 303)
+
+
+def unassigned_page(site: Site, request: Request, session: Session) -> Response:
+    """Readings that are perhaps another person's."""
+    workspace = site.workspace(session)
+    return site.render(
+        request, "unassigned.html", session, readings=workspace.unassigned(), drafts=workspace.drafts.all()
+    )
+
+
+def assign(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Give a reading to somebody, or throw it away."""
+    workspace = site.workspace(session)
+    to = form.get("exam", "")
+    exam = uuid.UUID(to) if re.fullmatch(r"[0-9a-f-]{36}", to) else None
+    if exam is None and to != "discard":
+        raise HTTPException(400, "Choose a patient.")
+    workspace.assign(request.path_params["reading"], exam)
+    about = f"{request.path_params['reading']} to {to}"
+    workspace.database.audit(workspace.store.now().wall_ms, session.worker, "assigned a reading", about)
+    return RedirectResponse("/unassigned", 303)
+
+
+def more(site: Site, request: Request, session: Session) -> Response:
+    """Language, practice, workers, stick."""
+    locked = {one.id: int(site.workers.locked_s(one.id)) for one in site.workers.all()}
+    can_practise = site.main is not site.workspace(session) or not site.main.practice
+    return site.render(
+        request,
+        "more.html",
+        session,
+        workers=site.workers.all(),
+        locked=locked,
+        can_practise=can_practise,
+        failed=request.query_params.get("failed", ""),
+    )
+
+
+def practise(site: Site, request: Request, session: Session, _form: Form) -> Response:
+    """Into practice, or back; nothing goes from one to the other."""
+    if session.worker == BREAK_GLASS:
+        raise HTTPException(403, "Unlock with a PIN first.")
+    fresh = site.enter(session.worker, supervisor=session.supervisor, practice=not session.practice)
+    return _let_in(fresh)
+
+
+def add_worker(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """A supervisor adds a worker or gives a new PIN."""
+    _require_supervisor(session)
+    worker = site.workers.add(form.get("name", ""), form.get("pin", ""), supervisor=form.get("supervisor") == "yes")
+    site.main.database.audit(site.main.store.now().wall_ms, session.worker, "added a worker", worker.id)
+    return RedirectResponse("/more", 303)
+
+
+def unlock_worker(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """A supervisor lets a locked-out worker in again."""
+    _require_supervisor(session)
+    site.workers.unlock(form.get("worker", ""))
+    site.main.database.audit(site.main.store.now().wall_ms, session.worker, "unlocked a worker", form.get("worker", ""))
+    return RedirectResponse("/more", 303)
+
+
+def _require_supervisor(session: Session) -> None:
+    if not session.supervisor:
+        raise HTTPException(403, "Only a supervisor may do this.")

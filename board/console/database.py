@@ -1,0 +1,81 @@
+"""What the screen keeps beside the store: open exams, known patients, workers, and who did what. All of it sealed.
+
+Every write is on the disk when it returns (the store's own writer: WAL, synchronous=FULL), so a step is acknowledged to
+the worker only after it would survive a power cut.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aidpost.errors import SchemaError
+from aidpost.sync import _schema
+from aidpost.sync._durable import make_folder
+from aidpost.sync._writer import Writer, connect
+
+T = TypeVar("T")
+
+VERSION = 1
+_TABLES = """
+CREATE TABLE draft (exam BLOB NOT NULL, version INTEGER NOT NULL, patient BLOB NOT NULL, sealed BLOB NOT NULL,
+    PRIMARY KEY (exam, version)) WITHOUT ROWID;
+CREATE TABLE body (exam BLOB NOT NULL, sha256 TEXT NOT NULL, patient BLOB NOT NULL, sealed BLOB NOT NULL,
+    PRIMARY KEY (exam, sha256));
+CREATE TABLE patient (id BLOB PRIMARY KEY, sealed BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE unassigned (id BLOB PRIMARY KEY, patient BLOB NOT NULL, sealed BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE worker (id TEXT PRIMARY KEY, sealed BLOB NOT NULL, failures INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE audit (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, worker TEXT NOT NULL, what TEXT NOT NULL,
+    about TEXT NOT NULL);
+"""
+
+
+class ConsoleDatabase:
+    """`console.sqlite3` in a folder. Every method may be called from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        make_folder(folder)
+        self.path = folder / "console.sqlite3"
+        self._reader = connect(self.path)
+        self._reading = threading.Lock()
+        try:
+            _schema.check(self._reader, str(self.path))
+            self._make()
+            self._writer = Writer(self.path)
+        except BaseException:
+            self._reader.close()
+            raise
+
+    def _make(self) -> None:
+        (version,) = self._reader.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise SchemaError(
+                operation="opening the screen's own records",
+                target=str(self.path),
+                cause=f"they have schema {version}, this version reads up to {VERSION}",
+                remedy="Update Aidpost on this device.",
+            )
+        if version < VERSION:
+            self._reader.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+
+    def close(self) -> None:
+        """Finish what was asked for."""
+        self._writer.close()
+        self._reader.close()
+
+    def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Rows."""
+        with self._reading:
+            return self._reader.execute(query, values).fetchall()
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction; durable when this returns. Raises StoreError, StorageFullError."""
+        return self._writer.run(work)
+
+    def audit(self, at_ms: int, worker: str, what: str, about: str = "") -> None:
+        """Note who did what; `about` is an id, never a name."""
+        row = (at_ms, worker, what, about)
+        self.write(lambda db: db.execute("INSERT INTO audit (at_ms, worker, what, about) VALUES (?, ?, ?, ?)", row))

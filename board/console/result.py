@@ -1,0 +1,65 @@
+"""A report as it is shown, on the screen and on paper: the same choice of photographs, words and trace."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from aidpost.board.console.workspace import Workspace
+from aidpost.errors import AidpostError
+from aidpost.records import EcgResult, ExamReport, Eye, FundusResult, VitalSign
+from aidpost.sync.hub._ecg_paper import Row, draw
+
+
+class ShownEye(NamedTuple):
+    """An eye with the photograph that counts (the best usable one, else the last), and how often it was tried."""
+
+    eye: Eye
+    photo: FundusResult | None
+    attempts: int
+
+
+class Shown(NamedTuple):
+    """What pages and paper show of a report."""
+
+    eyes: tuple[ShownEye, ...]
+    ecg: EcgResult | None
+    rows: tuple[Row, ...]
+    vitals: tuple[VitalSign, ...]
+
+
+def result_of(workspace: Workspace, report: ExamReport) -> Shown:
+    """What is shown of a report; a waveform that does not open leaves its rows out."""
+    eyes = tuple(_eye(report, eye) for eye in (Eye.RIGHT, Eye.LEFT))
+    ecg = _best_ecg(report.ecg)
+    rows: tuple[Row, ...] = ()
+    if ecg is not None and ecg.body is not None:
+        try:
+            rows = picture_rows(ecg, body_of(workspace, report, ecg.body.sha256))
+        except AidpostError:
+            rows = ()
+    last = {one.kind: one for one in report.vitals}
+    return Shown(eyes=eyes, ecg=ecg, rows=rows, vitals=tuple(last.values()))
+
+
+def body_of(workspace: Workspace, report: ExamReport, sha256: str) -> bytes:
+    """A large body of a report, from its draft while the exam is open."""
+    if workspace.drafts.find(report.exam.id) is not None:
+        return workspace.drafts.body(report.exam.id, sha256).data
+    return workspace.store.read_blob(sha256)
+
+
+def picture_rows(ecg: EcgResult, body: bytes) -> tuple[Row, ...]:
+    """Ten-second rows of the interpreted lead, in millimetres of ECG paper."""
+    return draw(ecg, body).rows if body else ()
+
+
+def _eye(report: ExamReport, eye: Eye) -> ShownEye:
+    tried = [one for one in report.fundus if one.eye is eye]
+    usable = [one for one in tried if one.quality.usable]
+    best = max(usable, key=lambda one: one.quality.score) if usable else tried[-1] if tried else None
+    return ShownEye(eye, best, len(tried))
+
+
+def _best_ecg(recorded: tuple[EcgResult, ...]) -> EcgResult | None:
+    usable = tuple(one for one in recorded if one.quality.usable)
+    return next(iter(reversed(usable or recorded)), None)

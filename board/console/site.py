@@ -1,0 +1,270 @@
+"""What all pages share: who is at the screen, forms, templates, and the rule that an alarm holds the screen."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import jinja2
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from aidpost.board.configuration import Configuration
+from aidpost.board.console import words
+from aidpost.board.console.clock import ConfirmedClock
+from aidpost.board.console.live import Camera
+from aidpost.board.console.people import Workers
+from aidpost.board.console.status import Status
+from aidpost.board.console.workspace import Workspace
+from aidpost.errors import AidpostError
+from aidpost.inference.vitals import age_years
+from aidpost.inference.wording import word
+from aidpost.records import Patient, Timestamp
+from aidpost.sync.hub import _catalogue
+
+_FOLDER = Path(__file__).parent
+_MAX_FORM = 64 * 1024
+COOKIE = "session"
+
+Form = Mapping[str, str]
+
+
+@dataclass
+class Session:
+    """Somebody at the screen. `worker` is "break-glass" for an exam in an emergency that nobody logged in for."""
+
+    worker: str
+    supervisor: bool
+    practice: bool
+    language: str
+    used: float
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+
+
+Page = Callable[["Site", Request, Session], Response]
+Action = Callable[["Site", Request, Session, Form], Response]
+
+
+class Site:
+    """The screen. `real` is None on a device that only practises.
+
+    Parameters
+    ----------
+    status
+        Tells queue, clock, battery and disk.
+    device_clock
+        The clock of both stores, which a worker may confirm.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        real: Workspace | None,
+        practice: Workspace,
+        workers: Workers,
+        status: Callable[[Workspace], Status],
+        device_clock: ConfirmedClock,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.configuration, self.workers, self._clock, self.status = configuration, workers, clock, status
+        self._real, self._practice, self.clock = real, practice, device_clock
+        self._sessions: dict[str, Session] = {}
+        self._lock = threading.Lock()
+        self.language = configuration.console.language
+        self.cameras = {one: Camera(one.store) for one in (real, practice) if one is not None}
+
+    # -- who
+
+    def enter(self, worker: str, *, supervisor: bool, practice: bool = False) -> Session:
+        """A new session; there is one screen, so the one before ends."""
+        only_practice = self._real is None
+        session = Session(worker, supervisor, practice or only_practice, self.language, self._clock())
+        with self._lock:
+            self._sessions = {session.token: session}
+        return session
+
+    def leave(self) -> None:
+        """Lock the screen."""
+        with self._lock:
+            self._sessions.clear()
+
+    def session(self, request: HTTPConnection, *, touch: bool = True) -> Session | None:
+        """Who is at the screen; None where it is locked, or nobody has touched it for `console.lock_minutes`."""
+        with self._lock:
+            session = self._sessions.get(request.cookies.get(COOKIE, ""))
+            if session is None:
+                return None
+            if self._clock() - session.used > self.configuration.console.lock_minutes * 60:
+                self._sessions.clear()
+                return None
+            if touch:
+                session.used = self._clock()
+            return session
+
+    def workspace(self, session: Session) -> Workspace:
+        """Practice or real: never both."""
+        return self._practice if session.practice or self._real is None else self._real
+
+    @property
+    def main(self) -> Workspace:
+        """The real workspace; practice where there is no other."""
+        return self._real or self._practice
+
+    # -- pages
+
+    def page(self, handler: Page, *, held: bool = True, touch: bool = True) -> Callable[[Request], Any]:
+        """An endpoint for somebody who unlocked the screen. An alarm goes before every page but its own."""
+
+        def respond(request: Request) -> Response:
+            session = self.session(request, touch=touch)
+            if session is None:
+                return RedirectResponse("/lock", 303)
+            if held and (alarms := self.workspace(session).alarms()):
+                return RedirectResponse(f"/exams/{alarms[0].exam.id}/alarm", 303)
+            return self._guarded(request, session, lambda: handler(self, request, session))
+
+        async def endpoint(request: Request) -> Response:
+            return await run_in_threadpool(respond, request)
+
+        return endpoint
+
+    def action(self, handler: Action) -> Callable[[Request], Any]:
+        """An endpoint that takes a form of this screen."""
+
+        def respond(request: Request, form: Form) -> Response:
+            session = self.session(request)
+            if session is None:
+                return RedirectResponse("/lock", 303)
+            return self._guarded(request, session, lambda: handler(self, request, session, form))
+
+        async def endpoint(request: Request) -> Response:
+            return await run_in_threadpool(respond, request, await read_form(request))
+
+        return endpoint
+
+    def _guarded(self, request: Request, session: Session, work: Callable[[], Response]) -> Response:
+        try:
+            return work()
+        except AidpostError as error:
+            back = request.url.path if request.method == "GET" else request.headers.get("referer", "/")
+            return self.render(request, "problem.html", session, 409, error=error, back=_own_path(back))
+
+    def render(
+        self, request: Request, name: str, session: Session | None, status: int = 200, **values: Any
+    ) -> Response:
+        """A page from a template."""
+        language = session.language if session else self.language
+        workspace = self.workspace(session) if session else self.main
+        text = (
+            _templates(language)
+            .get_template(name)
+            .render(
+                language=language,
+                direction=words.direction(language),
+                languages=words.available(),
+                session=session,
+                practice=workspace.practice,
+                status=self.status(workspace),
+                clinic=self.configuration.clinic,
+                moment=self.moment,
+                clock=self.moment(workspace.store.now().wall_ms),
+                today=self.moment(workspace.store.now().wall_ms, "%Y-%m-%d %H:%M"),
+                age=lambda patient: _age(patient, workspace.store.now()),
+                say=lambda finding: word(finding, translator(language)),
+                path=request.url.path,
+                vital_name=_catalogue.vital_name,
+                unit=_catalogue.unit,
+                lock_s=self.configuration.console.lock_minutes * 60,
+                **values,
+            )
+        )
+        return HTMLResponse(text, status)
+
+    def moment(self, at: Timestamp | int, form: str = "%H:%M") -> str:
+        """A time in the device's zone; with a question mark where its clock was not confirmed."""
+        ms, sure = (at, True) if isinstance(at, int) else (at.wall_ms, at.synced)
+        minutes = self.configuration.device.utc_offset_min
+        zone = timezone(timedelta(minutes=minutes or 0))
+        text = datetime.fromtimestamp(ms / 1000, zone).strftime(form)
+        return text if sure else f"{text} ?"
+
+
+@functools.cache
+def _templates(language: str) -> jinja2.Environment:
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        extensions=["jinja2.ext.i18n"],
+    )
+    translate = translator(language)
+    # mypy does not see what the extension adds
+    templates.install_gettext_callables(  # type: ignore[attr-defined]
+        translate, lambda one, many, n: translate(one if n == 1 else many), newstyle=True
+    )
+    templates.globals["tr"] = translate
+    templates.filters["number"] = number
+    return templates
+
+
+def translator(language: str) -> Callable[[str], str]:
+    """English -> the language; a text without a translation stays as it is."""
+    known = words.catalogue(language)
+    return lambda text: known.get(text, text)
+
+
+def number(value: float | None, decimals: int = 1) -> str:
+    """A number without needless zeros; a dash where there is none."""
+    if value is None:
+        return "–"
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _age(patient: Patient, at: Timestamp) -> str:
+    years = age_years(patient, at)
+    return "" if years is None else str(int(years))
+
+
+def _own_path(url: str) -> str:
+    """The path of one of our own pages, whatever the browser claims to come from."""
+    path = "/" + url.split("://")[-1].partition("/")[2] if "://" in url else url
+    return path if path.startswith("/") and not path.startswith("//") else "/"
+
+
+async def read_form(request: Request) -> Form:
+    """The fields of a URL-encoded form of this screen's own pages."""
+    origin = request.headers.get("origin")
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") or (
+        origin and origin.split("//")[-1] != request.headers.get("host")
+    ):
+        raise HTTPException(403, "Forms are taken from this screen's own pages only.")
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_FORM:
+            raise HTTPException(413, "The form is too large.")
+    try:
+        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=60)
+    except ValueError:
+        raise HTTPException(400, "The form cannot be read.") from None
+    return {name: values[-1].strip() for name, values in fields.items()}
+
+
+def exam_of(request: Request) -> uuid.UUID:
+    """The exam in the address."""
+    exam: uuid.UUID = request.path_params["exam"]
+    return exam

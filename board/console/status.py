@@ -1,0 +1,111 @@
+"""What is always visible: queue, clock, battery, room, and what came back from the hub."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from aidpost.board.console.workspace import Workspace
+from aidpost.records import ReferralStatus, Review, TriageLevel
+from aidpost.sync import outbox
+
+WARN_DAYS = 14
+_EXAM_MB = 3.0
+_EXAMS_A_DAY = 30
+"""What a day of work takes where this device has no history of its own to tell: thirty exams with two photographs."""
+
+
+class Status(NamedTuple):
+    """`sending` is "sent", "waiting", "refused" or "off"; `waiting_s` how long the oldest has waited. `battery` is in
+    percent, None where there is none. `reviews` are exams that the hub answered, `unanswered` urgent ones without."""
+
+    sending: str
+    queued: int
+    acknowledged: int
+    refused: int
+    waiting_s: int | None
+    connected: bool | None
+    clock_sure: bool
+    battery: int | None
+    charging: bool
+    days_left: int
+    reviews: int
+    unanswered: int
+    overdue: int
+
+    @property
+    def room_is_short(self) -> bool:
+        """Whether the disk is full within two weeks."""
+        return self.days_left < WARN_DAYS
+
+    @property
+    def waited(self) -> str:
+        """How long the oldest record has waited, in the largest whole unit."""
+        seconds = self.waiting_s or 0
+        for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+            if seconds >= size:
+                return f"{seconds // size} {unit}"
+        return f"{seconds} s"
+
+
+def look(workspace: Workspace, connected: Callable[[], bool] | None, root: Path = Path("/")) -> Status:
+    """The state of a workspace and of the board under `root`."""
+    classes = outbox.status(workspace.store)
+    queued, refused = sum(one.queued for one in classes), sum(one.dead for one in classes)
+    oldest = max((one.oldest_s for one in classes if one.oldest_s is not None), default=None)
+    online = None if connected is None else connected()
+    sending = "refused" if refused else "waiting" if queued else "sent"
+    battery, charging = _battery(root)
+    reviews, unanswered = _answers(workspace)
+    now = workspace.store.now()
+    return Status(
+        sending="off" if workspace.practice else sending,
+        queued=queued,
+        acknowledged=sum(one.receipted for one in classes),
+        refused=refused,
+        waiting_s=oldest,
+        connected=online,
+        clock_sure=now.synced,
+        battery=battery,
+        charging=charging,
+        days_left=_days_left(workspace),
+        reviews=reviews,
+        unanswered=unanswered,
+        overdue=_overdue(workspace, now.wall_ms),
+    )
+
+
+def _battery(root: Path) -> tuple[int | None, bool]:
+    for supply in sorted((root / "sys/class/power_supply").glob("*")):
+        try:
+            if (supply / "type").read_text().strip() == "Battery":
+                status = (supply / "status").read_text().strip()
+                return int((supply / "capacity").read_text()), status in ("Charging", "Full")
+        except (OSError, ValueError):
+            continue
+    return None, False
+
+
+def _days_left(workspace: Workspace) -> int:
+    store, section = workspace.store, workspace.configuration.store
+    used = sum(part.stat().st_size for part in store.folder.glob("store.sqlite3*"))
+    used += int(store.read("SELECT coalesce(sum(size), 0) FROM blob")[0][0])
+    free = shutil.disk_usage(store.folder).free - (section.reserve_mb << 20)
+    room = max(0, min((section.budget_mb << 20) - used, free))
+    return int(room / (_EXAM_MB * _EXAMS_A_DAY * (1 << 20)))
+
+
+def _answers(workspace: Workspace) -> tuple[int, int]:
+    reviewed = {one.exam for one in workspace.store.inbox.records(Review, None)}
+    urgent = [one for one in workspace.today() if one.triage.level >= TriageLevel.URGENT]
+    return len(reviewed), sum(one.exam.id not in reviewed for one in urgent)
+
+
+def _overdue(workspace: Workspace, now_ms: int) -> int:
+    from datetime import datetime, timezone
+
+    today = datetime.fromtimestamp(now_ms / 1000, timezone.utc).date().isoformat()
+    last = {one.exam: one for one in workspace.store.referrals()}
+    return sum(one.status is ReferralStatus.DUE and one.due < today for one in last.values())

@@ -1,0 +1,343 @@
+"""Everything that an exam needs, apart for real patients and for practice: store, open exams, patients, sensors."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+
+from aidpost.board import device
+from aidpost.board.configuration import Configuration
+from aidpost.board.console.database import ConsoleDatabase
+from aidpost.board.console.drafts import ATTEMPTS, Draft, Drafts
+from aidpost.board.console.people import Known, Patients
+from aidpost.board.console.steps import Measure
+from aidpost.board.exam import Analyst, ExamOutcome, ExamRunner, Plan, begin_exam, measured_now
+from aidpost.errors import UsageError
+from aidpost.firmware_bridge.sources import open_source
+from aidpost.records import (
+    VITAL_UNITS,
+    Answer,
+    Device,
+    EcgRecording,
+    EcgResult,
+    ExamReport,
+    FundusPhoto,
+    FundusResult,
+    Operator,
+    Origin,
+    TriageLevel,
+    VitalSign,
+    decode,
+    encode,
+)
+from aidpost.sync.store import Store
+
+SCENES = (
+    {"ecg": "sim:ecg", "right": "sim:fundus?eye=right", "left": "sim:fundus?eye=left", "vitals": "sim:vitals"},
+    {
+        "ecg": "sim:ecg?rhythm=af",
+        "right": "sim:fundus?eye=right&grade=2",
+        "left": "sim:fundus?eye=left&grade=1",
+        "vitals": "sim:vitals?profile=hypertensive",
+    },
+    {
+        "ecg": "sim:ecg?rhythm=sinus",
+        "right": "sim:fundus?eye=right&blur=40",
+        "left": "sim:fundus?eye=left&grade=2&seed=4",
+        "vitals": "sim:vitals?profile=diabetic",
+    },
+)
+"""What the simulated patients of practice have, one after the other."""
+
+
+class Workspace:
+    """The exams of one kind: real, or practice. Every method may be called from any thread.
+
+    Parameters
+    ----------
+    analyst
+        Interprets recordings; shared by both kinds.
+    practice
+        Sensors are simulated, and everything is marked so.
+    """
+
+    def __init__(self, configuration: Configuration, store: Store, analyst: Analyst, *, practice: bool) -> None:
+        self.configuration, self.store, self.practice = configuration, store, practice
+        self._analyst = analyst
+        self.database = ConsoleDatabase(store.folder)
+        self.drafts = Drafts(self.database, store)
+        self.patients = Patients(self.database, store)
+        self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """Let go of the files; the store is its opener's."""
+        self.database.close()
+
+    # -- sensors
+
+    def source(self, what: str, exam: uuid.UUID) -> str:
+        """The SOURCE of "ecg", "right", "left" or "vitals"; empty where there is no such sensor."""
+        sensors = self.configuration.sensors
+        configured = {
+            "ecg": sensors.ecg,
+            "right": sensors.fundus_right,
+            "left": sensors.fundus_left or sensors.fundus_right,
+            "vitals": ",".join(sensors.vitals),
+        }[what]
+        if not self.practice or configured.startswith("sim:"):
+            return configured
+        return SCENES[exam.int % len(SCENES)][what]
+
+    # -- the path
+
+    def begin(self, known: Known, operator: str) -> Draft:
+        """A new exam of a patient, on the disk when this returns."""
+        now = self.store.now()
+        exam = begin_exam(self.configuration, known.patient.id, Operator(id=operator), now)
+        return self.drafts.save(Draft(exam=exam, patient=known.patient, consents=known.consents))
+
+    def answer(self, exam: uuid.UUID, question: str, answer: str) -> Draft:
+        """Keep an answer; a later one to the same question replaces it."""
+        return self._change(exam, lambda draft: {"answers": self._answered(draft, question, answer)})
+
+    def _answered(self, draft: Draft, question: str, answer: str) -> tuple[Answer, ...]:
+        rest = tuple(one for one in draft.answers if one.question != question)
+        return (*rest, Answer(question=question, answer=answer, at=self.store.now()))
+
+    def measure(
+        self, exam: uuid.UUID, measure: Measure, values: list[float], method: str, context: str, number: uuid.UUID
+    ) -> Draft:
+        """Keep numbers that were typed in.
+
+        Parameters
+        ----------
+        number
+            Of this entry: the same one twice (a double tap) is kept once.
+
+        Raises
+        ------
+        UsageError
+            A number is not plausible.
+        """
+        for field, value in zip(measure.fields, values, strict=True):
+            if not field.low <= value <= field.high:
+                raise implausible(field.label, f"{value:g} is not within {field.low:g} to {field.high:g} {field.unit}")
+        if measure.code == "blood-pressure" and values[0] <= values[1]:
+            raise implausible("blood pressure", "the upper number must be larger than the lower")
+        at = self.store.now()
+        origin = Origin.SIMULATED if self.practice else Origin.LIVE
+        made = tuple(
+            VitalSign(
+                id=uuid.uuid5(number, field.kind.value),
+                kind=field.kind,
+                value=round(value, field.decimals),
+                unit=VITAL_UNITS[field.kind],
+                at=at,
+                origin=origin,
+                device=Device(name="typed in"),
+                method=method,
+                context=context,
+                group=number if len(values) > 1 else None,
+                source="console",
+            )
+            for field, value in zip(measure.fields, values, strict=True)
+        )
+        return self._add_vitals(exam, made)
+
+    def read_sensors(self, exam: uuid.UUID) -> int:
+        """Read the vital-sign sensors into the exam; how many readings stay unassigned.
+
+        Raises
+        ------
+        DeviceError
+            One gives nothing. What others gave is kept.
+        """
+        sources = [one for one in self.source("vitals", exam).split(",") if one]
+        apart = 0
+        for source in sources:
+            with closing(open_source(source, clock=self.store)) as opened:
+                readings = opened.read_vitals()
+            mine = tuple(one for one in readings if measured_now(one))
+            others = [one for one in readings if not measured_now(one)]
+            self.keep_unassigned(others)
+            self._add_vitals(exam, mine)
+            apart += len(others)
+        return apart
+
+    def _add_vitals(self, exam: uuid.UUID, made: tuple[VitalSign, ...]) -> Draft:
+        def change(draft: Draft) -> dict[str, Any]:
+            have = {one.id for one in draft.vitals}
+            return {"vitals": (*draft.vitals, *(one for one in made if one.id not in have))}
+
+        return self._change(exam, change)
+
+    def take_ecg(self, exam: uuid.UUID, recording: EcgRecording) -> EcgResult:
+        """Interpret a recording and keep both."""
+        runner = self._runner()
+        result = runner.interpret_ecg(recording)
+        self._change(exam, lambda draft: {"ecg": (*draft.ecg, result), **_problems(draft, runner)}, runner)
+        return result
+
+    def take_photo(self, exam: uuid.UUID, photo: FundusPhoto) -> FundusResult:
+        """Interpret a photograph and keep both.
+
+        Raises
+        ------
+        UsageError
+            The eye was tried `ATTEMPTS` times already.
+        """
+        assert photo.eye is not None
+        attempt = len(self.drafts.get(exam).photos(photo.eye)) + 1
+        if attempt > ATTEMPTS:
+            raise UsageError(
+                operation="taking a photograph", target=photo.eye.value, cause=f"it was tried {ATTEMPTS} times"
+            )
+        runner = self._runner()
+        result = runner.interpret_photo(photo, attempt)
+        self._change(exam, lambda draft: {"fundus": (*draft.fundus, result), **_problems(draft, runner)}, runner)
+        return result
+
+    def close_step(self, exam: uuid.UUID, step: str) -> Draft:
+        """The worker is content with a step."""
+        return self._change(exam, lambda draft: {"done": tuple(dict.fromkeys((*draft.done, step)))})
+
+    def undo(self, exam: uuid.UUID) -> Draft:
+        """Take the last step back. An acknowledgement is not taken back with it."""
+        with self._lock:
+            before = self.drafts.get(exam)
+            draft = self.drafts.undo(exam)
+            if before.acknowledged != draft.acknowledged:
+                draft = msgspec.structs.replace(
+                    draft, alarm=None, acknowledged=before.acknowledged, acknowledged_by=before.acknowledged_by
+                )
+                self.drafts.save(draft)
+            return draft
+
+    def acknowledge(self, exam: uuid.UUID, operator: str) -> Draft:
+        """A human has seen the alarm."""
+
+        def change(draft: Draft) -> dict[str, Any]:
+            return {"alarm": None, "acknowledged": draft.alarm or draft.acknowledged, "acknowledged_by": operator}
+
+        return self._change(exam, change, alarm=False)
+
+    def alarms(self) -> list[Draft]:
+        """Open exams whose urgent finding nobody has acknowledged."""
+        return [one for one in self.drafts.all() if one.alarm is not None]
+
+    # -- the end
+
+    def preview(self, exam: uuid.UUID) -> ExamReport:
+        """What the exam comes to so far."""
+        return self._conclude(self.drafts.get(exam))
+
+    def finish(self, exam: uuid.UUID) -> ExamReport:
+        """Queue the report: in the store and on the disk when this returns, then the draft is gone.
+
+        Raises
+        ------
+        StoreError
+            It could not be kept; the draft stands.
+        """
+        with self._lock:
+            draft = self.drafts.get(exam)
+            report = self._conclude(draft)
+            report = msgspec.structs.replace(report, exam=msgspec.structs.replace(report.exam, ended=self.store.now()))
+            bodies = tuple(self.drafts.bodies(draft))
+            device.accept(self.store, ExamOutcome(report=report, bodies=bodies, problems=()))
+            self.drafts.close(exam)
+        return report
+
+    def _conclude(self, draft: Draft) -> ExamReport:
+        plan = Plan(
+            patient=draft.patient,
+            answers=draft.answers,
+            consents=draft.consents,
+            history=tuple(self.store.history(draft.patient.id)),
+        )
+        report = self._runner().conclude(plan, draft.exam, draft.ecg, draft.fundus, draft.vitals, draft.problems)
+        # an exam of practice is simulated whatever was recorded in it
+        return msgspec.structs.replace(report, origin=Origin.SIMULATED) if self.practice else report
+
+    def _runner(self) -> ExamRunner:
+        return ExamRunner(self.configuration, self.store, self._analyst)
+
+    def _change(
+        self,
+        exam: uuid.UUID,
+        change: Callable[[Draft], dict[str, Any]],
+        runner: ExamRunner | None = None,
+        *,
+        alarm: bool = True,
+    ) -> Draft:
+        with self._lock:
+            draft = self.drafts.get(exam)
+            draft = msgspec.structs.replace(draft, **change(draft))
+            if alarm:
+                draft = self._with_alarm(draft)
+            return self.drafts.save(draft, runner.bodies if runner else ())
+
+    def _with_alarm(self, draft: Draft) -> Draft:
+        level = self._conclude(draft).triage.level
+        seen = draft.acknowledged or TriageLevel.ROUTINE
+        raised = level if level >= TriageLevel.URGENT and level > seen else None
+        return msgspec.structs.replace(draft, alarm=raised)
+
+    # -- readings that are perhaps another person's
+
+    def keep_unassigned(self, readings: list[VitalSign]) -> None:
+        """Keep readings under nobody's name until a person assigns them."""
+        from aidpost.sync._patient_keys import NOBODY
+
+        for one in readings:
+            sealed = self.store.seal_for(NOBODY, encode(one), f"unassigned {one.id}".encode())
+            row = (one.id.bytes, NOBODY.bytes, sealed)
+            self.database.write(
+                lambda db, row=row: db.execute("INSERT OR IGNORE INTO unassigned VALUES (?, ?, ?)", row)  # type: ignore[misc]
+            )
+
+    def unassigned(self) -> list[VitalSign]:
+        """Readings that nobody has assigned."""
+        rows = self.database.read("SELECT id, patient, sealed FROM unassigned")
+        return [
+            decode(
+                VitalSign,
+                self.store.open_for(uuid.UUID(bytes=p), sealed, f"unassigned {uuid.UUID(bytes=number)}".encode()),
+            )
+            for number, p, sealed in rows
+        ]
+
+    def assign(self, reading: uuid.UUID, exam: uuid.UUID | None) -> None:
+        """Give a reading to an open exam, or throw it away (None)."""
+        found = next((one for one in self.unassigned() if one.id == reading), None)
+        if found is not None and exam is not None:
+            self._add_vitals(exam, (found,))
+        self.database.write(lambda db: db.execute("DELETE FROM unassigned WHERE id = ?", (reading.bytes,)))
+
+    # -- today
+
+    def today(self) -> list[ExamReport]:
+        """Reports of this day by the device's clock, newest first."""
+        zone = timezone(timedelta(minutes=self.configuration.device.utc_offset_min or 0))
+
+        def day(ms: int) -> Any:
+            return datetime.fromtimestamp(ms / 1000, zone).date()
+
+        today = day(self.store.now().wall_ms)
+        return [one for one in self.store.reports(60) if day(one.exam.started.wall_ms) == today]
+
+
+def implausible(what: str, cause: str) -> UsageError:
+    """A number that cannot be right, for the worker to look at again."""
+    return UsageError(operation="typing in", target=what, cause=cause, remedy="Measure again, or correct the number.")
+
+
+def _problems(draft: Draft, runner: ExamRunner) -> dict[str, Any]:
+    new = tuple(f"{problem.step}: {problem.error.cause}" for problem in runner.problems)
+    return {"problems": (*draft.problems, *new)}

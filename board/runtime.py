@@ -1,0 +1,201 @@
+"""What runs on the device, and when: one table. `aidpost run` opens its parts in order and closes them in reverse."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from aidpost.board import device
+from aidpost.board.configuration import Configuration
+from aidpost.board.console.clock import ConfirmedClock
+from aidpost.errors import NotPossibleError, UsageError
+from aidpost.inference.worker import InferenceWorker
+from aidpost.sync.keys import DeviceKey
+from aidpost.sync.publisher import Publisher
+from aidpost.sync.store import Store
+
+if TYPE_CHECKING:
+    from aidpost.board.console.site import Site
+    from aidpost.board.console.workspace import Workspace
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Running:
+    """The device while it runs. `practice_only`: simulated sensors and patients, and nothing else."""
+
+    configuration: Configuration
+    state_dir: Path
+    key: DeviceKey
+    practice_only: bool
+    store: Store | None = None
+    practice: Store | None = None
+    worker: InferenceWorker | None = None
+    publisher: Publisher | None = None
+    site: Site | None = None
+    clock: ConfirmedClock = field(default_factory=ConfirmedClock)
+
+
+class Part(NamedTuple):
+    """A part of the device: its name, when it runs, and what opens it."""
+
+    name: str
+    when: Callable[[Running], bool]
+    open: Callable[[Running], AbstractContextManager[None]]
+
+
+@contextmanager
+def _store(running: Running) -> Iterator[None]:
+    with device.open_store(running.configuration, running.state_dir, running.key, running.clock) as running.store:
+        yield
+
+
+@contextmanager
+def _practice(running: Running) -> Iterator[None]:
+    """Practice has a store of its own, in a folder of its own, which nothing sends."""
+    folder = running.state_dir / "practice"
+    with device.open_store(running.configuration, folder, running.key, running.clock) as running.practice:
+        yield
+
+
+@contextmanager
+def _inference(running: Running) -> Iterator[None]:
+    settings = device.worker_settings(running.configuration)
+    running.worker = InferenceWorker(settings, deadline_s=running.configuration.inference.deadline_s)
+    # the screen is there before the models are: they load while the worker types the PIN
+    warming = threading.Thread(target=_warm, args=(running.worker,), name="warm-inference", daemon=True)
+    warming.start()
+    try:
+        yield
+    finally:
+        warming.join()
+        running.worker.close()
+
+
+def _warm(worker: InferenceWorker) -> None:
+    from aidpost.errors import ModelError
+
+    try:
+        worker.start()
+    except ModelError as error:  # the first exam says it again, to somebody who can read it
+        _log.warning("inference does not start: %s", error.cause)
+
+
+@contextmanager
+def _sender(running: Running) -> Iterator[None]:
+    assert running.store is not None
+    running.publisher = Publisher(running.store, device.link(running.configuration))
+    with running.publisher:
+        yield
+
+
+@contextmanager
+def _console(running: Running) -> Iterator[None]:
+    try:
+        from aidpost.board.console.people import Workers
+        from aidpost.board.console.site import Site
+        from aidpost.board.console.status import look
+        from aidpost.board.console.workspace import Workspace
+    except ImportError as error:
+        raise NotPossibleError(
+            operation="starting the screen",
+            target="console",
+            cause=str(error),
+            remedy="pip install 'aidpost[console]'",
+        ) from error
+    assert running.worker is not None
+    assert running.practice is not None
+    configuration = running.configuration
+    with ExitStack() as stack:
+
+        def workspace(store: Store, *, practice: bool) -> Workspace:
+            made = Workspace(configuration, store, running.worker, practice=practice)  # type: ignore[arg-type]
+            stack.callback(made.close)
+            return made
+
+        real = workspace(running.store, practice=False) if running.store is not None else None
+        practice = workspace(running.practice, practice=True)
+        main = real or practice
+        publisher = running.publisher
+        connected = (lambda: publisher.connected) if publisher is not None else None
+        workers = Workers(main.database, main.store)
+        running.site = Site(configuration, real, practice, workers, lambda one: look(one, connected), running.clock)
+        for camera in running.site.cameras.values():
+            stack.callback(camera.close)
+        yield
+
+
+PARTS = (
+    Part("store", lambda r: not r.practice_only, _store),
+    Part("practice", lambda _: True, _practice),
+    Part("inference", lambda _: True, _inference),
+    Part("sender", lambda r: not r.practice_only and r.configuration.sync.enabled, _sender),
+    Part("console", lambda _: True, _console),
+)
+"""The table: name, when, how. The order is that of need: what is lower uses what is higher."""
+
+
+def run(running: Running, serving: Callable[[str], None] = lambda _: None) -> None:
+    """Run the device until it is told to end (SIGTERM, SIGINT).
+
+    Parameters
+    ----------
+    serving
+        Told the screen's address once it answers.
+
+    Raises
+    ------
+    UsageError
+        The port is taken.
+    """
+    with ExitStack() as stack:
+        listening = stack.enter_context(_listen(running.configuration.console.host, running.configuration.console.port))
+        for part in PARTS:
+            if part.when(running):
+                stack.enter_context(part.open(running))
+        assert running.site is not None
+        _serve(running.site, listening, serving)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        made = socket.socket(family)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(64)
+    except OSError as error:
+        raise UsageError(
+            operation="opening the screen's port",
+            target=f"{host}:{port}",
+            cause=str(error),
+            remedy="End the other `aidpost run`, or set console.port.",
+        ) from None
+    return made
+
+
+def _serve(site: Site, listening: socket.socket, serving: Callable[[str], None]) -> None:
+    import uvicorn
+
+    from aidpost.board.console.app import create_app
+
+    config = uvicorn.Config(
+        create_app(site),
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=2,
+    )
+    host, port = listening.getsockname()[:2]
+    serving(f"http://{host}:{port}/")
+    uvicorn.Server(config).run(sockets=[listening])

@@ -1,0 +1,167 @@
+"""The screen's pages over real HTTP: who may see what, and what a page from elsewhere may not do."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+from console import SENSORS, Running
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with Running(tmp_path_factory.mktemp("device"), SENSORS) as running:
+        running.set_up()
+        yield running
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    text: str
+
+
+def raw(device: Running, method: str, path: str, headers: dict[str, str]) -> Answer:
+    with closing(http.client.HTTPConnection(urlsplit(device.url).netloc, timeout=60)) as connection:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, text)
+
+
+def test_without_a_pin_every_page_leads_to_the_lock(device: Running) -> None:
+    exam = device.register()
+    for path in ("/", "/find", "/more", exam, f"{exam}/result", f"{exam}/vitals", f"{exam}/blobs/{'0' * 64}"):
+        answer = raw(device, "GET", path, {})
+        assert (answer.status, answer.headers.get("location")) == (303, "/lock"), path
+        assert answer.text == ""
+
+
+def test_no_inline_script_and_nothing_from_outside(device: Running) -> None:
+    exam = device.register()
+    for path in ("/", "/find", "/patients/new", exam, f"{exam}/ecg", f"{exam}/eye/left", f"{exam}/result", "/more"):
+        answer = raw(device, "GET", path, {"Cookie": device.cookie})
+        policy = answer.headers["content-security-policy"]
+        assert answer.status == 200, path
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert not re.search(
+            r"<script(?! src=\"/static/)|\son\w+=|style=|https?://", answer.text.replace(device.url, "")
+        ), path
+
+
+def test_markup_in_a_name_stays_text_and_no_name_is_in_an_address(device: Running) -> None:
+    exam = device.register(name="<script>alert(1)</script> Zawadi")
+    page = device.page(exam)
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert not re.findall(r'(?:href|action|src)="[^"]*(?:Zawadi|A-17)', page + device.page("/"))
+
+
+def test_form_of_another_site_and_another_host_name_are_refused(device: Running) -> None:
+    exam = device.register()
+    headers = {
+        "Cookie": device.cookie,
+        "Origin": "http://evil.example",
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    assert raw(device, "POST", f"{exam}/finish", headers).status == 403
+    assert (
+        raw(device, "POST", f"{exam}/finish", {"Cookie": device.cookie, "Sec-Fetch-Site": "cross-site"}).status == 403
+    )
+    assert raw(device, "GET", "/", {"Host": "rebound.example", "Cookie": device.cookie}).status == 421
+    assert device.ask("GET", f"{exam}/vitals")[0] == 200, "it is still open"
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", None])
+def test_live_channel_is_for_our_own_pages_only(device: Running, origin: str | None) -> None:
+    exam = device.register()
+    address = f"{device.url.replace('http', 'ws')}/live{exam.removeprefix('/exams')}/ecg"
+    with (
+        pytest.raises((InvalidStatus, ConnectionClosed)),
+        connect(
+            address, origin=Origin(origin) if origin else None, additional_headers={"Cookie": device.cookie}
+        ) as socket,
+    ):
+        socket.recv()
+
+
+def test_alarm_goes_before_every_other_page_until_acknowledged(device: Running) -> None:
+    other, exam = device.register("Joseph"), device.register("Amina")
+    device.tap(f"{exam}/questions", question="chest-pain", answer="yes")
+    for path in ("/", "/find", other, exam, f"{exam}/result"):
+        assert device.ask("GET", path)[:2] == (303, f"{exam}/alarm"), path
+    page = device.page(f"{exam}/alarm")
+    assert "Emergency" in page
+    assert "999" in page
+    assert "hospital" in page
+    assert device.tap(f"{exam}/finish") == f"{exam}/alarm"
+    device.tap(f"{exam}/acknowledge")
+    assert device.ask("GET", "/")[0] == 200
+
+
+def test_every_capture_screen_says_who_the_patient_is(device: Running) -> None:
+    exam = device.register("Amina Yusuf")
+    for step in ("", "/questions", "/vitals", "/vitals/pulse", "/ecg", "/eye/left", "/eye/right", "/result"):
+        header = device.page(exam + step).split("</header>")[0]
+        assert "Amina Yusuf" in header, step
+        assert "A-17" in header, step
+
+
+def test_practice_is_marked_on_every_page(device: Running) -> None:
+    exam = device.register()
+    for path in ("/", "/find", exam, f"{exam}/ecg", f"{exam}/result"):
+        assert "PRACTICE" in device.page(path), path
+
+
+def test_picture_of_one_exam_is_not_to_be_had_through_another(device: Running) -> None:
+    first, second = device.register("Amina"), device.register("Joseph")
+    device.tap(f"{first}/eye/right")
+    found = re.search(r"/blobs/([0-9a-f]{64})", device.page(f"{first}/eye/right"))
+    assert found is not None
+    assert device.ask("GET", f"{first}/blobs/{found[1]}")[0] == 200
+    assert device.ask("GET", f"{second}/blobs/{found[1]}")[0] == 404
+
+
+def test_emergency_exam_without_a_pin_is_audited_and_opens_no_other_patient(device: Running) -> None:
+    known = device.register("Amina")
+    cookie = device.cookie
+    exam = device.tap("/break-glass")
+    assert "Emergency" in device.page(exam)
+    assert device.ask("GET", known)[0] == 403
+    assert device.ask("POST", "/find", {"text": "Amina"})[0] == 403
+    assert "Amina" not in device.page("/")
+    assert device.ask("POST", "/practice", {})[0] == 403
+    device.tap("/leave")
+    device.cookie = cookie
+    device.tap("/unlock", worker="Rose", pin="2580")
+    assert "Emergency" in device.page("/")
+
+
+def test_wrong_pin_and_unknown_worker_let_nobody_in(device: Running) -> None:
+    device.tap("/leave")
+    for worker, pin in (("Rose", "9999"), ("Nobody", "2580"), ("", "")):
+        assert device.ask("POST", "/unlock", {"worker": worker, "pin": pin})[0] == 401
+    assert device.ask("GET", "/")[1] == "/lock"
+    assert device.ask("POST", "/setup", {"name": "Eve", "pin": "2580", "again": "2580"})[1] == "/lock"
+    device.unlock()
+
+
+def test_consent_to_the_exam_is_needed_and_kept_by_purpose(device: Running) -> None:
+    fields = {"name": "Asha", "born": "8", "sex": "female", "guardian": "Neema Ali"}
+    status, _, page = device.ask("POST", "/patients/new", fields)
+    assert status == 400
+    assert "consent" in page
+    assert 'value="Asha"' in page, "what was typed in is still there"
+    patient = device.tap("/patients/new", **fields, screening="yes")
+    page = re.sub(r"\s+", " ", device.page(patient))
+    assert "✓ Examine" in page
+    assert "✗ Send it" in page
