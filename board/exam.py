@@ -269,7 +269,7 @@ class ExamRunner:
         are the steps that could not be done, in words."""
         self._progress("drawing the conclusion")
         known = (*plan.history, *vitals)
-        now = exam.ended or exam.started
+        now = exam.ended or self._clock.now()  # an exam that goes on: its readings are not of the future
         course, expected = trends(known, now), forecasts(known, now)
         conclusion = triage(
             patient=plan.patient,
