@@ -176,8 +176,8 @@ def network(weights: list[IntArray], biases: list[IntArray], shown: IntArray) ->
 
 
 def _layer(x: IntArray, weight: IntArray, bias: IntArray) -> IntArray:
-    out: IntArray = np.clip((x @ weight.T.astype(np.int64) + bias + 2048) >> 12, 0, 4095)
-    return out
+    total: IntArray = (x @ weight.T.astype(np.int64) + bias + 2048) >> 12
+    return total.clip(0, 4095)
 
 
 def intervals(candidates: list[Candidate], index: int) -> list[float]:
