@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from array import array
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from aidpost.records import Device, EcgRecording, Origin, Span, Timestamp
 
 STALL_S = 0.3
 """A silence this long is looked at: did the board's samples all come afterwards, or are they gone?"""
+BURST_S = 0.25
+"""What was held up (a USB hub, a busy machine) comes in several reads: the look is taken when they have all come."""
 
 BOARD_OPTIONS = ("device", "gain", "uv_per_count", "fs", "leads")
 
@@ -49,6 +53,26 @@ def scale_of(board: Board, spec: SourceSpec) -> float:
     return spec.number("uv_per_count", (board.uv_per_count or 0) * board.gain / gain, low=1e-6, high=1e6)
 
 
+class _Stall(NamedTuple):
+    """A silence: where it is in the recording, from when to when it lasted, and when it is looked at."""
+
+    position: int
+    began_s: float
+    ended_s: float
+    looked_at_s: float
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    """Spans in order, those that touch made one."""
+    out: list[Span] = []
+    for start, stop in spans:
+        if out and out[-1][1] == start:
+            out[-1] = (out[-1][0], stop)
+        else:
+            out.append((start, stop))
+    return out
+
+
 class EcgAssembler:
     """Collects blocks. Lost samples take their place as zeros, inside a `missing` span.
 
@@ -78,6 +102,7 @@ class EcgAssembler:
         self._announced = not board.announces
         self.readings: dict[str, float | None] = {}
         self._last_arrival: float | None = None
+        self._stall: _Stall | None = None
 
     def _clear(self) -> None:
         self.limit = max(1, round(self._seconds * self.fs_hz))
@@ -106,8 +131,12 @@ class EcgAssembler:
 
     @property
     def full(self) -> bool:
-        """Whether the limit is reached."""
-        return len(self) >= self.limit
+        """Whether the limit is reached, and nothing is left to look at."""
+        return len(self) >= self.limit and self._stall is None
+
+    def _room(self) -> int:
+        """How many samples may still be taken: some more than the limit until a silence has been looked at."""
+        return self.limit - len(self) + (0 if self._stall is None else math.ceil(2 * BURST_S * self.fs_hz))
 
     def add(self, items: Iterable[Block | Corrupt | Announcement], time_s: float | None = None) -> None:
         """Take what a decoder gave for bytes that arrived at `time_s` on a monotonic clock (None: time unknown).
@@ -120,34 +149,60 @@ class EcgAssembler:
             if isinstance(item, Corrupt):
                 self.corrupt += item.dropped
             elif isinstance(item, Announcement):
-                self._announce(item)
+                if not blocks:  # samples that came before it keep the scale that they had
+                    self._announce(item)
             elif self._announced and item.samples:
                 blocks.append(item)
         if time_s is not None and blocks:
-            self._account(blocks, time_s)
+            self._notice(time_s)
         for block in blocks:
             self._lose(block.lost)
             self._take(block)
+        if self._stall is not None and time_s is not None and time_s >= self._stall.looked_at_s:
+            self._settle(time_s)
 
-    def _account(self, blocks: list[Block], time_s: float) -> None:
+    def _notice(self, time_s: float) -> None:
+        """Remember where a silence was, to look at when what comes after it has come."""
         last, self._last_arrival = self._last_arrival, time_s
-        silence = 0.0 if last is None else time_s - last
-        if silence < STALL_S:
+        if last is None or time_s - last < STALL_S:
             return
-        got = sum(len(block.samples) + block.lost for block in blocks)
-        short = silence * self.fs_hz - got
-        if short < silence * self.fs_hz / 2:
+        if self._stall is not None:
+            self._settle(last)
+        self._stall = _Stall(len(self), last, time_s, time_s + BURST_S)
+
+    def _settle(self, time_s: float) -> None:
+        """Put what is short after a silence into its place: as much as the time until `time_s` lacks samples."""
+        stall, self._stall = self._stall, None
+        if stall is None:
             return
-        # a numbered frame already tells the loss modulo its number's range
-        unit = self.board.modulus or 1
-        self._lose(round(short / unit) * unit)
+        silence = stall.ended_s - stall.began_s
+        short = (time_s - stall.began_s) * self.fs_hz - (len(self) - stall.position)
+        if short >= silence * self.fs_hz / 2:
+            # a numbered frame already tells the loss modulo its number's range
+            unit = self.board.modulus or 1
+            self._insert(stall.position, round(short / unit) * unit)
+        for column in (*self._counts, *self._off):
+            del column[self.limit :]
+        self._missing = [(a, min(b, self.limit)) for a, b in self._missing if a < self.limit]
+
+    def _insert(self, position: int, count: int) -> None:
+        count = min(count, self.limit - position)
+        if count <= 0:
+            return
+        for column in (*self._counts, *self._off):
+            column[position:position] = array(column.typecode, bytes(count * column.itemsize))
+        self.lost += count
+        before = [span for span in self._missing if span[0] < position]
+        after = [(a + count, b + count) for a, b in self._missing if a >= position]
+        self._missing = _joined([*before, (position, position + count), *after])
 
     def finish(self, silence_s: float) -> None:
         """Mark as missing what should have come in a silence at the end."""
+        self._settle(self._last_arrival or 0.0)
         self._lose(round(silence_s * self.fs_hz))
 
     def _lose(self, count: int) -> None:
-        count = min(count, self.limit - len(self))
+        count = min(count, self._room())
         if count <= 0:
             return
         start = len(self)
@@ -162,7 +217,7 @@ class EcgAssembler:
 
     def _take(self, block: Block) -> None:
         for sample in block.samples:
-            if self.full:
+            if self._room() <= 0:
                 return
             for lead, counts in enumerate(self._counts):
                 counts.append(sample[lead])
@@ -171,6 +226,7 @@ class EcgAssembler:
 
     def recording(self, *, at: Timestamp, origin: Origin, source: str) -> EcgRecording:
         """What has been collected; `at` is when the first sample arrived."""
+        self._settle(self._last_arrival or 0.0)
         off: list[tuple[int, int, int]] = []
         for lead, flags in enumerate(self._off):
             edges = np.flatnonzero(np.diff(np.concatenate(([0], np.frombuffer(flags, np.int8), [0]))))

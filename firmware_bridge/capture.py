@@ -17,8 +17,9 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -82,6 +83,15 @@ class Capture:
                     break
                 yield Chunk(time_us, data, self.header.channels[channel])
         self.complete = False
+
+
+def paced(chunks: Iterable[Chunk], *, real: bool) -> Iterator[Chunk]:
+    """The chunks, each when its time has come; as fast as they are taken unless `real`."""
+    began = time.monotonic()
+    for chunk in chunks:
+        if real:
+            time.sleep(max(0.0, chunk.time_us / 1e6 - (time.monotonic() - began)))
+        yield chunk
 
 
 def open_capture(path: Path) -> Capture | None:

@@ -1,13 +1,17 @@
-"""What is plugged in or in the air: serial ports, video devices, Bluetooth sensors. Opens nothing, but a scan
-listens."""
+"""What is plugged in or in the air: serial ports, video devices, Bluetooth sensors. A scan listens,
+and `recognise` opens a port."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
-from aidpost.errors import NotPossibleError
+from aidpost.errors import DeviceError, NotPossibleError
+from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.ports.ble import PROFILES
+from aidpost.firmware_bridge.ports.serial import SerialSource
+from aidpost.firmware_bridge.sources import open_source
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,18 @@ def serial_ports() -> list[Found]:
         Found(f"serial:{port.device}", port.product or port.description or port.device, port.hwid)
         for port in sorted(list_ports.comports(), key=lambda port: port.device)
     ]
+
+
+def recognise(found: Found, clock: Clock) -> Found:
+    """The same port with its board named, told by what it sends; or with the reason why it cannot be told."""
+    source = cast(SerialSource, open_source(found.source, clock=clock))
+    try:
+        board = source.detect()
+    except DeviceError as error:
+        return Found(found.source, found.name, error.cause)
+    finally:
+        source.close()
+    return Found(f"{found.source}?device={board.name}", board.title, found.details)
 
 
 def video_devices(devices: Path = Path("/dev"), system: Path = Path("/sys/class/video4linux")) -> list[Found]:

@@ -16,6 +16,7 @@ from aidpost.firmware_bridge.decoders import (
     device_info,
     glucose,
     heart_rate,
+    movesense,
     nonin,
     polar,
     pulse_oximeter,
@@ -61,6 +62,7 @@ CHARACTERISTICS: dict[str, tuple[str, Callable[[bytes], Any]]] = {
     "2AAC": ("CGM specific operations control point", cgm.decode_cgm_control),
     polar.CONTROL.upper(): ("Polar control point", polar.decode_polar_response),
     polar.DATA.upper(): ("Polar ECG", polar.decode_polar_ecg),
+    movesense.NOTIFY.upper(): ("Movesense notification", movesense.decode_movesense),
     nonin.MEASUREMENT.upper(): ("Nonin oximetry", nonin.decode_nonin),
     viatom.NOTIFY.upper(): ("Viatom reply", lambda data: viatom.ViatomAssembler().feed(data)),
 }

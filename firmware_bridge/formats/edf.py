@@ -4,6 +4,7 @@ go."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,11 @@ def read_edf(path: Path) -> Wave:
             remedy="Save its parts as continuous files.",
         )
     try:
-        edf: Any = edfio.read_edf(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # a file that is cut off is refused like any other, not read in part with a warning
+            warnings.filterwarnings("error", message=r"Incomplete data record|EDF header indicates")
+            edf: Any = edfio.read_edf(path)
         signals = list(edf.signals)
         chosen = _choose(path, signals)
         return _to_wave(path, edf, chosen)

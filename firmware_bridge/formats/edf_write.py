@@ -45,11 +45,13 @@ def write_edf(recording: EcgRecording, path: Path, patient: Patient | None = Non
     invalid = invalid_of(recording)
     signals = [_signal(path, recording, lead, invalid[lead], per_record * records) for lead in range(len(invalid))]
     at = local_time(recording.at)
+    # a clock that was never set says 1970, which EDF cannot: the day is then unknown (EDF+ 2.1.3.3.6, "X")
+    day = at.date() if 1985 <= at.year <= 2084 else None
     made = edfio.Edf(
         signals,
         patient=_patient(patient),
         recording=edfio.Recording(
-            startdate=at.date(),
+            startdate=day,
             equipment_code=_word(recording.device.name),
             additional=[_word(remark) for remark in remarks_of(recording.origin, recording.at)],
         ),

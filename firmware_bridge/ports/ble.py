@@ -2,7 +2,7 @@
 
 By address, or by kind: then the first sensor found that advertises that service. Options: `wait` (seconds for the first
 reading, 60), `scan` (seconds, 15), and `since` (a glucose meter's last stored sequence number: only later records are
-asked for; store it after the records).
+asked for; store it after the records), `uv_per_count` (for an ECG whose scale the sensor does not tell).
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from aidpost.errors import AidpostError
 from aidpost.firmware_bridge.clock import Clock
-from aidpost.firmware_bridge.ports import _ble
+from aidpost.firmware_bridge.decoders import movesense, nonin, polar
+from aidpost.firmware_bridge.ports import _ble, _ble_capture, _ble_ecg
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
-from aidpost.records import EcgRecording, VitalSign
+from aidpost.records import Device, EcgRecording, VitalSign
 
 PROFILES: dict[str, str] = {
     "heart-rate": "180D",
@@ -27,8 +29,9 @@ PROFILES: dict[str, str] = {
     "oximeter": "1822",
     "weight": "181D",
     "body-composition": "181B",
-    "polar": _ble.POLAR_SERVICE,
-    "nonin": _ble.NONIN_SERVICE,
+    "polar": polar.SERVICE,
+    "movesense": movesense.SERVICE,
+    "nonin": nonin.SERVICE,
 }
 """Kinds of sensors, and the service each advertises."""
 
@@ -45,7 +48,8 @@ class BleSource(BaseSource):
 
     def __init__(self, spec: SourceSpec, clock: Clock) -> None:
         super().__init__(spec, clock)
-        spec.require_only("wait", "scan", "since")
+        spec.require_only("wait", "scan", "since", "uv_per_count")
+        self._uv_per_count = spec.number("uv_per_count", 0, low=0, high=1e6) or None
         if spec.address not in PROFILES and not _ADDRESS.fullmatch(spec.address):
             raise spec.usage_error(
                 f"{spec.address!r} is neither an address nor a kind of sensor", f"Kinds are {', '.join(PROFILES)}."
@@ -64,8 +68,28 @@ class BleSource(BaseSource):
         return await _ble.read_vitals(self._target, self.clock)
 
     async def ecg(self, seconds: float) -> EcgRecording:
-        """An ECG from a sensor that has one (Polar H10); for use in a running event loop."""
-        return await _ble.read_ecg(self._target, self.clock, seconds)
+        """An ECG from a sensor that has one (Polar H10, Movesense); for use in a running event loop."""
+        return await _ble_ecg.read_ecg(self._target, self.clock, seconds, self._uv_per_count)
+
+    def pair(self) -> Device:
+        """Pair with the sensor; gives who it is.
+
+        Raises
+        ------
+        DeviceError
+            It is not there, or refuses.
+        """
+        return _run(lambda: _ble_capture.pair(self._target))
+
+    def record(self, path: Path, seconds: float) -> int:
+        """Write what the sensor sends in `seconds` to a capture at `path`; gives the number of values. For `replay:`.
+
+        Raises
+        ------
+        DeviceError
+            It is not there, or sends nothing.
+        """
+        return _run(lambda: _ble_capture.record(self._target, self.clock, path, seconds))
 
     def read_vitals(self) -> list[VitalSign]:
         return _run(self.vitals)

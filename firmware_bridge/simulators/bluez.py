@@ -64,6 +64,7 @@ class Sensor:
     services: dict[str, tuple[Characteristic, ...]] = field(default_factory=dict)
     drops_after: int | None = None
     connectable: bool = True
+    pairable: bool = True
 
 
 class _Adapter(ServiceInterface):
@@ -112,7 +113,7 @@ class _Device(ServiceInterface):
     def __init__(self, sensor: Sensor) -> None:
         super().__init__("org.bluez.Device1")
         self.sensor, self.path = sensor, f"{ADAPTER}/dev_{sensor.address.replace(':', '_')}"
-        self.connected, self.paired, self.rssi = False, False, -60
+        self.connected, self.paired, self.trusted, self.rssi = False, False, False, -60
         self.characteristics: dict[str, _Characteristic] = {}
         self.sent = 0
 
@@ -152,6 +153,14 @@ class _Device(ServiceInterface):
     def Paired(self) -> DBusBool:
         return self.paired
 
+    @dbus_property()
+    def Trusted(self) -> DBusBool:
+        return self.trusted
+
+    @Trusted.setter  # type: ignore[no-redef]
+    def Trusted(self, value: DBusBool) -> None:
+        self.trusted = value
+
     @dbus_property(access=READ)
     def ServicesResolved(self) -> DBusBool:
         return self.connected
@@ -169,6 +178,8 @@ class _Device(ServiceInterface):
 
     @dbus_method()
     def Pair(self) -> Nothing:
+        if not self.sensor.pairable:
+            raise DBusError("org.bluez.Error.AuthenticationRejected", "Authentication Rejected")
         self.paired = True
         self.emit_properties_changed({"Paired": True})
 
@@ -321,6 +332,14 @@ class FakeBluez:
         """Let a sensor send a value now, to whoever has subscribed."""
         characteristic = self._devices[address].characteristics[long_uuid(uuid)]
         self._loop.call_soon_threadsafe(characteristic.send, value)
+
+    def paired(self, address: str) -> bool:
+        """Whether a client has paired with a sensor."""
+        return self._devices[address].paired
+
+    def connected(self, address: str) -> bool:
+        """Whether a client is connected to a sensor."""
+        return self._devices[address].connected
 
     def drop(self, address: str) -> None:
         """Let a sensor go out of range."""

@@ -7,8 +7,12 @@ and can do what real ones do: lose bytes, repeat, fall silent, go away and come 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import select
 import struct
+import sys
+import termios
 import threading
 import time
 import tty
@@ -23,6 +27,8 @@ from aidpost.firmware_bridge.decoders.own import encode_hello, encode_samples
 from aidpost.firmware_bridge.decoders.protocentral import encode_frame, encode_healthypi4
 
 TICK_S = 0.02
+SETTLE_S = 0.5
+"""Programs set a port up when they have opened it, and throw away what came before."""
 
 Encoder = Callable[[int, int], bytes]
 """(frame number, count of the first channel) -> the bytes of one frame."""
@@ -38,11 +44,15 @@ def _own(number: int, count: int) -> bytes:
     return samples if number % 250 else encode_hello("simulated board", 250, ("I",), (1.0,)) + samples
 
 
+def _healthypi4(number: int, count: int) -> bytes:
+    return encode_healthypi4(count, temperature_cel=36.9, respiratory_rate=15, spo2=98, rate=72)
+
+
 ENCODERS: dict[str, Encoder] = {
-    "healthypi4": lambda n, count: encode_healthypi4(
-        count, temperature_cel=36.9, respiratory_rate=15, spo2=98, rate=72
-    ),
+    "healthypi3": _healthypi4,
+    "healthypi4": _healthypi4,
     "healthypi5": _healthypi5,
+    "healthypi6": lambda n, count: encode_frame(struct.pack("<3i13xhBBh", count, count, count, 72, 98, 15, 3690)),
     "ads1292r": lambda n, count: encode_frame(struct.pack("<hhHHB", count, 0, 15, 72, 0)),
     "ads1293": lambda n, count: encode_frame(struct.pack("<3i", count, count, count)),
     "max30003": lambda n, count: encode_frame(struct.pack("<3i", count, 833, 72)),
@@ -127,12 +137,68 @@ class BoardSimulator:
                 with contextlib.suppress(BlockingIOError):
                     os.write(self._master, out)
 
-    def close(self) -> None:
-        """Unplug it: whoever has the port open sees it go away. May be called twice."""
+    def unplug(self) -> None:
+        """Go away: whoever has the port open sees it go. No other pseudo-terminal gets its name before `close`."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        for descriptor in (self._master, self._slave):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        self._master = self._slave = -1
+        with contextlib.suppress(OSError):
+            os.close(self._master)
+        self._master = -1
+
+    def close(self) -> None:
+        """Unplug it, and let the system use its name again. May be called twice."""
+        self.unplug()
+        with contextlib.suppress(OSError):
+            os.close(self._slave)
+        self._slave = -1
+
+
+class PseudoTerminal:
+    """A serial port that does not exist, for bytes that must all arrive; used as a context manager. `port` is its
+    name."""
+
+    def __init__(self) -> None:
+        self._master, slave = os.openpty()
+        tty.setraw(slave)
+        os.set_blocking(self._master, False)
+        self.port = os.ttyname(slave)
+        os.close(slave)  # so that the master hangs up when the last reader has gone
+
+    def __enter__(self) -> PseudoTerminal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        os.close(self._master)
+
+    def _events(self, timeout_s: float) -> int:
+        poller = select.poll()
+        poller.register(self._master, select.POLLOUT)
+        return sum(event for _, event in poller.poll(timeout_s * 1000))
+
+    def wait_for_reader(self) -> None:
+        """Return once somebody has opened the port."""
+        while self._events(0) & select.POLLHUP:
+            time.sleep(TICK_S)
+        time.sleep(SETTLE_S)
+
+    def write(self, data: bytes) -> bool:
+        """Send all of it, waiting while the reader does not take it; False once the reader has gone."""
+        while data:
+            events = self._events(0.5)
+            if events & select.POLLHUP:
+                return False
+            if events & select.POLLOUT:
+                with contextlib.suppress(BlockingIOError):
+                    data = data[os.write(self._master, data) :]
+        return True
+
+    def drain(self) -> None:
+        """Return once the reader has taken everything, or has gone: what is left is lost when the port is closed."""
+        while not self._events(0) & select.POLLHUP:
+            slave = os.open(self.port, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+            left = fcntl.ioctl(slave, termios.FIONREAD, bytes(4))
+            os.close(slave)
+            if not int.from_bytes(left, sys.byteorder):
+                return
+            time.sleep(TICK_S)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from aidpost.firmware_bridge.decoders import polar
+from aidpost.firmware_bridge.decoders import movesense, polar
 from aidpost.firmware_bridge.decoders.blood_pressure import encode_blood_pressure
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.decoders.heart_rate import encode_heart_rate
@@ -97,3 +97,49 @@ def polar_h10(address: str = "AA:00:00:00:00:06", counts: Sequence[int] = ()) ->
     control = Characteristic(polar.CONTROL, ("read", "write", "indicate"), b"\x0f\x01", on_write=answer)
     services = {polar.SERVICE: (control, Characteristic(polar.DATA, NOTIFY))}
     return Sensor(address, "Polar H10 SIM", {**services, **device_information("H10")})
+
+
+def movesense_strap(address: str = "AA:00:00:00:00:07", counts: Sequence[int] = ()) -> Sensor:
+    """A Movesense sensor whose ECG, in counts, starts when it is subscribed to."""
+    size = 16
+    frames = [
+        (movesense.NOTIFY, movesense.encode_movesense(round(n * 1000 / movesense.FS_HZ), tuple(counts[n : n + size])))
+        for n in range(0, len(counts) - size + 1, size)
+    ]
+
+    def answer(command: bytes) -> list[tuple[str, bytes]]:
+        known = command == movesense.START_ECG
+        ok = (movesense.NOTIFY, bytes([movesense.RESPONSE, command[1]]) + (200 if known else 404).to_bytes(2, "little"))
+        return [ok, *frames] if known else [ok]
+
+    write = Characteristic(movesense.WRITE, ("write",), on_write=answer)
+    services = {movesense.SERVICE: (write, Characteristic(movesense.NOTIFY, NOTIFY))}
+    return Sensor(address, "Movesense SIM", {**services, **device_information("Movesense")})
+
+
+def scale(address: str = "AA:00:00:00:00:08", kilograms: float = 68.5, fat_percent: float = 27.5) -> Sensor:
+    """A scale that measures weight and body composition: 5 g and 0.1 % a count."""
+    weight = b"\0" + round(kilograms / 0.005).to_bytes(2, "little")
+    composition = b"\0\0" + round(fat_percent * 10).to_bytes(2, "little")
+    services = {
+        "181D": (Characteristic("2A9D", INDICATE, sends=(weight,)),),
+        "181B": (Characteristic("2A9C", INDICATE, sends=(composition,)),),
+    }
+    return Sensor(address, "Simulated scale", {**services, **device_information("scale")})
+
+
+def _ramp() -> list[int]:
+    return [n % 800 - 400 for n in range(8000)]
+
+
+SENSORS: dict[str, Callable[[], Sensor]] = {
+    "heart-rate": lambda: heart_rate_strap(rates=[71, 72, 73] * 400),
+    "blood-pressure": blood_pressure_cuff,
+    "thermometer": thermometer,
+    "oximeter": pulse_oximeter,
+    "glucose": glucose_meter,
+    "polar": lambda: polar_h10(counts=_ramp()),
+    "movesense": lambda: movesense_strap(counts=_ramp()),
+    "scale": scale,
+}
+"""The sensors that `aidpost devices simulate` can put into the air."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import threading
 import time
 import uuid
@@ -26,6 +25,7 @@ from aidpost.firmware_bridge.ports import _ble
 from aidpost.firmware_bridge.simulators import sensors
 from aidpost.firmware_bridge.simulators.bluez import FakeBluez
 from aidpost.firmware_bridge.simulators.boards import BoardSimulator
+from aidpost.firmware_bridge.simulators.bus import private_bus
 from aidpost.firmware_bridge.sources import open_source
 from aidpost.inference.worker import InferenceWorker
 from aidpost.records import Eye, Origin, Patient, VitalKind
@@ -35,28 +35,16 @@ from aidpost.sync.hub.server import HubServer
 from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
 
-BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><type>system</type><listen>unix:path={path}</listen><auth>EXTERNAL</auth><policy context="default"><allow
-send_destination="*"/><allow receive_sender="*"/><allow own="*"/></policy></busconfig>"""
 CONFIGURATION = Configuration(device=DeviceSection(name="unit-1"), exam=ExamSection(ecg_seconds=12))
 
 
 @pytest.fixture
 def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    daemon = shutil.which("dbus-daemon")
-    if daemon is None:
-        pytest.skip("dbus-daemon is not installed")
-    (tmp_path / "bus.conf").write_text(BUS.format(path=tmp_path / "bus"))
-    command = [daemon, f"--config-file={tmp_path / 'bus.conf'}", "--nofork", "--print-address"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
+    with private_bus(tmp_path) as address:
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
         monkeypatch.setattr(_ble, "SETTLE_S", 0.3)
         monkeypatch.setattr(_ble, "QUIET_S", 0.5)
         yield address
-        process.terminate()
 
 
 def counts_of(recording: str) -> list[int]:

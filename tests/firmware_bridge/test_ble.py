@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,29 +16,16 @@ from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.ports import _ble
 from aidpost.firmware_bridge.simulators import sensors
 from aidpost.firmware_bridge.simulators.bluez import Characteristic, FakeBluez, Sensor
+from aidpost.firmware_bridge.simulators.bus import private_bus
 from aidpost.firmware_bridge.sources import open_source
 from aidpost.records import Origin, VitalKind, VitalSign
-
-BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><type>system</type><listen>unix:path={path}</listen><auth>EXTERNAL</auth> <policy context="default"><allow
-send_destination="*"/><allow receive_sender="*"/><allow own="*"/></policy></busconfig>"""
 
 
 @pytest.fixture
 def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    daemon = shutil.which("dbus-daemon")
-    if daemon is None:
-        pytest.skip("dbus-daemon is not installed (Debian package dbus)")
-    config = tmp_path / "bus.conf"
-    config.write_text(BUS.format(path=tmp_path / "bus"))
-    command = [daemon, f"--config-file={config}", "--nofork", "--print-address"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
+    with private_bus(tmp_path) as address:
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
         yield address
-        process.terminate()
 
 
 @pytest.fixture(autouse=True)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
+import fuzzing
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
 from aidpost.errors import AidpostError, UnreadableInputError
+from aidpost.firmware_bridge.boards import BOARDS
 from aidpost.firmware_bridge.capture import open_capture
+from aidpost.firmware_bridge.decoders.catalogue import CHARACTERISTICS
 from aidpost.firmware_bridge.formats.inputs import read_ecg_file, read_photo_file
+from aidpost.firmware_bridge.formats.write import write_ecg
+from aidpost.firmware_bridge.sources import open_source
 from aidpost.records import Timestamp
 
 AT = Timestamp(wall_ms=0, monotonic_ms=0, boot=0, synced=False)
@@ -63,3 +69,32 @@ def test_a_damaged_dicom_waveform_is_read_or_refused(position: int, value: int, 
         assert read_ecg_file(tmp_path / "x.dcm", at=AT).samples.size
     except AidpostError as error:
         assert isinstance(error, UnreadableInputError)  # noqa: PT017 (either outcome is right, but no other)
+
+
+def test_the_kept_corpus_and_a_short_run_break_no_decoder_and_no_reader() -> None:
+    """The bounded run of `scripts/fuzz`; an AssertionError names the input."""
+    tried = fuzzing.fuzz(seconds=60, rounds=6, seed=20261125, keep=None)
+    assert min(tried.values()) >= 6 * 20
+    assert set(tried) >= {*BOARDS, *CHARACTERISTICS}
+
+
+def test_the_fuzzer_finds_a_decoder_that_raises_hangs_or_depends_on_the_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzzing, "HANG_S", 0.1)
+
+    def hangs(data: bytes) -> str:
+        while True:
+            pass
+
+    for answer, name in ((lambda data: str(data[5]), "IndexError"), (hangs, "Hang")):
+        with pytest.raises(AssertionError, match=f"x: {name}.*: 0102$"):
+            fuzzing.try_input("x", answer, b"\x01\x02")
+
+
+def test_an_edf_that_is_cut_off_is_refused_and_not_read_in_part(tmp_path: Path) -> None:
+    write_ecg(open_source("sim:ecg?fs=250", clock=fuzzing.Clock()).read_ecg(4), tmp_path / "r.edf")
+    data = (tmp_path / "r.edf").read_bytes()
+    (tmp_path / "r.edf").write_bytes(data[:-300])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as outside of the tests, where a warning stops nothing
+        with pytest.raises(UnreadableInputError, match="damaged"):
+            read_ecg_file(tmp_path / "r.edf", at=AT)

@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import edfio
+import msgspec
 import numpy as np
 import pydicom
 import pytest
@@ -242,6 +243,16 @@ def test_what_is_simulated_or_of_an_unset_clock_says_so_in_the_file(tmp_path: Pa
     assert "# origin SIMULATED" in (tmp_path / "s.hea").read_text()
     assert "origin_SIMULATED" in str(edfio.read_edf(tmp_path / "s.edf").recording.additional)
     assert pydicom.dcmread(tmp_path / "s.dcm").SeriesDescription == "origin SIMULATED"
+
+
+def test_a_clock_that_was_never_set_spoils_no_file(tmp_path: Path) -> None:
+    ours = msgspec.structs.replace(
+        recording(wave(500)), at=Timestamp(wall_ms=5000, monotonic_ms=5000, boot=1, synced=False)
+    )
+    for name in ("r.hea", "r.edf", "r.dcm"):
+        write_ecg(ours, tmp_path / name)
+        agree(ours, read_ecg_file(tmp_path / name, at=AT), lsb=ours.lsb_mv[0] / 2)
+    assert "clock_not_confirmed" in str(edfio.read_edf(tmp_path / "r.edf").recording.additional)
 
 
 def test_a_form_or_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,172 @@
+"""Hours of streaming from a board behind a pseudo-terminal, in less time than that: does the recording say exactly what
+is missing, and does memory stay flat?
+
+The board numbers its samples, and each sample's count is its number: so every one that arrives shows where it belongs.
+Frames are lost, doubled and damaged on the way, and the board falls silent now and then, all by a seed. `scripts/soak`
+plays two hours; the test suite a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from aidpost.firmware_bridge.assembler import EcgAssembler
+from aidpost.firmware_bridge.boards import BOARDS
+from aidpost.firmware_bridge.ports.serial import SerialSource
+from aidpost.firmware_bridge.simulators.boards import BoardSimulator
+from aidpost.firmware_bridge.sources import SourceSpec
+from aidpost.records import Origin, Timestamp
+
+BOARD = BOARDS["aidpost"]
+PIECE_S = 30.0
+AT = Timestamp(wall_ms=0, monotonic_ms=0, boot=0, synced=True)
+
+
+class Clock:
+    """A clock that stands still."""
+
+    def now(self) -> Timestamp:
+        return AT
+
+
+class Soaked(NamedTuple):
+    """What a soak found; `memory_mb` is the PSS of this process and the port's worker after each piece."""
+
+    samples: int
+    missing: int
+    pieces: int
+    restarts: int
+    memory_mb: list[float]
+
+    @property
+    def growth_mb(self) -> float:
+        """From the first quarter to the last: what a leak would add."""
+        quarter = max(1, len(self.memory_mb) // 4)
+        return float(np.median(self.memory_mb[-quarter:]) - np.median(self.memory_mb[:quarter]))
+
+
+def pss_mb(*pids: int) -> float:
+    """Proportional set size of processes, in MB."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total / 1024
+
+
+def _damage(rng: random.Random, rate: float) -> tuple[Callable[[int, bytes], bytes], list[int]]:
+    hit = [0]
+
+    def damage(number: int, data: bytes) -> bytes:
+        if rng.random() >= rate:
+            return data
+        hit[0] += 1
+        kind = rng.randrange(3)
+        if kind == 0:
+            return b""
+        if kind == 1:
+            return data + data
+        spoilt = bytearray(data)
+        spoilt[rng.randrange(len(spoilt))] ^= 1 << rng.randrange(8)
+        return bytes(spoilt)
+
+    return damage, hit
+
+
+def check(recording_counts: np.ndarray, valid: np.ndarray) -> None:
+    """Each valid sample must stand exactly as far from the first as its number says.
+
+    Raises
+    ------
+    AssertionError
+        One does not: a loss has been miscounted, or a damaged sample was taken for a good one.
+    """
+    where = np.flatnonzero(valid)
+    numbers = recording_counts[where]
+    wrong = np.flatnonzero(numbers - numbers[0] != where - where[0])
+    assert not len(wrong), f"sample {where[wrong[0]]} has number {numbers[wrong[0]]}, the first was {numbers[0]}"
+
+
+def soak(device_s: float, speed: float, seed: int, rate: float = 0.002, *, say: bool = False) -> Soaked:
+    """Stream `device_s` seconds of the board's time, `speed` times as fast.
+
+    Raises
+    ------
+    AssertionError
+        A recording does not say exactly what is missing.
+    """
+    rng = random.Random(seed)
+    damage, hit = _damage(rng, rate)
+    memory: list[float] = []
+    samples = missing = pieces = 0
+    with BoardSimulator("aidpost", count(), speed=speed, damage=damage) as board:
+        source = SerialSource(SourceSpec("serial", board.port, (("device", "aidpost"),)), Clock())
+        ended = threading.Event()
+        hiccups = threading.Thread(target=_hiccups, args=(board, ended, random.Random(seed + 1), speed), daemon=True)
+        hiccups.start()
+        try:
+            assembler = EcgAssembler(BOARD, source.spec, PIECE_S)
+            for _, items in source.stream(BOARD):  # the board's time is not ours: losses are told by numbers alone
+                assembler.add(items)
+                if not assembler.full:
+                    continue
+                recording = assembler.recording(at=AT, origin=Origin.LIVE, source="soak")
+                check(recording.samples[0], np.isfinite(recording.millivolts(0)))
+                pieces += 1
+                samples += recording.samples.shape[1]
+                missing += sum(stop - start for start, stop in recording.missing)
+                worker = source._worker
+                assert worker is not None
+                memory.append(pss_mb(os.getpid(), worker.pid or 0))
+                if say and pieces % 20 == 0:
+                    print(f"{samples / BOARD.fs_hz / 60:.0f} min, {missing} missing, {memory[-1]:.1f} MB", flush=True)
+                if samples >= device_s * BOARD.fs_hz:
+                    break
+                assembler = EcgAssembler(BOARD, source.spec, PIECE_S)
+            restarts = source.restarts
+        finally:
+            ended.set()
+            source.close()
+            hiccups.join()
+    assert min(hit[0], missing) > 0, "nothing was damaged: this proves nothing"
+    return Soaked(samples, missing, pieces, restarts, memory)
+
+
+def _hiccups(board: BoardSimulator, ended: threading.Event, rng: random.Random, speed: float) -> None:
+    """The board falls silent for a second of its time, once a minute or so."""
+    while not ended.wait(rng.uniform(20, 90) / speed):
+        board.pause()
+        ended.wait(1 / speed)
+        board.resume()
+
+
+def main() -> None:
+    """The command line of `scripts/soak`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--speed", type=float, default=40)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    found = soak(arguments.minutes * 60, arguments.speed, arguments.seed, say=True)
+    print(
+        f"{found.samples / BOARD.fs_hz / 60:.0f} minutes of {BOARD.fs_hz:g} Hz in {time.monotonic() - began:.0f} s: "
+        f"{found.samples} samples, of which {found.missing} missing and all marked, {found.restarts} restarts, "
+        f"memory {found.memory_mb[0]:.1f} to {found.memory_mb[-1]:.1f} MB, growth {found.growth_mb:+.2f} MB"
+    )
+    assert found.growth_mb < 2, "memory grew"
+
+
+if __name__ == "__main__":
+    main()
