@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.resources
+
 import zstandard
 
 from aidpost.errors import EnvelopeError
 
 PLAIN = 0
 ZSTD = 1
+ZSTD_WIRE = 2
+"""With `wire.zdict`, made by training/wire_dictionary.py of simulated exams. Another dictionary is another codec."""
 
 _LEVEL = 6
 _WORTH_IT = 96
 """Bytes under which zstd's frame costs more than it saves."""
 
 
-def compress(plain: bytes) -> tuple[int, bytes]:
-    """(codec, payload): the smaller of the plain and the compressed bytes."""
+@functools.cache
+def _dictionary() -> zstandard.ZstdCompressionDict:
+    data = importlib.resources.files("aidpost.sync").joinpath("wire.zdict").read_bytes()
+    made = zstandard.ZstdCompressionDict(data)
+    # digested once: else each small message would pay for the whole dictionary
+    made.precompute_compress(level=_LEVEL)
+    return made
+
+
+def compress(plain: bytes, *, dictionary: bool = True) -> tuple[int, bytes]:
+    """(codec, payload): the smaller of the plain and the compressed bytes.
+
+    Parameters
+    ----------
+    dictionary
+        With `wire.zdict`, which gains most where messages are small.
+    """
     if len(plain) < _WORTH_IT:
         return PLAIN, plain
-    packed = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False).compress(plain)
-    return (ZSTD, packed) if len(packed) < len(plain) else (PLAIN, plain)
+    codec, trained = (ZSTD_WIRE, _dictionary()) if dictionary else (ZSTD, None)
+    # which dictionary it was, the codec says: the frame need not
+    parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, write_checksum=False, write_dict_id=False)
+    packed = zstandard.ZstdCompressor(compression_params=parameters, dict_data=trained).compress(plain)
+    return (codec, packed) if len(packed) < len(plain) else (PLAIN, plain)
 
 
 def decompress(codec: int, payload: bytes, limit: int, sender: str) -> bytes:
@@ -32,13 +55,14 @@ def decompress(codec: int, payload: bytes, limit: int, sender: str) -> bytes:
     """
     if codec == PLAIN:
         return payload
-    if codec != ZSTD:
+    if codec not in (ZSTD, ZSTD_WIRE):
         raise _refused(sender, f"codec {codec} is not known", "Update this side.")
     try:
         size = zstandard.frame_content_size(payload)
         if not 0 <= size <= limit:
             raise _refused(sender, f"its content would have {size} bytes, the most is {limit}")
-        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=size)
+        dictionary = _dictionary() if codec == ZSTD_WIRE else None
+        return zstandard.ZstdDecompressor(dict_data=dictionary).decompress(payload, max_output_size=size)
     except zstandard.ZstdError as error:
         raise _refused(sender, f"damaged: {error}") from None
 

@@ -170,6 +170,11 @@ class Outbox:
         """After a new connection, or a time-out: nothing counts as under way, all of it may go again."""
         self._flight = _Flight()
 
+    def alert_waits(self) -> bool:
+        """Whether an alert is not at the hub yet."""
+        query = "SELECT 1 FROM record INDEXED BY record_open WHERE state = 0 AND cls = ? LIMIT 1"
+        return bool(self._store.read(query, (RecordClass.ALERT.value,)))
+
     def next(self) -> Piece | None:
         """The next message, or None where the window is full or nothing waits. Alerts go before all, images last."""
         records_fit = len(self._flight.records) < self._records and self._flight.record_bytes < self._bytes

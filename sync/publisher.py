@@ -45,6 +45,8 @@ _HELLO_AGAIN_S = (5.0, 10.0, 20.0, 60.0)
 """A hub that is away finds a few hellos in its queue, not a day of them."""
 _RESEND_S = (10.0, 20.0, 40.0, 60.0)
 _RECONNECT_S = (0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
+_ALERT_RECONNECT_S = 2.0
+"""With an alert waiting: it is to be at the hub ten seconds after the network came back."""
 _SOCKET_BYTES = 32 * 1024
 _STATUS_EVERY_S = 60.0
 
@@ -149,7 +151,8 @@ class Publisher:
             finally:
                 self._disconnect()
             # spread out, so that a hundred devices do not come back in the same second
-            pause = _RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)] * random.uniform(0.7, 1.3)
+            longest = _ALERT_RECONNECT_S if self._outbox.alert_waits() else _RECONNECT_S[-1]
+            pause = min(longest, _RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)]) * random.uniform(0.7, 1.3)
             attempt += 1
             self._stopping.wait(pause)
 
