@@ -144,7 +144,7 @@ class EcgAssembler:
         Losses that the frames tell of are counted as told. What they cannot tell, a silence after which fewer samples
         follow than have passed, is filled in from the clock.
         """
-        blocks = []
+        blocks: list[Block] = []
         for item in items:
             if isinstance(item, Corrupt):
                 self.corrupt += item.dropped

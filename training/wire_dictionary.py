@@ -3,7 +3,8 @@
     python training/wire_dictionary.py STATE_DIR...
 
 Each STATE_DIR is a device's state folder after `aidpost exam` with `sim:` sources, its key in a file. What is not
-simulated is refused, so that no patient's data go in. Prints bytes with and without it, on an exam that it was not trained on.
+simulated is refused, so that no patient's data go in. Prints bytes with and without it, on an exam that it was not
+trained on.
 """
 
 from __future__ import annotations
