@@ -27,9 +27,11 @@ from aidpost.board.detect import detect
 from aidpost.board.flash import receipt
 from aidpost.board.flash.first_boot import RECEIPT, SETTINGS
 from aidpost.errors import ConfigurationError, NotPossibleError, StoreError, UnreadableInputError, UsageError
+from aidpost.sync import enrolment
 from aidpost.sync._durable import replace_file, sync_folder
 from aidpost.sync.clock import Clock
 from aidpost.sync.keys import CREDENTIAL, Identity, public_bytes
+from aidpost.sync.store import Store
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -177,6 +179,24 @@ def clock_step(clock: Clock) -> Done:
         return Done(step="time", state="kept", what="confirmed by a time server")
     what = "not confirmed since this start: timedatectl set-ntp true, or set it by hand"
     return Done(step="time", state="waiting", what=what)
+
+
+def enrol_step(store: Store, state_dir: Path, code: str, clock: Clock) -> Done | None:
+    """Enrol at the hub's own authority with the code that it printed, once; None without a code and an enrolment.
+
+    Raises
+    ------
+    EnrolmentError
+        The code is damaged, used or too old, or the hub cannot be reached. Repeat with the same code.
+    """
+    folder = state_dir / enrolment.FOLDER
+    enrolled = enrolment.load(folder, store.key)
+    if enrolled is not None:
+        return Done(step="hub", state="kept", what=f"enrolled at {enrolled.url}")
+    if not code:
+        return None
+    enrolled = enrolment.enroll(code, store.identity, store.key, folder, synced=clock.synced())
+    return Done(step="hub", state="done", what=f"enrolled at {enrolled.url}")
 
 
 def hub_step(config: configuration.Configuration, identity: Identity) -> Done:

@@ -31,6 +31,7 @@ root_option = click.option(
 @click.option("--hub", default="", help="HOST or HOST:PORT of the hub's broker.")
 @click.option("--hub-name", default="", help="The hub's name, as `aidpost hub enroll` prints it.")
 @click.option("--hub-key", default="", help="The hub's public key, as `aidpost hub enroll` prints it.")
+@click.option("--code", default="", help="The line that `aidpost hub enroll NAME` printed; it works once.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write the sheet with the QR code here (HTML).")
 @json_option
 @settings_of
@@ -44,6 +45,7 @@ def provision(
     hub: str,
     hub_name: str,
     hub_key: str,
+    code: str,
     sheet: Path | None,
     as_json: bool,
 ) -> None:
@@ -71,7 +73,9 @@ def provision(
     with opened_store(settings, config) as store:
         identity = store.identity
         done.insert(0, steps.Done(step="key", state="kept" if had else "done", what=identity.name))
-        done += [steps.hub_step(config, identity), steps.clock_step(SystemClock(root))]
+        clock = SystemClock(root)
+        enrolled = steps.enrol_step(store, settings.state_dir, code or setup.get("token", ""), clock)
+        done += [enrolled or steps.hub_step(config, identity), steps.clock_step(clock)]
         if sheet:
             done.append(steps.sheet(sheet, identity, config, detect(root).model))
         if boot is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from aidpost.board import device, runtime
+from aidpost.board import device, runtime, watchdog
 from aidpost.board.cli import Settings
 from aidpost.board.cli._common import load_configuration, settings_of
 
@@ -36,4 +36,14 @@ def run(settings: Settings, simulate: bool, port: int | None) -> None:
     if key.weak:
         click.echo("aidpost: the device key is a file beside the data: weak (store.key)", err=True)
     running = runtime.Running(configuration, settings.state_dir, key, practice_only=simulate)
-    runtime.run(running, serving=lambda url: click.echo(f"screen at {url}"))
+    dogs: list[watchdog.Watchdog] = []
+
+    def serving(url: str) -> None:
+        click.echo(f"screen at {url}")
+        dogs.append(watchdog.start(os.environ, url))
+
+    try:
+        runtime.run(running, serving=serving)
+    finally:
+        for dog in dogs:
+            dog.stop()

@@ -245,3 +245,44 @@ def test_every_error_of_provisioning_is_one_of_ours(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "--config FILE" in done.stderr
     assert issubclass(StoreError, AidpostError)
+
+
+def test_a_code_enrols_once_and_is_kept_when_provisioned_again(tmp_path: Path) -> None:
+    from aidpost.board.device import device_key, open_store
+    from aidpost.sync.clock import SystemClock
+    from aidpost.sync.hub import operations
+    from aidpost.sync.hub.config import HubConfig
+    from aidpost.sync.hub.database import Database
+    from aidpost.sync.hub.server import EnrolmentPort
+
+    def free_port() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    hub = HubConfig(
+        state_dir=str(tmp_path / "hub"),
+        name="hub-1",
+        broker_host="",
+        listen_port=0,
+        public_host="127.0.0.1",
+        public_broker_port=free_port(),
+        enrolment_bind="127.0.0.1",
+        enrolment_port=free_port(),
+    )
+    config, state = configuration.Configuration(), tmp_path / "state"
+    database = Database(hub.url)
+    port = EnrolmentPort(hub, database)
+    port.start()
+    try:
+        with open_store(config, state, device_key(config, state, passphrase=lambda: "", credentials=None)) as store:
+            assert provision.enrol_step(store, state, "", SystemClock()) is None
+            code = operations.enrolment_code(hub, store.identity.name)
+            done = provision.enrol_step(store, state, code, SystemClock())
+            again = provision.enrol_step(store, state, code, SystemClock())
+        assert done is not None
+        assert again is not None
+        assert (done.state, again.state) == ("done", "kept")
+    finally:
+        port.stop()
+        database.close()
