@@ -276,7 +276,7 @@ def unpack_message(
         raise _refused("(unread)", f"it has {len(data)} bytes, the most is {MAX_MESSAGE}")
     try:
         frame = _frame_decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: a text that is not UTF-8
         raise _refused("(unread)", str(error)) from None
     _check_address(frame, sender, recipient)
     public = key_of(frame.sender)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aidpost.errors import EnvelopeError
@@ -88,6 +88,7 @@ def test_every_content_comes_back_as_it_was(content: Content, compress: bool) ->
 
 
 @given(st.binary(max_size=300))
+@example(b"\x96\x00\xa1\x80")  # a sender that is not UTF-8
 def test_any_bytes_are_refused_and_never_raise_anything_else(data: bytes) -> None:
     with pytest.raises(EnvelopeError):
         unpack_message(data, enrolled)
