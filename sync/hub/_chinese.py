@@ -47,6 +47,7 @@ CHINESE = {
     "Consent": "知情同意",
     "Contrast": "对比度",
     "Correct them": "更正结果",
+    "Counted": "统计于",
     "DR, left eye": "左眼糖网分级",
     "DR, right eye": "右眼糖网分级",
     "Decision": "结论",

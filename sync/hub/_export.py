@@ -107,7 +107,7 @@ def _lines(site: Site, connection: Connection) -> Iterator[str]:
     yield "# TYPE aidpost_alerts_unanswered gauge"
     unanswered = select(func.count()).where(schema.alerts.c.next_ms.is_not(None))
     yield f"aidpost_alerts_unanswered {connection.execute(unanswered).scalar_one()}"
-    yield from _quality_lines(connection)
+    yield from site.remembered(("metrics",), lambda one: tuple(_quality_lines(one)))
     if site.broker_connected:
         yield "# TYPE aidpost_broker_connected gauge"
         yield f"aidpost_broker_connected {int(site.broker_connected())}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Integer, Select, and_, case, cast, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Integer, Select, Table, and_, case, cast, func, literal, select
 from sqlalchemy.sql.elements import SQLColumnExpression
 
 from aidpost.sync.hub import schema
@@ -94,11 +94,16 @@ def _cells(session: Session, task: str) -> Select[Any]:
             func.sum(case((read.c.call.is_(True), 1), else_=0)).label("positive"),
         )
         .select_from(calls)
-        .join(exams, exams.c.report == calls.c.report)
+        .join(exams, _shown(calls))
         .outerjoin(read, read.c.report == calls.c.report)
         .where(calls.c.task == task, exams.c.origin == "live", session.sees(exams.c.clinic))
         .group_by(*columns)
     )
+
+
+def _shown(table: Table) -> ColumnElement[bool]:
+    """The rows about the report that is shown of an exam; by the exam's number, which is its key."""
+    return and_(schema.exams.c.id == table.c.exam, schema.exams.c.report == table.c.report)
 
 
 def _answers(part: str) -> Any:
@@ -160,7 +165,7 @@ def rates(connection: Connection, session: Session) -> list[Rate]:
                 func.sum(case((calls.c.usable.is_(False), 1), else_=0)),
                 func.sum(case((and_(calls.c.usable.is_(True), calls.c.call.is_(None)), 1), else_=0)),
             )
-            .join(exams, exams.c.report == calls.c.report)
+            .join(exams, _shown(calls))
             .where(exams.c.origin == "live", session.sees(exams.c.clinic))
             .group_by(column, calls.c.task)
             .order_by(column, calls.c.task)
@@ -193,7 +198,7 @@ def _histogram(
     query = (
         select(tenth, func.count())
         .select_from(calls)
-        .join(exams, exams.c.report == calls.c.report)
+        .join(exams, _shown(calls))
         .where(calls.c.task == task, calls.c.at_ms > start, calls.c.at_ms <= stop, column.is_not(None))
         .where(exams.c.origin == "live", session.sees(exams.c.clinic))
         .group_by(tenth)
@@ -215,7 +220,7 @@ def turnaround(connection: Connection, session: Session) -> list[Times]:
     ):
         query = (
             select(readings.c.at_ms - since)
-            .join(exams, exams.c.report == readings.c.report)
+            .join(exams, _shown(readings))
             .where(readings.c.state == "signed", since.is_not(None), exams.c.origin == "live")
             .where(session.sees(exams.c.clinic))
         )
@@ -292,11 +297,11 @@ def shadowed(connection: Connection, session: Session, bound: float) -> set[tupl
     found = set()
     for task in TASKS:
         for row in rows_of(connection, session, task):
-            if row.group == "clinic" and not _shown(row.performance, bound):
+            if row.group == "clinic" and not _proven(row.performance, bound):
                 found.add((row.name, task))
     return found
 
 
-def _shown(found: Performance, bound: float) -> bool:
+def _proven(found: Performance, bound: float) -> bool:
     intervals = (found.sensitivity, found.specificity)
     return all(interval is not None and interval.low >= bound for interval in intervals)

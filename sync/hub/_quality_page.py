@@ -6,6 +6,7 @@ import csv
 import io
 from typing import Any
 
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,26 +22,28 @@ TITLES = {"dr": "Referable diabetic retinopathy", "af": "Atrial fibrillation"}
 
 def quality(site: Site, request: Request, session: Session) -> Response:
     """Performance against the readers by group, drift, ungradable rates, times and outcomes. Live exams only."""
-    now = now_ms()
-    with site.database.read() as connection:
-        tables = [(TITLES[task], _quality_data.rows_of(connection, session, task)) for task in TASKS]
-        shown: dict[str, Any] = {
+
+    def find(connection: Connection) -> dict[str, Any]:
+        now = now_ms()
+        return {
+            "tables": [(TITLES[task], _quality_data.rows_of(connection, session, task)) for task in TASKS],
             "rates": _quality_data.rates(connection, session),
             "drifts": _quality_data.drifts(connection, session, now),
             "times": _quality_data.turnaround(connection, session),
             "outcomes": _quality_data.outcomes(connection, session, day(now), now),
+            "counted_ms": now,
         }
+
     return site.render(
         request,
         "quality.html",
         session,
-        tables=tables,
         titles=TITLES,
         least=LEAST_READ,
         least_drift=LEAST_DRIFT,
         sample=SAMPLE_PERCENT,
         shadowed=site.shadowed(session) if site.config.shadow_bound else None,
-        **shown,
+        **site.remembered(("quality", *session.clinics), find),
     )
 
 

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import jinja2
 from markupsafe import Markup
+from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,7 +28,9 @@ from aidpost.sync.hub.second_factor import SecondFactors
 from aidpost.sync.hub.users import Role, Session
 
 _FOLDER = Path(__file__).parent
-_SHADOW_MS = 60_000
+_REMEMBER_MS = 300_000
+"""How old a count over all exams may be."""
+T = TypeVar("T")
 _MAX_FORM = 64 * 1024
 _TOUCH_MS = 60_000
 _YEAR_S = 31_536_000
@@ -62,7 +65,7 @@ class Site:
         self.wake, self.broker_connected = wake, broker_connected
         self.attempts = Attempts()
         self.factors = SecondFactors(identity.signing_key(config.state).private_bytes_raw())
-        self._shadow: dict[tuple[str, ...], tuple[int, frozenset[tuple[str, str]]]] = {}
+        self._remembered: dict[tuple[str, ...], tuple[int, Any]] = {}
         loader = jinja2.FileSystemLoader(_FOLDER / "templates")
         self._templates = jinja2.Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -97,13 +100,22 @@ class Site:
         return response
 
     def shadowed(self, session: Session) -> frozenset[tuple[str, str]]:
-        """The clinics and tasks in shadow mode, of those that the user sees; asked of the database once a minute."""
-        at, known = self._shadow.get(session.clinics, (0, frozenset()))
-        if now_ms() - at > _SHADOW_MS:
+        """The clinics and tasks in shadow mode, of those that the user sees."""
+
+        def find(connection: Connection) -> frozenset[tuple[str, str]]:
+            return frozenset(_quality_data.shadowed(connection, session, self.config.shadow_bound))
+
+        return self.remembered(("shadow", *session.clinics), find)
+
+    def remembered(self, key: tuple[str, ...], find: Callable[[Connection], T]) -> T:
+        """What is counted over all exams, asked of the database once in a while only."""
+        at, known = self._remembered.get(key, (0, None))
+        if now_ms() - at > _REMEMBER_MS:
             with self.database.read() as connection:
-                known = frozenset(_quality_data.shadowed(connection, session, self.config.shadow_bound))
-            self._shadow[session.clinics] = (now_ms(), known)
-        return known
+                known = find(connection)
+            self._remembered[key] = (now_ms(), known)
+        found: T = known
+        return found
 
     def language(self, request: Request) -> str:
         """The one asked for in the URL or before, or the browser's first that is known here."""

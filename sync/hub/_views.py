@@ -124,14 +124,15 @@ def add_manifests(connection: Connection, stored: Sequence[Stored]) -> None:
     exports.changed(connection, list({(one.exam, one.patient) for one in whole if one.exam and one.patient}))
 
 
-def set_state(connection: Connection, report: uuid.UUID) -> None:
+def set_state(connection: Connection, exam: uuid.UUID, report: uuid.UUID) -> None:
     """Takes an exam off the worklist, or back on it for a retake, as the readings of its shown report say."""
     exams = schema.exams
-    row = connection.execute(select(exams.c.id, exams.c.modalities).where(exams.c.report == report)).one_or_none()
+    this = (exams.c.id == exam, exams.c.report == report)
+    row = connection.execute(select(exams.c.modalities).where(*this)).one_or_none()
     if row is not None:
         read = readings.standing(connection, [report]).get(report, {})
-        state = "withdrawn" if _withdrawn(connection, [row.id]) else _state_of(row.modalities, read)
-        connection.execute(update(exams).where(exams.c.report == report).values(state=state))
+        state = "withdrawn" if _withdrawn(connection, [exam]) else _state_of(row.modalities, read)
+        connection.execute(update(exams).where(*this).values(state=state))
 
 
 _PAGE = 500

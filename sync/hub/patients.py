@@ -73,7 +73,7 @@ def withdraw(
         )
     )
     audit.append(connection, by, "exam-withdrawn", str(exam.id), f"from {exam.patient} to {right_patient}")
-    set_state(connection, exam.report)
+    set_state(connection, exam.id, exam.report)
     exports.changed(connection, [(exam.id, exam.patient)])
 
 
@@ -85,7 +85,7 @@ def undo_withdrawal(connection: Connection, exam: Any, by: str, now_ms: int) -> 
     )
     if changed.rowcount:
         audit.append(connection, by, "withdrawal-undone", str(exam.id))
-    set_state(connection, exam.report)
+    set_state(connection, exam.id, exam.report)
     exports.changed(connection, [(exam.id, exam.patient)])
 
 

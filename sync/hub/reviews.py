@@ -76,7 +76,7 @@ def sign(
             f"report {review.report}: " + ", ".join(f"{part.name} {states[part]}" for part in group),
         )
         made.append(review)
-    set_state(connection, report.id)
+    set_state(connection, report.exam.id, report.id)
     exports.changed(connection, [(report.exam.id, report.patient.id)])
     if signature.triage is not None and signature.triage > report.triage.level:
         alerts.open_recall(connection, made[0], now_ms)

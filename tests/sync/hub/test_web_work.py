@@ -276,7 +276,7 @@ def test_shadow_mode_hides_the_models_answer_in_a_clinic_until_it_is_known_to_wo
     assert "Readers grade before they see what the model found" in reader.text
     add_exams(server, report, 30, call=True, answer=True)
     add_exams(server, report, 30, call=False, answer=False, sampled=True)
-    monkeypatch.setattr(_site, "_SHADOW_MS", -1)
+    monkeypatch.setattr(_site, "_REMEMBER_MS", -1)
     reader.get(page)
     assert "grade 2" in reader.text, "the interval's lower end is above 0.6 now"
     assert "atrial fibrillation</dd>" not in reader.text, "of the rhythm nothing is known yet"
