@@ -12,7 +12,7 @@ from aidpost.inference._card import card_error
 from aidpost.inference.model import SHIPPED, Model
 from aidpost.kernels.resample import resample
 
-__all__ = ["CLASSES", "beat_probabilities", "classes_of", "classify"]
+__all__ = ["CLASSES", "beat_probabilities", "classes_of", "classify", "without_early_beats"]
 
 CLASSES = ("N", "S", "V", "F")
 UNCLASSIFIED = "Q"
@@ -41,17 +41,35 @@ def beat_probabilities(
 
 
 def classes_of(probability: npt.NDArray[np.float64], thresholds: Mapping[str, float]) -> npt.NDArray[np.int64]:
-    """(n,) indices into CLASSES: of S, V, F the one furthest above its threshold, relative to it; N where none is."""
+    """(n,) indices into CLASSES: of those of S, V, F that reach their threshold the likeliest; N where none does."""
     limits = np.array([thresholds[name] for name in CLASSES[1:]])
-    excess = probability[:, 1:] / limits
-    return np.where(excess.max(axis=1) >= 1.0, excess.argmax(axis=1) + 1, 0)
+    reached = np.where(probability[:, 1:] >= limits, probability[:, 1:], 0.0)
+    return np.where(reached.max(axis=1) > 0.0, reached.argmax(axis=1) + 1, 0)
+
+
+def without_early_beats(
+    probability: npt.NDArray[np.float64], fibrillating: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """The probabilities with S's set to 0 where the atria fibrillate: no beat is early there."""
+    out: npt.NDArray[np.float64] = probability.copy()
+    out[fibrillating, CLASSES.index("S")] = 0.0
+    return out
 
 
 def classify(
-    model: Model | None, samples_mv: npt.NDArray[np.float64], fs_hz: float, peaks: npt.NDArray[np.int64]
+    model: Model | None,
+    samples_mv: npt.NDArray[np.float64],
+    fs_hz: float,
+    peaks: npt.NDArray[np.int64],
+    fibrillating: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[str, ...]:
-    """The class of each beat; all are Q without a model, with fewer than five beats, or under 100 Hz."""
+    """The class of each beat; all are Q without a model, with fewer than five beats, or under 100 Hz.
+
+    `fibrillating` (beats,) is where the rhythm model reads atrial fibrillation: no beat there is S.
+    """
     if model is None or peaks.size < FEWEST_BEATS or fs_hz < _RATES_HZ[0]:
         return (UNCLASSIFIED,) * peaks.size
     probability = beat_probabilities(model, samples_mv, fs_hz, peaks)
+    if fibrillating is not None:
+        probability = without_early_beats(probability, fibrillating)
     return tuple(CLASSES[k] for k in classes_of(probability, model.card.thresholds))

@@ -72,7 +72,8 @@ def analyze(
     timing = measure_timing(chosen, peaks)
     measurements = _measurements(recording, chosen, peaks, timing, rhythm)
     beat_model = models.find("ecg-beats")
-    classes = classify(beat_model if chosen.quality.usable else None, chosen.samples_mv, chosen.fs_hz, peaks)
+    af = None if reading is None else reading.within(model.card.output.labels.index("A"), peaks / chosen.fs_hz)
+    classes = classify(beat_model if chosen.quality.usable else None, chosen.samples_mv, chosen.fs_hz, peaks, af)
     facts = _facts(chosen, rhythm, measurements, timing, reading, model)
     ectopy = measure_ectopy(peaks, classes, chosen.fs_hz, float(chosen.usable.sum() / chosen.fs_hz))
     if ectopy is not None:
