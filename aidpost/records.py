@@ -323,8 +323,8 @@ class ModelRef(Record, frozen=True, kw_only=True):
 class Finding(Record, frozen=True, kw_only=True):
     """One conclusion. `about` are the ids of what it was drawn from; `rule` and `source` say which limit, and whose.
     `values` are the facts and limits that `text` quotes, so that it can be said in another language; `within_days` is
-    by when somebody should act on it, 0 today. `beats` are the R-peaks, as in `Beats.sample`, that show it, at least the
-    first of them."""
+    by when somebody should act on it, 0 today. `beats` are the R-peaks, as in `Beats.sample`, that show it, at most the
+    first forty."""
 
     code: str
     text: str
