@@ -323,7 +323,8 @@ class ModelRef(Record, frozen=True, kw_only=True):
 class Finding(Record, frozen=True, kw_only=True):
     """One conclusion. `about` are the ids of what it was drawn from; `rule` and `source` say which limit, and whose.
     `values` are the facts and limits that `text` quotes, so that it can be said in another language; `within_days` is
-    by when somebody should act on it, 0 today."""
+    by when somebody should act on it, 0 today. `beats` are the R-peaks, as in `Beats.sample`, that show it, at most the
+    first forty."""
 
     code: str
     text: str
@@ -335,6 +336,7 @@ class Finding(Record, frozen=True, kw_only=True):
     model: str = ""
     values: dict[str, float | str | bool | None] = msgspec.field(default_factory=dict)
     within_days: int | None = None
+    beats: tuple[int, ...] = ()
 
     def _check(self) -> None:
         require_probabilities(self, (self.probability,))
@@ -379,7 +381,10 @@ class Rhythm(Record, frozen=True, kw_only=True):
 
 
 class EcgMeasurements(Record, frozen=True, kw_only=True):
-    """Intervals in milliseconds and ST level in millivolt per lead; None where the signal does not allow it."""
+    """Intervals in milliseconds and ST level in millivolt per lead; None where the signal does not allow it.
+
+    `uncertainty` has one standard error for each that is there, under its name and in its unit, `st_mv.<lead>` for ST.
+    """
 
     heart_rate_bpm: float | None = None
     pr_ms: float | None = None
@@ -387,6 +392,7 @@ class EcgMeasurements(Record, frozen=True, kw_only=True):
     qt_ms: float | None = None
     qtcf_ms: float | None = None
     st_mv: dict[str, float | None] = msgspec.field(default_factory=dict)
+    uncertainty: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Beats(Record, frozen=True, kw_only=True):

@@ -64,9 +64,15 @@ def _each(
 
 
 def analyze_ecgs(
-    paths: Iterable[Path], models: Models, at: Timestamp, limits: Limits, lead: str | None = None
+    paths: Iterable[Path],
+    models: Models,
+    at: Timestamp,
+    limits: Limits,
+    lead: str | None = None,
+    *,
+    waves: bool = False,
 ) -> Iterator[Outcome]:
-    """Interpret every ECG under `paths`; each outcome comes as soon as it is there.
+    """Interpret every ECG under `paths`; each outcome comes as soon as it is there; `waves` adds each beat's waves.
 
     Raises
     ------
@@ -74,7 +80,7 @@ def analyze_ecgs(
         What would fail for every input alike is raised as an outcome of each, never swallowed.
     """
     from aidpost.firmware_bridge.formats.inputs import read_ecg_file
-    from aidpost.inference.ecg import analyze
+    from aidpost.inference.ecg import analyze, delineation
     from aidpost.inference.output import ecg_json
 
     def one(item: Input) -> dict[str, Any]:
@@ -83,7 +89,8 @@ def analyze_ecgs(
         read = time.perf_counter()
         result = analyze(recording, models, lead, limits=limits.get("ecg"))
         elapsed = {"read": (read - started) * 1e3, "total": (time.perf_counter() - started) * 1e3}
-        return ecg_json(result, elapsed)
+        out = ecg_json(result, elapsed)
+        return out | {"waves": delineation(result, recording)} if waves else out
 
     return _each(paths, "ecg", one)
 

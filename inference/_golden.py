@@ -1,6 +1,7 @@
 """The golden recordings of a model: raw simulated recordings and the probabilities that they must give.
 
-`golden.npz` holds, for i from 0: `signal_<i>` (n,) millivolts with `fs_hz_<i>` for an ECG model, or `photo_<i>` (bytes
+`golden.npz` holds, for i from 0: `signal_<i>` (n,) millivolts with `fs_hz_<i>` for an ECG model (and `peaks_<i>`, its
+R-peaks, for one of beats, so that a better detector does not change the answer), or `photo_<i>` (bytes
 of a PNG or JPEG file, uint8) for a fundus model, and `expected_<i>`, calibrated probabilities.
 """
 
@@ -68,7 +69,10 @@ def _rhythm(model: Model, golden: Arrays, i: str) -> Answer:
 
 
 def _beats(model: Model, golden: Arrays, i: str) -> Answer:
-    raise ValueError("this version has no beat model")
+    from aidpost.inference._beats import beat_probabilities
+
+    signal, fs_hz = golden[f"signal_{i}"].astype(np.float64), float(golden[f"fs_hz_{i}"])
+    return beat_probabilities(model, signal, fs_hz, golden[f"peaks_{i}"])
 
 
 def _photo(model: Model, golden: Arrays, i: str) -> Answer:

@@ -57,6 +57,13 @@ class RhythmReading:
     spans_s: tuple[tuple[float, float], ...]
     window_probability: Signal
 
+    def within(self, label: int, seconds: Signal) -> npt.NDArray[np.bool_]:
+        """Which moments (n,) lie in windows to which `label` gives a half or more."""
+        out = np.zeros(seconds.size, dtype=bool)
+        for (start, stop), probability in zip(self.spans_s, self.window_probability[:, label], strict=True):
+            out |= (seconds >= start) & (seconds < stop) & bool(probability >= 0.5)
+        return out
+
     def seconds_of(self, label: int, at_least: float) -> float:
         """Seconds of the windows in which `label` leads with at least that probability."""
         chosen = (self.window_probability.argmax(axis=1) == label) & (self.window_probability[:, label] >= at_least)

@@ -10,23 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from aidpost.inference._beats import classify
+from aidpost.inference._delineation import delineate
 from aidpost.inference._ecg_measure import Timing, measure_timing
 from aidpost.inference._ecg_signal import Lead, choose_lead
 from aidpost.inference._ectopy import measure_ectopy
 from aidpost.inference._fibrillation import suspected_spans
-from aidpost.inference._intervals import Measured, measure_intervals
+from aidpost.inference._intervals import LOWEST_RATE_HZ, Measured, measure_intervals
 from aidpost.inference._rhythm import RhythmReading, read_rhythm
 from aidpost.inference._rules import Fact, RuleBook, rule_book
 from aidpost.inference.model import Model, Models
 from aidpost.records import Beats, EcgMeasurements, EcgRecording, EcgResult, Finding, Quality, Rhythm, TriageLevel
 
-__all__ = ["analyze"]
+__all__ = ["analyze", "delineation"]
 
-_UNCLASSIFIED = "Q"  # AAMI EC57: the honest class of a beat that no model has looked at
-_RUN_BEATS = 3
+_MOST_SHOWN = 40  # beats a finding names: enough to look at, little to send
 _EPISODE_PROBABILITY = 0.7
 
 
@@ -68,10 +70,16 @@ def analyze(
     reading = read_rhythm(model, chosen.samples_mv, chosen.usable, chosen.fs_hz)
     rhythm = _rhythm(model, reading, chosen.quality)
     timing = measure_timing(chosen, peaks)
-    measurements = _measurements(chosen, peaks, timing, rhythm)
-    beats = _beats(peaks)
-    facts = _facts(chosen, rhythm, measurements, timing, reading, model) | _ectopy(chosen, peaks, beats)
-    findings = _findings(book, facts, recording, rhythm, model)
+    measurements = _measurements(recording, chosen, peaks, timing, rhythm)
+    beat_model = models.find("ecg-beats")
+    af = None if reading is None else reading.within(model.card.output.labels.index("A"), peaks / chosen.fs_hz)
+    classes = classify(beat_model if chosen.quality.usable else None, chosen.samples_mv, chosen.fs_hz, peaks, af)
+    facts = _facts(chosen, rhythm, measurements, timing, reading, model)
+    ectopy = measure_ectopy(peaks, classes, chosen.fs_hz, float(chosen.usable.sum() / chosen.fs_hz))
+    if ectopy is not None:
+        facts |= ectopy.facts()
+    shown = timing.pause_beats(peaks) | ({} if ectopy is None else ectopy.shown(peaks))
+    findings = _findings(book, facts, shown, recording, rhythm, model)
     return EcgResult(
         id=recording.id,
         fs_hz=recording.fs_hz,
@@ -84,32 +92,33 @@ def analyze(
         origin=recording.origin,
         device=recording.device,
         quality=chosen.quality,
-        beats=beats,
+        beats=Beats(sample=tuple(int(peak) for peak in peaks), label=classes),
         rhythm=rhythm,
         measurements=measurements,
         findings=findings,
         triage=max((finding.severity for finding in findings), default=TriageLevel.ROUTINE),
-        models=(model.ref,),
+        models=(model.ref,) if beat_model is None else (model.ref, beat_model.ref),
         missing=recording.missing,
         lead_off=recording.lead_off,
         source=recording.source,
     )
 
 
-def _beats(peaks: npt.NDArray[np.int64]) -> Beats:
-    return Beats(sample=tuple(int(peak) for peak in peaks), label=(_UNCLASSIFIED,) * peaks.size)
+def delineation(result: EcgResult, recording: EcgRecording) -> dict[str, list[list[int | None]]]:
+    """Where the waves of each beat of `result` lie in its lead, as samples of the recording.
 
+    `p`, `qrs` and `t` have one [onset, peak, end] a beat, of None where there is no such wave, where the signal is not
+    usable, or where the rhythm is atrial fibrillation (P).
+    """
+    lead, peaks = choose_lead(recording, result.lead), np.array(result.beats.sample, dtype=np.int64)
+    if not result.quality.usable or lead.fs_hz < LOWEST_RATE_HZ:
+        return {name: [[None] * 3 for _ in peaks] for name in ("p", "qrs", "t")}
+    found = delineate(lead.samples_mv, lead.fs_hz, peaks / lead.fs_hz, p_waves=result.rhythm.label != "A")
 
-def _ectopy(lead: Lead, peaks: npt.NDArray[np.int64], beats: Beats) -> dict[str, Fact]:
-    found = measure_ectopy(peaks, beats.label, lead.fs_hz, float(lead.usable.sum() / lead.fs_hz))
-    if found is None or not lead.quality.usable:
-        return {}
-    return {
-        "pvc_per_hour": found.ventricular_per_hour,
-        "pvc_fraction": found.ventricular_fraction,
-        "vt_longest_beats": float(found.longest_run),
-        "vt_longest_s": found.longest_run_s if found.longest_run >= _RUN_BEATS else 0.0,
-    }
+    def samples(wave: npt.NDArray[np.float64]) -> list[list[int | None]]:
+        return [[None if one != one else round(one * lead.fs_hz) for one in row] for row in wave.tolist()]
+
+    return {"p": samples(found.p), "qrs": samples(found.qrs), "t": samples(found.t)}
 
 
 def _rhythm(model: Model, reading: RhythmReading | None, quality: Quality) -> Rhythm:
@@ -122,12 +131,27 @@ def _rhythm(model: Model, reading: RhythmReading | None, quality: Quality) -> Rh
     return Rhythm(label=labels[int(reading.probability.argmax())], probability=probability)
 
 
-def _measurements(lead: Lead, peaks: npt.NDArray[np.int64], timing: Timing, rhythm: Rhythm) -> EcgMeasurements:
+def _measurements(
+    recording: EcgRecording, lead: Lead, peaks: npt.NDArray[np.int64], timing: Timing, rhythm: Rhythm
+) -> EcgMeasurements:
     if not lead.quality.usable:
         return EcgMeasurements()
     found = measure_intervals(lead, peaks, p_waves=rhythm.label != "A")
-    values = {f"{name}_ms": _value(getattr(found, name)) for name in ("pr", "qrs", "qt", "qtcf")}
-    return EcgMeasurements(heart_rate_bpm=timing.heart_rate_bpm, st_mv={lead.name: _value(found.st_mv)}, **values)
+    measured = {f"{name}_ms": getattr(found, name) for name in ("pr", "qrs", "qt", "qtcf")}
+    st = {name: found.st_mv if name == lead.name else _st_of(recording, name, peaks) for name in recording.leads}
+    everything = measured | {f"st_mv.{name}": one for name, one in st.items()}
+    return EcgMeasurements(
+        heart_rate_bpm=timing.heart_rate_bpm,
+        st_mv={name: _value(one) for name, one in st.items()},
+        uncertainty={name: one.uncertainty for name, one in everything.items() if one is not None},
+        **{name: _value(one) for name, one in measured.items()},
+    )
+
+
+def _st_of(recording: EcgRecording, name: str, peaks: npt.NDArray[np.int64]) -> Measured | None:
+    """The ST level of another lead, around the R-peaks of the one that is read."""
+    other = choose_lead(recording, name)
+    return measure_intervals(other, peaks, p_waves=False).st_mv if other.quality.usable else None
 
 
 def _value(measured: Measured | None) -> float | None:
@@ -176,15 +200,20 @@ _REASONS = {
 
 
 def _findings(
-    book: RuleBook, facts: Mapping[str, Fact], recording: EcgRecording, rhythm: Rhythm, model: Model
+    book: RuleBook,
+    facts: Mapping[str, Fact],
+    shown: Mapping[str, tuple[int, ...]],
+    recording: EcgRecording,
+    rhythm: Rhythm,
+    model: Model,
 ) -> tuple[Finding, ...]:
     out = []
     for conclusion in book.conclusions(facts):
         from_model = facts.get("rhythm") == rhythm.label and "rhythm" in conclusion.facts
         probability = rhythm.probability.get(rhythm.label or "") if from_model else None
-        out.append(
-            conclusion.finding(
-                about=(recording.id,), probability=probability, model=model.card.name if from_model else ""
-            )
+        beats = sorted({beat for fact in conclusion.facts for beat in shown.get(fact, ())})
+        finding = conclusion.finding(
+            about=(recording.id,), probability=probability, model=model.card.name if from_model else ""
         )
+        out.append(msgspec.structs.replace(finding, beats=tuple(beats[:_MOST_SHOWN])))
     return tuple(sorted(out, key=lambda finding: -finding.severity.rank))

@@ -43,6 +43,7 @@ def ecg_json(result: EcgResult, elapsed_ms: Mapping[str, float]) -> dict[str, An
             "qt_ms": _one(measured.qt_ms),
             "qtcf_ms": _one(measured.qtcf_ms),
             "st_mv": {lead: None if mv is None else round(mv, 3) for lead, mv in measured.st_mv.items()},
+            "uncertainty": {name: round(one, 3) for name, one in measured.uncertainty.items()},
         },
         **_conclusion(result.findings, result.triage.value, result.models, elapsed_ms),
     }
@@ -106,6 +107,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "probability": None if finding.probability is None else round(finding.probability, 4),
         "rule": finding.rule,
         "source": finding.source,
+        **({"beats": list(finding.beats)} if finding.beats else {}),
     }
 
 

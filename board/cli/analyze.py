@@ -80,17 +80,20 @@ def _fundus_line(result: dict[str, Any]) -> str:
 @analyze.command()
 @paths_argument
 @click.option("--lead", help="The lead to interpret; by default the best of the usual ones.")
+@click.option("--waves", is_flag=True, help="Say where P, QRS and T of each beat begin, peak and end.")
 @json_option
 @jsonl_option
 @settings_of
-def ecg(settings: Settings, paths: tuple[Path, ...], lead: str | None, as_json: bool, as_jsonl: bool) -> None:
+def ecg(
+    settings: Settings, paths: tuple[Path, ...], lead: str | None, waves: bool, as_json: bool, as_jsonl: bool
+) -> None:
     """Interpret ECGs: WFDB, EDF, DICOM waveform, CSV; folders too.
 
     Example: aidpost analyze ecg recordings/ --jsonl
     """
     configuration = load_configuration(settings)
     models = models_for(configuration.inference)
-    outcomes = analyze_ecgs(paths, models, SystemClock(boot=0).now(), configuration.limits, lead)
+    outcomes = analyze_ecgs(paths, models, SystemClock(boot=0).now(), configuration.limits, lead, waves=waves)
     _show(outcomes, as_json, as_jsonl, _ecg_line)
 
 

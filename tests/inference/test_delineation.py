@@ -12,7 +12,7 @@ import pytest
 from aidpost.inference._delineation import delineate
 from aidpost.inference._ecg_signal import choose_lead
 from aidpost.inference._intervals import Measured, measure_intervals
-from aidpost.inference.ecg import analyze
+from aidpost.inference.ecg import analyze, delineation
 from aidpost.inference.model import Models
 from aidpost.kernels import rpeaks
 from aidpost.records import EcgMeasurements
@@ -158,3 +158,46 @@ def test_ludb_every_fiducial_within_150_ms(data_folder: Path, models: Models, ma
         assert 2 * hits / (reference + found_count) >= 0.96, key
         assert abs(np.mean(errors[key])) < 15, key
         assert np.std(errors[key]) < 40, key
+
+
+def test_st_is_measured_in_every_lead_and_each_value_has_its_uncertainty(models: Models, make_ecg: MakeEcg) -> None:
+    time = np.arange(15000) / 500.0
+    raised = np.zeros(time.size)
+    for at in TIMES:
+        raised[(time >= at + 0.05) & (time < at + 0.20)] = 0.25
+    flat = beats_at(TIMES, 30.0, 500.0)
+    noise = 3.0 * np.random.default_rng(3).standard_normal(15000)
+    result = analyze(make_ecg(flat, flat + raised, noise, fs_hz=500.0, names=("II", "V2", "V5")), models)
+    measured = result.measurements
+    assert measured.st_mv["II"] is not None
+    assert measured.st_mv["V2"] == pytest.approx(measured.st_mv["II"] + 0.25, abs=0.06)
+    assert measured.st_mv["V5"] is None, "a lead that is not usable has no level"
+    assert set(measured.uncertainty) == {"pr_ms", "qrs_ms", "qt_ms", "qtcf_ms", "st_mv.II", "st_mv.V2"}
+    assert all(one > 0 for one in measured.uncertainty.values())
+
+
+def test_what_is_null_has_no_uncertainty(models: Models, make_ecg: MakeEcg) -> None:
+    assert measure(models, make_ecg, beats_at(TIMES, 30.0, 125.0), fs_hz=125.0).uncertainty == {}
+
+
+def test_waves_are_samples_of_the_recording_one_row_a_beat(models: Models, make_ecg: MakeEcg) -> None:
+    recording = make_ecg(beats_at(TIMES, 30.0, 500.0), fs_hz=500.0)
+    result = analyze(recording, models)
+    waves = delineation(result, recording)
+    assert {name: len(rows) for name, rows in waves.items()} == dict.fromkeys(("p", "qrs", "t"), len(TIMES))
+    for at, (onset, peak, end) in zip(TIMES[1:-1], waves["qrs"][1:-1], strict=True):
+        assert None not in (onset, peak, end)
+        assert onset < peak < end  # type: ignore[operator]
+        assert peak == pytest.approx(500 * at, abs=10)
+
+
+@pytest.mark.parametrize("fs_hz", [125.0, 500.0])
+def test_no_waves_where_the_signal_or_the_rate_does_not_allow_them(
+    models: Models, make_ecg: MakeEcg, fs_hz: float
+) -> None:
+    rng = np.random.default_rng(6)
+    signal = beats_at(TIMES, 30.0, fs_hz) + (0.0 if fs_hz < 200 else 3.0) * rng.standard_normal(int(30 * fs_hz))
+    recording = make_ecg(signal, fs_hz=fs_hz)
+    result = analyze(recording, models)
+    rows = [one for rows in delineation(result, recording).values() for row in rows for one in row]
+    assert rows == [None] * (9 * len(result.beats.sample))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -162,10 +164,9 @@ def test_a_slow_recorder_gets_its_rate_and_no_rhythm(models: Models, make_ecg: M
     assert "rhythm-unclear" in codes(result)
 
 
-def test_without_a_beat_model_no_beat_has_a_class(models: Models, make_ecg: MakeEcg) -> None:
-    if models.find("ecg-beats") is not None:
-        pytest.skip("a beat model ships with this version")
-    result = analyze(make_ecg(beats_at(np.arange(0.5, 29.5, 0.8), 30.0)), models)
+def test_without_a_beat_model_no_beat_has_a_class(model_folder: Path, make_ecg: MakeEcg) -> None:
+    without = Models(roots=(model_folder.parent,))
+    result = analyze(make_ecg(beats_at(np.arange(0.5, 29.5, 0.8), 30.0)), without)
     assert set(result.beats.label) == {"Q"}
 
 
