@@ -14,13 +14,13 @@ from aidpost.board.console import steps
 from aidpost.board.console._who import BREAK_GLASS
 from aidpost.board.console.drafts import ATTEMPTS, Draft
 from aidpost.board.console.live import no_sensor
-from aidpost.board.console.result import picture_rows, result_of
+from aidpost.board.console.result import body_of, picture_rows, result_of
 from aidpost.board.console.site import Form, Session, Site, exam_of, translator
 from aidpost.board.console.workspace import Workspace, implausible
 from aidpost.errors import DeviceError, StoreDamagedError
 from aidpost.inference._photo_quality import ADVICE
 from aidpost.inference.wording import advice
-from aidpost.records import EcgResult, ExamReport, Eye
+from aidpost.records import EcgResult, ExamReport, Eye, ReviewDecision
 
 
 def _draft(site: Site, request: Request, session: Session) -> tuple[Workspace, Draft]:
@@ -275,6 +275,29 @@ def result(site: Site, request: Request, session: Session) -> Response:
         reviews=reviews,
         advised=advice(report, translator(session.language)),
         telephone=site.configuration.clinic.emergency_telephone,
+    )
+
+
+def printed(site: Site, request: Request, session: Session) -> Response:
+    """The report on paper; only of a finished exam, so that no paper says less than the report."""
+    from aidpost.board.console.paper import pdf  # a second of imports on a Pi, which the start does not wait for
+
+    workspace, report, finished = _report(site, request, session)
+    if not finished:
+        raise HTTPException(404, "Finish the exam first.")
+    confirmed = [one for one in workspace.store.reviews(report.exam.id) if one.decision is not ReviewDecision.RETAKE]
+    document = pdf(
+        report,
+        result_of(workspace, report),
+        lambda sha256: body_of(workspace, report, sha256),
+        translator(session.language),
+        size=site.configuration.console.paper,
+        language=session.language,
+        offset_min=site.configuration.device.utc_offset_min,
+        reviewer=confirmed[-1].reviewer if confirmed else "",
+    )
+    return Response(
+        document, media_type="application/pdf", headers={"content-disposition": "inline; filename=report.pdf"}
     )
 
 

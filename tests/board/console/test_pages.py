@@ -37,6 +37,14 @@ def raw(device: Running, method: str, path: str, headers: dict[str, str]) -> Ans
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, text)
 
 
+def raw_bytes(device: Running, path: str) -> bytes:
+    with closing(http.client.HTTPConnection(urlsplit(device.url).netloc, timeout=60)) as connection:
+        connection.request("GET", path, headers={"Cookie": device.cookie})
+        answer = connection.getresponse()
+        assert answer.status == 200
+        return answer.read()
+
+
 def test_without_a_pin_every_page_leads_to_the_lock(device: Running) -> None:
     exam = device.register()
     for path in ("/", "/find", "/more", exam, f"{exam}/result", f"{exam}/vitals", f"{exam}/blobs/{'0' * 64}"):
@@ -165,3 +173,11 @@ def test_consent_to_the_exam_is_needed_and_kept_by_purpose(device: Running) -> N
     page = re.sub(r"\s+", " ", device.page(patient))
     assert "✓ Examine" in page
     assert "✗ Send it" in page
+
+
+def test_report_is_printed_only_of_a_finished_exam(device: Running) -> None:
+    exam = device.register()
+    assert device.ask("GET", f"{exam}/report.pdf")[0] == 404
+    device.tap(f"{exam}/finish")
+    answer = raw_bytes(device, f"{exam}/report.pdf")
+    assert answer.startswith(b"%PDF-")
