@@ -16,7 +16,7 @@ from _fundus_degrade import REASONS
 from _fundus_golden import photographs as golden_photographs
 from _fundus_metrics import auc, bootstrap, calibration_error
 from _fundus_negatives import not_a_retina
-from _fundus_quality_task import LEVELS, REASON_NAMES, SIZE, QualityNet, load_crops, predict_twin
+from _fundus_quality_task import REASON_NAMES, SIZE, QualityNet, load_crops, predict_twin
 
 from aidpost.inference._fundus_input import INPUT_VERSION, quality_input
 from aidpost.kernels.fundus import decode, field_of_view
@@ -223,8 +223,8 @@ be taken again at once.
 who sees the
 photographs that it let through and those that it didn't.
 
-**How.** The first {max(LEVELS)} blocks of EfficientNet-Lite0 with their ImageNet weights as published (Apache-2.0), and
-linear heads on two levels of features, trained; int8 throughout,
+**How.** The first {12} blocks of EfficientNet-Lite0 (ImageNet weights, Apache-2.0; the first 11 as published, the last
+trained), int8 throughout,
 {size / 1e6:.2f} MB, {SIZE} pixels a side, the photograph's own colours.
 
 **Data and terms.** {terms} `labels.csv` gives EyeQ's opinion of EyePACS photographs; IDRiD's, not labelled for
