@@ -21,7 +21,7 @@ from aidpost.board import _tree, device
 from aidpost.board._check import Answer, Surroundings
 from aidpost.errors import AidpostError
 from aidpost.records import Timestamp
-from aidpost.sync import keys, outbox
+from aidpost.sync import enrolment, keys, outbox
 from aidpost.sync._schema import VERSION
 from aidpost.sync.clock import Clock
 from aidpost.sync.store import Store
@@ -109,6 +109,11 @@ def certificates(at: Surroundings) -> Answer:
     answers = [_private_key(key, Path(path)) for key, path in private.items() if path]
     for key, path in public.items():
         answers += _certificates_in(key, Path(path), at.clock) if path else []
+    try:
+        if told := enrolment.told(at.state_dir / enrolment.FOLDER):
+            answers.append(_certificate("enrolment", told.certificate, at.clock))
+    except AidpostError as error:
+        answers.append(Answer("failed", f"{error.target}: {error.cause}", error.remedy))
     if not section.tls and section.enabled and section.hub_key_file and section.host not in _THIS_MACHINE:
         why = "sync.tls is off: what the device sends can be read on its way"
         answers.append(Answer("warning", why, "set sync.tls = true, and its three files"))
@@ -155,19 +160,20 @@ def hub(at: Surroundings) -> Answer:
     section = at.configuration.sync
     if not section.enabled:
         return Answer("ok", "sending is switched off (sync.enabled)")
-    if not section.hub_key_file:
-        return Answer("warning", "no hub is configured: reports stay on this device", "aidpost board identity")
     try:
-        link = device.link(at.configuration)
+        told = None if section.hub_key_file else enrolment.told(at.state_dir / enrolment.FOLDER)
+        if told is None and not section.hub_key_file:
+            return Answer("warning", "no hub is configured: reports stay on this device", "aidpost board provision")
+        broker = told or device.link(at.configuration)
     except AidpostError as error:
         return Answer("failed", f"{error.target}: {error.cause}", error.remedy)
-    where = f"{link.host}:{link.port}"
+    where = f"{broker.host}:{broker.port}"
     try:
-        at.connect(link.host, link.port, at.deadline_s)
+        at.connect(broker.host, broker.port, at.deadline_s)
     except OSError as error:
         # an exam needs no network, so a clinic without one for a day has a device that is well
         why = f"the broker at {where} cannot be reached: {error.strerror or error}; reports wait on the disk"
-        return Answer("warning", why, f"ping {link.host}; check the network, sync.host and sync.port")
+        return Answer("warning", why, f"ping {broker.host}; check the network, sync.host and sync.port")
     return Answer("ok", f"the broker at {where} takes connections")
 
 

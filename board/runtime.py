@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aidpost.board import device
 from aidpost.board.configuration import Configuration
 from aidpost.board.console.clock import ConfirmedClock
-from aidpost.errors import NotPossibleError, UsageError
+from aidpost.errors import AidpostError, NotPossibleError, UsageError
 from aidpost.inference.worker import InferenceWorker
 from aidpost.sync.keys import DeviceKey
 from aidpost.sync.publisher import Publisher
@@ -91,7 +91,14 @@ def _warm(worker: InferenceWorker) -> None:
 @contextmanager
 def _sender(running: Running) -> Iterator[None]:
     assert running.store is not None
-    running.publisher = Publisher(running.store, device.link(running.configuration))
+    try:
+        link = device.link(running.configuration, running.store)
+    except AidpostError as error:
+        # an exam needs no hub: everything is kept, the screen says that nothing is sent, the doctor says why
+        _log.error("nothing is sent: %s: %s", error.target, error.cause)
+        yield
+        return
+    running.publisher = Publisher(running.store, link)
     with running.publisher:
         yield
 

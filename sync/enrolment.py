@@ -165,17 +165,44 @@ def load(folder: Path, device_key: DeviceKey) -> Enrolled | None:
     return Enrolled(folder, device_key) if (folder / _HUB).exists() else None
 
 
+class Told(NamedTuple):
+    """What anybody may know of an enrolment: where the broker is, and when the certificate ends."""
+
+    host: str
+    port: int
+    certificate: x509.Certificate
+
+
+def told(folder: Path) -> Told | None:
+    """What `enroll` kept, as far as it needs no key, or None.
+
+    Raises
+    ------
+    EnrolmentError
+        Its files cannot be read.
+    """
+    if not (folder / _HUB).exists():
+        return None
+    hub, certificate = _kept(folder)
+    return Told(hub.answer.broker_host, hub.answer.broker_port, certificate)
+
+
+def _kept(folder: Path) -> tuple[_Hub, x509.Certificate]:
+    path = folder / _NEXT
+    try:
+        hub = msgspec.json.decode((folder / _HUB).read_bytes(), type=_Hub)
+        return hub, x509.load_pem_x509_certificate((path if path.exists() else folder / _CURRENT).read_bytes())
+    except (OSError, ValueError) as error:
+        raise _failed(str(folder), str(error), "Enrol the device again: `aidpost hub enroll` on the hub.") from None
+
+
 class Enrolled:
     """A device's certificate, its key, and the hub that gave it."""
 
     def __init__(self, folder: Path, device_key: DeviceKey) -> None:
         self._folder, self._device_key = folder, device_key
         self._renewed_at, self._trying = 0.0, ""
-        try:
-            hub = msgspec.json.decode((folder / _HUB).read_bytes(), type=_Hub)
-            self._certificate()
-        except (OSError, ValueError) as error:
-            raise _failed(str(folder), str(error), "Enrol the device again: `aidpost hub enroll` on the hub.") from None
+        hub, _ = _kept(folder)
         self.url, self._answer = hub.url, hub.answer
 
     def link(self, *, keepalive_s: int = 30, window_records: int = 64, window_bytes: int = 32 * 1024) -> Link:
@@ -258,8 +285,7 @@ class Enrolled:
         return True
 
     def _certificate(self) -> x509.Certificate:
-        path = self._folder / _NEXT
-        return x509.load_pem_x509_certificate((path if path.exists() else self._folder / _CURRENT).read_bytes())
+        return _kept(self._folder)[1]
 
 
 def _password(device_key: DeviceKey) -> bytes:

@@ -156,6 +156,9 @@ def test_a_device_with_a_code_sends_over_mutual_tls(config: HubConfig, site: Hub
     with Publisher(store, enrolled.link()) as publisher:
         assert publisher.wait_until_empty(60), publisher.last_error
     again = enrolment.load(store.folder / enrolment.FOLDER, store.key)
+    told = enrolment.told(store.folder / enrolment.FOLDER)  # what the doctor may know without a key
+    assert told is not None
+    assert (told.host, told.port) == (config.public_host, config.public_broker_port)
     assert again is not None
     assert again.link().hub_name == "hub-1"
 
