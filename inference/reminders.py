@@ -15,8 +15,7 @@ DATED = "Be seen within {days} days, by {date}: {reason}"
 UNDATED = "Be seen within {days} days of today (this device's date is not confirmed): {reason}"
 MEDICINES = "Your medicines: {medicines}. Take them as they were prescribed, and bring them to every visit."
 AGAIN = "Measure your blood pressure again: one reading is not enough to tell."
-NOT_ASSESSED = "Not looked at today: {what}."
-MESSAGES = (TODAY, DATED, UNDATED, MEDICINES, AGAIN, NOT_ASSESSED)
+MESSAGES = (TODAY, DATED, UNDATED, MEDICINES, AGAIN)
 """What may be said, for a catalogue."""
 
 
@@ -51,5 +50,3 @@ def _lines(report: ExamReport, translate: Translate) -> Iterator[str]:
     medicines = [one.answer.strip() for one in report.answers if one.question == "medicines" and one.answer.strip()]
     if medicines and medicines[-1].casefold() not in ("no", "none"):
         yield translate(MEDICINES).format(medicines=medicines[-1].rstrip("."))
-    if report.not_assessed:
-        yield translate(NOT_ASSESSED).format(what=", ".join(translate(one) for one in report.not_assessed))

@@ -23,6 +23,7 @@ from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleDocTemplate, Spacer, Table
 
 from aidpost.board.console.result import Shown
+from aidpost.inference.reminders import reminders
 from aidpost.inference.wording import advice, word
 from aidpost.records import ExamReport, Origin, Timestamp, TriageLevel
 from aidpost.sync.hub._catalogue import unit, vital_name
@@ -139,14 +140,15 @@ class _Page:
         return [*mark, table]
 
     def conclusion(self, reviewer: str) -> list[Flowable]:
-        """Triage, findings and advice."""
+        """Triage, findings, advice and what to remember."""
         report = self._report
         name, colour = SIGNS[report.triage.level]
         band = Table([[self._say(self._tr(name), self._level)]], colWidths=[self._width])
         band.setStyle([("BACKGROUND", (0, 0), (-1, -1), colors.HexColor(colour))])
         found = [self._say(f"• {word(one, self._tr)}") for one in report.findings]
         found = found or [self._say(self._tr("Nothing was found in what was assessed."))]
-        advised = [self._say(f"→ {one}") for one in advice(report, self._tr)]
+        lines = (*advice(report, self._tr), *reminders(report, self._tr))
+        advised = [self._say(f"→ {one}") for one in lines]
         standing = (
             f"{self._tr('Confirmed by')} {reviewer}"
             if reviewer

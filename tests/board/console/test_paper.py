@@ -91,6 +91,7 @@ def test_paper_has_its_size_and_all_that_a_reader_needs(
     text = text_of(document)
     for words in (
         *("Amina Yusuf", "born 1961", "date unconfirmed", "Emergency", "Chest pain", "Go to a hospital now"),
+        *("Be seen today",),
         *("Preliminary, not a diagnosis; confirmed by", "Right eye: ungradable", "Left eye: not photographed"),
         *("mm/s", "Not assessed", "by Rose", "aidpost ", "NOT A REAL PATIENT"),
     ):
