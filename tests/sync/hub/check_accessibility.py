@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import Browser
 
 from aidpost.records import TriageLevel
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.server import HubServer
 
-from .browser import Browser
 from .conftest import FakeDevice
 from .web_client import PASSWORD, logged_in, whole_report
 
