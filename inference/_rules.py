@@ -235,11 +235,16 @@ def rule_book(name: str, overrides: Mapping[str, float] | None = None, folder: P
     return RuleBook(_read(folder / f"{name}.toml"), name, overrides)
 
 
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(path.stem for path in RULES.glob("*.toml"))
+
+
 def rule_of(finding: Finding) -> Rule | None:
     """The rule that made a finding, as this version has it; None where it has none of that name."""
     name, _, version = finding.rule.partition("@")
     file = version.partition(" ")[0]
-    if file not in {path.stem for path in RULES.glob("*.toml")}:  # a report may come from anywhere
+    if file not in _names():  # a report may come from anywhere
         return None
     return next((rule for rule in rule_book(file).rules if rule.name == name), None)
 

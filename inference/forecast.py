@@ -11,7 +11,6 @@ says where each set is from. Nothing is known of the meals or medicine to come, 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,15 +19,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from aidpost.errors import ConfigurationError
 from aidpost.inference._rules import Fact
 from aidpost.inference._series import Series, series
+from aidpost.inference._tables import read_table
 from aidpost.records import VITAL_UNITS, Forecast, Timestamp, VitalKind, VitalSign
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["HOURS", "TABLE", "Process", "facts", "forecast", "forecasts", "predict", "soon_features", "table"]
 
@@ -95,18 +89,18 @@ class Process(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return np.asarray(out, dtype=np.float64)
 
 
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: str
+    glucose: Process
+    systolic_bp: Process
+    diastolic_bp: Process
+
+
 @cache
 def table(path: Path = TABLE) -> dict[VitalKind, Process]:
     """The processes by kind. Raises ConfigurationError where the file cannot be read."""
-    try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
-        content.pop("version")
-        return msgspec.convert(content, dict[VitalKind, Process])
-    except (OSError, KeyError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise ConfigurationError(
-            operation="reading the forecasts' numbers", target=str(path), cause=str(error)
-        ) from error
+    content = read_table(path, _Table, "reading forecasts")
+    return {VitalKind(name): getattr(content, name) for name in ("glucose", "systolic_bp", "diastolic_bp")}
 
 
 def forecasts(readings: Iterable[VitalSign], at: Timestamp) -> tuple[Forecast, ...]:

@@ -6,7 +6,6 @@ for action whatever the others are.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from enum import Enum
@@ -15,12 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from aidpost.errors import ConfigurationError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from aidpost.inference._tables import read_table
 
 __all__ = ["TABLE", "Consciousness", "News2", "News2Inputs", "score"]
 
@@ -92,11 +86,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @cache
 def _table(path: Path) -> _Table:
-    try:
-        with path.open("rb") as file:
-            return msgspec.convert(tomllib.load(file), _Table)
-    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise ConfigurationError(operation="reading the NEWS2 table", target=str(path), cause=str(error)) from error
+    return read_table(path, _Table, "reading the NEWS2 table")
 
 
 def score(inputs: News2Inputs, table: Path = TABLE) -> News2:

@@ -5,7 +5,6 @@ The facts made here are what the rules in `rules/vitals.toml` and `rules/symptom
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,15 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from aidpost.errors import ConfigurationError
 from aidpost.inference._rules import Fact
+from aidpost.inference._tables import read_table
 from aidpost.inference.news2 import Consciousness, News2, News2Inputs, score
 from aidpost.records import Answer, Patient, Sex, Timestamp, VitalKind, VitalSign
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 __all__ = ["Observations", "age_years", "observe", "reliable"]
 
@@ -220,11 +214,7 @@ class _Paediatric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @cache
 def _paediatric(path: Path = _PAEDIATRIC) -> _Paediatric:
-    try:
-        with path.open("rb") as file:
-            return msgspec.convert(tomllib.load(file), _Paediatric)
-    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise ConfigurationError(operation="reading ranges by age", target=str(path), cause=str(error)) from error
+    return read_table(path, _Paediatric, "reading ranges by age")
 
 
 def _age_group(age: float | None) -> str:

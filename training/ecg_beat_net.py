@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from ecg_export import _apply, _dense, _last
+from ecg_export import _apply, _dense, _last, write_int8
 from ecg_rhythm_net import Conv, Residual
 from torch import Tensor, nn
 
@@ -104,11 +104,4 @@ def to_int8(net: BeatNet, representative: Floats, path: Path) -> None:
     net.eval()
     spec = tf.TensorSpec((1, ROWS, len(CHANNELS)), tf.float32, name="beat")
     function = tf.function(lambda x: _forward(net, x), input_signature=[spec])
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([one[np.newaxis]] for one in representative)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(converter.convert())
+    write_int8(function, representative, path)

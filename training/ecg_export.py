@@ -86,6 +86,20 @@ def tensorflow_forward(ensemble: Ensemble, x: Any) -> Any:
     return out + _last(hidden, [net.head for net in ensemble.features], ensemble.weight)
 
 
+def write_int8(function: Any, representative: Floats, path: Path) -> None:
+    """Write a `tf.function` of one input as int8, calibrated on its representative inputs (n, ...)."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([one[np.newaxis]] for one in representative)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(converter.convert())
+
+
 def to_int8(net: Ensemble, representative: Floats, path: Path) -> None:
     """Write the ensemble as int8 (weights per channel, activations, input, output), calibrated on (n, T, C) inputs."""
     import tensorflow as tf
@@ -95,14 +109,7 @@ def to_int8(net: Ensemble, representative: Floats, path: Path) -> None:
     function = tf.function(
         lambda x: tensorflow_forward(net, x), input_signature=[tf.TensorSpec(shape, tf.float32, name="ecg")]
     )
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([one[np.newaxis]] for one in representative)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(converter.convert())
+    write_int8(function, representative, path)
 
 
 class Int8Model:

@@ -12,12 +12,12 @@ import click
 from aidpost.board import device
 from aidpost.board.cli import Settings
 from aidpost.board.configuration import Configuration
+from aidpost.sync.keys import DeviceKey
 from aidpost.sync.store import Store
 
 
-@contextmanager
-def opened_store(settings: Settings, configuration: Configuration) -> Iterator[Store]:
-    """The store of `--state-dir`, closed afterwards."""
+def device_key(settings: Settings, configuration: Configuration) -> DeviceKey:
+    """The device's key, its passphrase asked for where that is what opens it; a weak one is said to be."""
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     key = device.device_key(
         configuration,
@@ -27,5 +27,12 @@ def opened_store(settings: Settings, configuration: Configuration) -> Iterator[S
     )
     if key.weak:
         click.echo("aidpost: the device key is a file beside the data: weak (store.key)", err=True)
+    return key
+
+
+@contextmanager
+def opened_store(settings: Settings, configuration: Configuration) -> Iterator[Store]:
+    """The store of `--state-dir`, closed afterwards."""
+    key = device_key(settings, configuration)
     with device.open_store(configuration, settings.state_dir, key) as store:
         yield store

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import click
 import msgspec
 
-from aidpost.board import device, runtime, watchdog
+from aidpost.board import runtime, watchdog
 from aidpost.board.cli import Settings
 from aidpost.board.cli._common import load_configuration, settings_of
+from aidpost.board.cli._device import device_key
 
 
 @click.command()
@@ -26,15 +26,7 @@ def run(settings: Settings, simulate: bool, port: int | None) -> None:
     if port is not None:
         console = msgspec.structs.replace(configuration.console, port=port)
         configuration = msgspec.structs.replace(configuration, console=console)
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    key = device.device_key(
-        configuration,
-        settings.state_dir,
-        passphrase=lambda: str(click.prompt("Passphrase of this device", hide_input=True, err=True)),
-        credentials=Path(credentials) if credentials else None,
-    )
-    if key.weak:
-        click.echo("aidpost: the device key is a file beside the data: weak (store.key)", err=True)
+    key = device_key(settings, configuration)
     running = runtime.Running(configuration, settings.state_dir, key, practice_only=simulate)
     dogs: list[watchdog.Watchdog] = []
 

@@ -48,10 +48,12 @@ class Target:
 
 
 def long_uuid(short: str) -> str:
+    """A characteristic's 128-bit UUID, lower case; 16 bits (four hexadecimal digits) lie in the Bluetooth base UUID."""
     return f"0000{short.lower()}-0000-1000-8000-00805f9b34fb" if len(short) == 4 else short.lower()
 
 
 def sensor_error(kind: type[AidpostError], target: Target, cause: str, remedy: str) -> AidpostError:
+    """The error of that kind about reading `target`; the caller raises it."""
     return kind(operation="reading a Bluetooth sensor", target=target.name, cause=cause, remedy=remedy)
 
 
@@ -189,6 +191,7 @@ async def read_vitals(target: Target, clock: Clock) -> list[VitalSign]:
 
 
 async def subscribe(client: Any, inbox: Inbox, name: str, decoder: Callable[[bytes], Any]) -> None:
+    """Put each notification of a characteristic, with its decoder, into the inbox from now on."""
     await client.start_notify(long_uuid(name), lambda _, data: inbox.put(name, decoder, bytes(data)))
 
 
