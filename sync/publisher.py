@@ -199,6 +199,8 @@ class Publisher:
         enrolled = self._link.enrolled
         if enrolled is not None and not self._store.now().synced and self._client is not None:
             sock = self._client.socket()
+            if sock is None:
+                return  # the broker has hung up already: that is for the loop to say, and to renew upon
             enrolled.require_recent(sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None)
 
     def _renew(self, *, refused: bool = False) -> None:
