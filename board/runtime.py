@@ -125,6 +125,7 @@ def _console(running: Running) -> Iterator[None]:
         def workspace(store: Store, *, practice: bool) -> Workspace:
             made = Workspace(configuration, store, running.worker, practice=practice)  # type: ignore[arg-type]
             stack.callback(made.close)
+            made.watching.resume()
             return made
 
         real = workspace(running.store, practice=False) if running.store is not None else None

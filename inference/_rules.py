@@ -160,7 +160,7 @@ class RuleBook:
 
     def conclusions(self, facts: Facts) -> list[Conclusion]:
         """What follows from the facts, in the file's order; of a group only the gravest, the first of equals."""
-        held = [self._conclude(rule, facts) for rule in self.rules if self._holds(rule, facts)]
+        held = [self.conclude(rule, facts) for rule in self.rules if self._holds(rule, facts)]
         best: dict[str, Conclusion] = {}
         for one in held:
             group = one.rule.group or one.rule.name
@@ -170,10 +170,11 @@ class RuleBook:
         return [one for one in held if id(one) in kept]
 
     def _holds(self, rule: Rule, facts: Facts) -> bool:
-        enough = not rule.any or any(self._met(condition, facts) for condition in rule.any)
-        return enough and all(self._met(condition, facts) for condition in rule.when)
+        enough = not rule.any or any(self.met(condition, facts) for condition in rule.any)
+        return enough and all(self.met(condition, facts) for condition in rule.when)
 
-    def _met(self, condition: Condition, facts: Facts) -> bool:
+    def met(self, condition: Condition, facts: Facts) -> bool:
+        """Whether the facts meet a condition; what is not known meets none."""
         fact, compare, value = condition
         known = facts.get(fact)
         return known is not None and known == known and _COMPARE[compare](known, self._value(value))
@@ -181,7 +182,8 @@ class RuleBook:
     def _value(self, value: Any) -> Any:
         return self.limits[value[1:]].value if isinstance(value, str) and value.startswith("$") else value
 
-    def _conclude(self, rule: Rule, facts: Facts) -> Conclusion:
+    def conclude(self, rule: Rule, facts: Facts) -> Conclusion:
+        """What a rule says of the facts, whether it holds or not."""
         used = {value[1:]: self.limits[value[1:]] for value in _limit_names(rule)}
         said = dict(facts) | {f"${name}": limit.value for name, limit in used.items()}
         looked_at = {fact: facts.get(fact) for fact, _, _ in rule.conditions}

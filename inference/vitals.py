@@ -232,6 +232,7 @@ def _child(facts: dict[str, Fact], age: float | None) -> dict[str, Fact]:
         low, high = next((low, high) for below, low, high in getattr(_paediatric(), name) if age < below)
         if value is not None:
             out[f"child_{name}"] = "low" if value < low else "high" if value > high else "normal"
+            out[f"child_{name}_outside"] = max(low - value, value - high)
     return out
 
 

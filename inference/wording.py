@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from aidpost.inference._rules import RULES, rule_book, rule_of, say
 from aidpost.records import ExamReport, Finding
 
-__all__ = ["Translate", "advice", "messages", "word"]
+__all__ = ["Translate", "advice", "advice_of", "messages", "word"]
 
 Translate = Callable[[str], str]
 """A message (English, with {placeholders}) to the same in another language: `gettext` of a catalogue."""
@@ -26,6 +26,12 @@ def word(finding: Finding, translate: Translate) -> str:
     """The finding in another language; as it stands where its rule, or a value that the text quotes, is not known."""
     rule = rule_of(finding)
     return finding.text if rule is None else _said(rule.text, finding, translate) or finding.text
+
+
+def advice_of(finding: Finding, translate: Translate) -> str:
+    """What is to be done because of a finding; empty where its rule says nothing, or is not known."""
+    rule = rule_of(finding)
+    return "" if rule is None or not rule.advice else _said(rule.advice, finding, translate)
 
 
 def advice(report: ExamReport, translate: Translate) -> tuple[str, ...]:

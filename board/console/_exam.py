@@ -23,7 +23,8 @@ from aidpost.inference.wording import advice
 from aidpost.records import EcgResult, ExamReport, Eye, ReviewDecision
 
 
-def _draft(site: Site, request: Request, session: Session) -> tuple[Workspace, Draft]:
+def draft_of(site: Site, request: Request, session: Session) -> tuple[Workspace, Draft]:
+    """The open exam in the address, for a worker who may see it."""
     workspace = site.workspace(session)
     draft = workspace.drafts.get(exam_of(request))
     _allow(session, draft.exam.operator.id)
@@ -41,21 +42,21 @@ def _to(draft: Draft, rest: str = "") -> Response:
 
 def path(site: Site, request: Request, session: Session) -> Response:
     """The steps, in any order."""
-    _, draft = _draft(site, request, session)
+    _, draft = draft_of(site, request, session)
     states = {step: steps.state(draft, step) for step in steps.STEPS}
     return site.render(request, "path.html", session, draft=draft, states=states, titles=steps.TITLES)
 
 
 def undo(site: Site, request: Request, session: Session, _form: Form) -> Response:
     """Take back the last step."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     workspace.undo(draft.exam.id)
     return _to(draft)
 
 
 def questions_page(site: Site, request: Request, session: Session) -> Response:
     """One question: the one asked for, or the next without an answer."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     asked = steps.questions_for(draft.patient, workspace.store.now())
     wanted = request.query_params.get("q", "")
     open_ones = [one for one in asked if not draft.answer(one.code)]
@@ -68,7 +69,7 @@ def questions_page(site: Site, request: Request, session: Session) -> Response:
 
 def answer(site: Site, request: Request, session: Session, form: Form) -> Response:
     """Keep an answer; the step is done when all are answered."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     asked = steps.questions_for(draft.patient, workspace.store.now())
     question = next((one for one in asked if one.code == form.get("question")), None)
     if question is None or form.get("answer") not in {code for code, _ in question.choices}:
@@ -81,7 +82,7 @@ def answer(site: Site, request: Request, session: Session, form: Form) -> Respon
 
 def none_of_these(site: Site, request: Request, session: Session, _form: Form) -> Response:
     """ "No" to every yes-or-no question that is still open, in one tap, after they were read aloud."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     for one in steps.questions_for(draft.patient, workspace.store.now()):
         if not draft.answer(one.code) and one.choices[0][0] == "yes":
             draft = workspace.answer(draft.exam.id, one.code, "no")
@@ -90,7 +91,7 @@ def none_of_these(site: Site, request: Request, session: Session, _form: Form) -
 
 def vitals_page(site: Site, request: Request, session: Session) -> Response:
     """Every vital sign with its last value."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     last = {one.kind: one for one in draft.vitals}
     report = workspace.preview(draft.exam.id)
     missing = next((one for one in report.not_assessed if one.startswith("early warning")), "")
@@ -109,14 +110,14 @@ def vitals_page(site: Site, request: Request, session: Session) -> Response:
 
 def read_sensors(site: Site, request: Request, session: Session, _form: Form) -> Response:
     """Read the sensors now."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     apart = workspace.read_sensors(draft.exam.id)
     return RedirectResponse("/unassigned", 303) if apart else _to(draft, "/vitals")
 
 
 def measure_page(site: Site, request: Request, session: Session) -> Response:
     """The number pad of one vital sign."""
-    _, draft = _draft(site, request, session)
+    _, draft = draft_of(site, request, session)
     measure = _measure(request)
     return site.render(request, "measure.html", session, draft=draft, measure=measure, number=uuid.uuid4(), failed="")
 
@@ -130,7 +131,7 @@ def _measure(request: Request) -> steps.Measure:
 
 def enter(site: Site, request: Request, session: Session, form: Form) -> Response:
     """Keep what was typed in."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     measure = _measure(request)
     values = [_typed(form.get(one.kind.value, ""), one.label) for one in measure.fields]
     method, context = form.get("method", measure.methods[0][0]), form.get("context", "")
@@ -152,7 +153,7 @@ def _typed(text: str, label: str) -> float:
 
 def close(site: Site, request: Request, session: Session, form: Form) -> Response:
     """The worker is content with a step."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     step = form.get("step", "")
     if step not in steps.STEPS:
         raise HTTPException(400, "There is no such step.")
@@ -162,7 +163,7 @@ def close(site: Site, request: Request, session: Session, form: Form) -> Respons
 
 def ecg_page(site: Site, request: Request, session: Session) -> Response:
     """The live trace; or the recording that there is, to keep or to record again."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     seconds = site.configuration.exam.ecg_seconds
     again = request.query_params.get("again") == "1"
     if draft.ecg and not again:
@@ -182,7 +183,7 @@ def _rows(workspace: Workspace, draft: Draft, result: EcgResult) -> list[Any]:
 
 def eye_page(site: Site, request: Request, session: Session) -> Response:
     """The live preview; or the photograph that there is, to keep or to take again."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     eye = _eye(request)
     photos = draft.photos(eye)
     again = request.query_params.get("again") == "1" and len(photos) < ATTEMPTS
@@ -213,7 +214,7 @@ def _eye(request: Request) -> Eye:
 
 def take_photo(site: Site, request: Request, session: Session, _form: Form) -> Response:
     """Photograph now, keep it, and show what it is worth."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     eye = _eye(request)
     source = workspace.source(eye.value, draft.exam.id)
     photo = site.cameras[workspace].take(source, eye)
@@ -230,7 +231,7 @@ def take_photo(site: Site, request: Request, session: Session, _form: Form) -> R
 
 def alarm(site: Site, request: Request, session: Session) -> Response:
     """What holds the screen until a human says that they saw it."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     if draft.alarm is None:
         return _to(draft)
     report = workspace.preview(draft.exam.id)
@@ -241,7 +242,7 @@ def alarm(site: Site, request: Request, session: Session) -> Response:
 
 def acknowledge(site: Site, request: Request, session: Session, _form: Form) -> Response:
     """Somebody saw the alarm."""
-    workspace, draft = _draft(site, request, session)
+    workspace, draft = draft_of(site, request, session)
     if draft.alarm is not None:
         workspace.acknowledge(draft.exam.id, session.worker)
         at = workspace.store.now().wall_ms

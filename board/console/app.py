@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from aidpost.board.console import _exam, _who
+from aidpost.board.console import _exam, _watch, _who
 from aidpost.board.console.live import Heard, Lights, Stopped, guide, open_ecg, record_ecg
 from aidpost.board.console.site import Site
 from aidpost.board.console.workspace import Workspace
@@ -76,6 +76,7 @@ def _who_routes(site: Site) -> list[BaseRoute]:
         Route("/leave", plain(_who.leave), methods=post),
         Route("/language", plain(_who.choose_language), methods=post),
         Route("/", site.page(_who.home)),
+        Route("/calls", plain(_watch.calls)),
         Route("/status", site.page(_who.status, held=False, touch=False)),
         Route("/find", site.page(_who.find_page), methods=["GET"]),
         Route("/find", site.action(_who.find), methods=post),
@@ -105,6 +106,11 @@ def _exam_routes(site: Site) -> list[BaseRoute]:
         Route(f"{exam}/vitals/read", site.action(_exam.read_sensors), methods=post),
         Route(f"{exam}/vitals/{{code}}", site.page(_exam.measure_page), methods=["GET"]),
         Route(f"{exam}/vitals/{{code}}", site.action(_exam.enter), methods=post),
+        Route(f"{exam}/watch", site.page(_watch.page), methods=["GET"]),
+        Route(f"{exam}/watch", site.action(_watch.start), methods=post),
+        Route(f"{exam}/watch/quiet", site.action(_watch.quiet), methods=post),
+        Route(f"{exam}/watch/stop", site.action(_watch.stop), methods=post),
+        Route(f"{exam}/watch/numbers", site.page(_watch.numbers, held=False, touch=False)),
         Route(f"{exam}/ecg", site.page(_exam.ecg_page)),
         Route(f"{exam}/eye/{{side}}", site.page(_exam.eye_page), methods=["GET"]),
         Route(f"{exam}/eye/{{side}}", site.action(_exam.take_photo), methods=post),

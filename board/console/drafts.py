@@ -34,7 +34,8 @@ ATTEMPTS = 3
 
 
 class Draft(Record, frozen=True, kw_only=True):
-    """An exam under way. `done` are the steps that the worker closed. `alarm` is a level that nobody has acknowledged
+    """An exam under way. `done` are the steps that the worker closed, `watched` whether the
+    sensors are read on and on. `alarm` is a level that nobody has acknowledged
     yet, `acknowledged` the gravest that somebody has, `acknowledged_by` who."""
 
     exam: Exam
@@ -45,6 +46,7 @@ class Draft(Record, frozen=True, kw_only=True):
     ecg: tuple[EcgResult, ...] = ()
     fundus: tuple[FundusResult, ...] = ()
     done: tuple[str, ...] = ()
+    watched: bool = False
     problems: tuple[str, ...] = ()
     alarm: TriageLevel | None = None
     acknowledged: TriageLevel | None = None

@@ -29,7 +29,7 @@ from aidpost.board.console.status import Status
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import AidpostError
 from aidpost.inference.vitals import age_years
-from aidpost.inference.wording import word
+from aidpost.inference.wording import advice_of, word
 from aidpost.records import Patient, Timestamp
 from aidpost.sync.hub import _catalogue
 
@@ -176,12 +176,15 @@ class Site:
                 session=session,
                 practice=workspace.practice,
                 status=self.status(workspace),
+                calls=workspace.watching.calls(),
+                watched=workspace.watching.exam,
                 clinic=self.configuration.clinic,
                 moment=self.moment,
                 clock=self.moment(workspace.store.now().wall_ms),
                 today=self.moment(workspace.store.now().wall_ms, "%Y-%m-%d %H:%M"),
                 age=lambda patient: _age(patient, workspace.store.now()),
                 say=lambda finding: word(finding, translator(language)),
+                act=lambda finding: advice_of(finding, translator(language)),
                 path=request.url.path,
                 vital_name=_catalogue.vital_name,
                 unit=_catalogue.unit,

@@ -17,6 +17,7 @@ from aidpost.board.console.database import ConsoleDatabase
 from aidpost.board.console.drafts import ATTEMPTS, Draft, Drafts
 from aidpost.board.console.people import Known, Patients
 from aidpost.board.console.steps import Measure
+from aidpost.board.console.watching import Watching
 from aidpost.board.exam import Analyst, ExamOutcome, ExamRunner, Plan, begin_exam, measured_now
 from aidpost.errors import UsageError
 from aidpost.firmware_bridge.sources import open_source
@@ -74,9 +75,11 @@ class Workspace:
         self.drafts = Drafts(self.database, store)
         self.patients = Patients(self.database, store)
         self._lock = threading.RLock()
+        self.watching = Watching(self)
 
     def close(self) -> None:
-        """Let go of the files; the store is its opener's."""
+        """Let go of sensors and files; the store is its opener's."""
+        self.watching.close()
         self.database.close()
 
     # -- sensors
@@ -148,7 +151,7 @@ class Workspace:
             )
             for field, value in zip(measure.fields, values, strict=True)
         )
-        return self._add_vitals(exam, made)
+        return self.add_vitals(exam, made)
 
     def read_sensors(self, exam: uuid.UUID) -> int:
         """Read the vital-sign sensors into the exam; how many readings stay unassigned.
@@ -166,16 +169,22 @@ class Workspace:
             mine = tuple(one for one in readings if measured_now(one))
             others = [one for one in readings if not measured_now(one)]
             self.keep_unassigned(others)
-            self._add_vitals(exam, mine)
+            self.add_vitals(exam, mine)
             apart += len(others)
         return apart
 
-    def _add_vitals(self, exam: uuid.UUID, made: tuple[VitalSign, ...]) -> Draft:
+    def add_vitals(self, exam: uuid.UUID, made: tuple[VitalSign, ...]) -> Draft:
+        """Keep readings; one that is there already is kept once."""
+
         def change(draft: Draft) -> dict[str, Any]:
             have = {one.id for one in draft.vitals}
             return {"vitals": (*draft.vitals, *(one for one in made if one.id not in have))}
 
         return self._change(exam, change)
+
+    def watched(self, exam: uuid.UUID, watched: bool) -> Draft:
+        """Keep that the patient is watched, or is not any more."""
+        return self._change(exam, lambda _: {"watched": watched})
 
     def take_ecg(self, exam: uuid.UUID, recording: EcgRecording) -> EcgResult:
         """Interpret a recording and keep both."""
@@ -245,6 +254,7 @@ class Workspace:
         StoreError
             It could not be kept; the draft stands.
         """
+        self.watching.stop(exam)
         with self._lock:
             draft = self.drafts.get(exam)
             report = self._conclude(draft)
@@ -317,7 +327,7 @@ class Workspace:
         """Give a reading to an open exam, or throw it away (None)."""
         found = next((one for one in self.unassigned() if one.id == reading), None)
         if found is not None and exam is not None:
-            self._add_vitals(exam, (found,))
+            self.add_vitals(exam, (found,))
         self.database.write(lambda db: db.execute("DELETE FROM unassigned WHERE id = ?", (reading.bytes,)))
 
     # -- today

@@ -53,6 +53,7 @@ class SimulatedSource(BaseSource):
         self._check_options()
         self._frame: npt.NDArray[np.uint8] | None = None
         self._frames = 0
+        self._readings = 0
 
     def _check_options(self) -> None:
         """Refuse wrong options when the source is opened, not in the middle of an exam."""
@@ -193,7 +194,8 @@ class SimulatedSource(BaseSource):
         from aidpost.firmware_bridge.simulators.vitals import simulate_vitals
 
         at, cuff = self.clock.now(), uuid.uuid4()
-        values = simulate_vitals(self.spec.get("profile", "healthy"), seed=self._seed)
+        values = simulate_vitals(self.spec.get("profile", "healthy"), seed=self._seed, reading=self._readings)
+        self._readings += 1
         return [
             VitalSign(
                 id=uuid.uuid4(),

@@ -6,7 +6,7 @@ import numpy as np
 
 from aidpost.records import VitalKind
 
-PROFILES = ("healthy", "hypertensive", "diabetic", "septic")
+PROFILES = ("healthy", "hypertensive", "diabetic", "septic", "desaturating")
 
 # mean and standard deviation in the unit of `VITAL_UNITS`
 _HEALTHY = {
@@ -22,6 +22,7 @@ _HEALTHY = {
 }
 _SHIFT: dict[str, dict[VitalKind, float]] = {
     "healthy": {},
+    "desaturating": {},
     "hypertensive": {VitalKind.SYSTOLIC_BP: 52, VitalKind.DIASTOLIC_BP: 24, VitalKind.WEIGHT: 14},
     "diabetic": {VitalKind.SYSTOLIC_BP: 18, VitalKind.GLUCOSE: 8.2, VitalKind.WEIGHT: 16},
     "septic": {
@@ -36,8 +37,15 @@ _SHIFT: dict[str, dict[VitalKind, float]] = {
 _DECIMALS = {VitalKind.TEMPERATURE: 1, VitalKind.GLUCOSE: 1, VitalKind.WEIGHT: 1}
 
 
-def simulate_vitals(profile: str = "healthy", *, seed: int = 1) -> dict[VitalKind, float]:
+_FALL = 14
+"""Readings after which a patient of the profile "desaturating" is at the worst; as many later they are well again."""
+
+
+def simulate_vitals(profile: str = "healthy", *, seed: int = 1, reading: int = 0) -> dict[VitalKind, float]:
     """One value a kind, rounded as a device shows it.
+
+    Of the profile "desaturating" oxygen falls by 1 % and the pulse rises by 3/min from one `reading` to the next, and
+    comes back after that; the others stay as they are.
 
     Raises
     ------
@@ -47,8 +55,10 @@ def simulate_vitals(profile: str = "healthy", *, seed: int = 1) -> dict[VitalKin
     if profile not in PROFILES:
         raise ValueError(f"no profile {profile!r}")
     rng = np.random.default_rng(seed)
+    worse = max(0, _FALL - abs(reading % (3 * _FALL) - _FALL)) if profile == "desaturating" else 0
+    shift = _SHIFT[profile] if not worse else {VitalKind.SPO2: -worse, VitalKind.PULSE_RATE: 3 * worse}
     out = {}
     for kind, (mean, spread) in _HEALTHY.items():
-        value = mean + _SHIFT[profile].get(kind, 0.0) + spread * float(np.clip(rng.standard_normal(), -2, 2))
+        value = mean + shift.get(kind, 0.0) + spread * float(np.clip(rng.standard_normal(), -2, 2))
         out[kind] = round(min(value, 100.0) if kind is VitalKind.SPO2 else value, _DECIMALS.get(kind, 0))
     return out

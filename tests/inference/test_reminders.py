@@ -83,7 +83,7 @@ def test_nothing_to_act_on_gives_no_date() -> None:
     assert due(quiet) is None
 
 
-@pytest.mark.parametrize("file", ["combinations", "ecg", "eyes", "symptoms", "trends", "vitals"])
+@pytest.mark.parametrize("file", ["combinations", "ecg", "eyes", "symptoms", "trends", "vitals", "watch"])
 def test_every_rule_that_asks_for_action_says_what_and_by_when(file: str) -> None:
     for rule in rule_book(file, folder=RULES).rules:
         if rule.severity >= TriageLevel.SOON:

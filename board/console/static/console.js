@@ -139,6 +139,26 @@ if (eye) {
   };
 }
 
+// -- who is watched: calls on every page, the numbers on one
+const look = async (url, into) => {
+  const answer = await fetch(url).catch(() => null);
+  if (answer && answer.ok && !answer.redirected) into.innerHTML = await answer.text();  // our own template, escaped there
+};
+let sound = null;
+const ring = (high) => {
+  sound = sound || new AudioContext();
+  for (let n = 0; n < (high ? 3 : 1); n += 1) {
+    const tone = sound.createOscillator(), from = sound.currentTime + n * 0.25;
+    tone.frequency.value = high ? 988 : 660; tone.connect(sound.destination); tone.start(from); tone.stop(from + 0.15);
+  }
+};
+setInterval(async () => {
+  await look("/calls", $("calls"));
+  const loudest = document.querySelector("#calls [data-sound=urgent], #calls [data-sound=emergency]") || document.querySelector("#calls [data-sound]");
+  if (loudest) ring(loudest.dataset.sound !== "soon");
+  if ($("numbers")) await look($("numbers").dataset.url, $("numbers"));
+}, 3000);
+
 // -- lock when nobody touches it; the server locks by itself too, this only shows it
 const lockAfter = Number(document.body.dataset.lock) * 1000;
 if (lockAfter) {
