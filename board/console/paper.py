@@ -26,8 +26,8 @@ from aidpost.board.console.result import Shown
 from aidpost.inference.reminders import reminders
 from aidpost.inference.wording import advice, word
 from aidpost.records import ExamReport, Origin, Timestamp, TriageLevel
-from aidpost.sync.hub._catalogue import unit, vital_name
-from aidpost.sync.hub._ecg_paper import Row
+from aidpost.sync.hub.catalogue import unit, vital_name
+from aidpost.sync.hub.ecg_paper import Row
 
 SIZES = {"A5": pagesizes.A5, "A4": pagesizes.A4}
 SIGNS = {

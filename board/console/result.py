@@ -7,7 +7,7 @@ from typing import NamedTuple
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import AidpostError
 from aidpost.records import EcgResult, ExamReport, Eye, FundusResult, VitalSign
-from aidpost.sync.hub._ecg_paper import Row, draw
+from aidpost.sync.hub.ecg_paper import Row, draw
 
 
 class ShownEye(NamedTuple):

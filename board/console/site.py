@@ -31,7 +31,7 @@ from aidpost.errors import AidpostError
 from aidpost.inference.vitals import age_years
 from aidpost.inference.wording import advice_of, word
 from aidpost.records import Patient, Timestamp
-from aidpost.sync.hub import _catalogue
+from aidpost.sync.hub import catalogue
 
 _FOLDER = Path(__file__).parent
 _MAX_FORM = 64 * 1024
@@ -186,8 +186,8 @@ class Site:
                 say=lambda finding: word(finding, translator(language)),
                 act=lambda finding: advice_of(finding, translator(language)),
                 path=request.url.path,
-                vital_name=_catalogue.vital_name,
-                unit=_catalogue.unit,
+                vital_name=catalogue.vital_name,
+                unit=catalogue.unit,
                 lock_s=self.configuration.console.lock_minutes * 60,
                 **values,
             )

@@ -24,12 +24,12 @@ from aidpost.records import (
     decode,
 )
 from aidpost.sync.hub import (
-    _catalogue,
-    _ecg_paper,
     _trends,
     alerts,
     audit,
+    catalogue,
     clocks,
+    ecg_paper,
     leases,
     patients,
     readings,
@@ -74,7 +74,7 @@ class EcgView(NamedTuple):
     """An ECG with its trace, or the reason why it is not drawn."""
 
     result: EcgResult
-    paper: _ecg_paper.Paper | None
+    paper: ecg_paper.Paper | None
     missing: str
 
 
@@ -140,7 +140,7 @@ def exam(site: Site, request: Request, session: Session) -> Response:
         hidden=hidden,
         past=_readable_past(past, parts, session, hidden),
         today=day(now),
-        grade_name=_catalogue.grade_name,
+        grade_name=catalogue.grade_name,
         **shown,
     )
 
@@ -296,7 +296,7 @@ def _ecg(site: Site, request: Request, result: EcgResult) -> EcgView:
         text = request.query_params.get("from", "0")
         start = float(text) if text.isascii() and text.isdigit() and len(text) < 8 else 0.0
     body = site.files.path(result.body.sha256).read_bytes()
-    return EcgView(result, _ecg_paper.draw(result, body, lead=lead, start_s=start), "")
+    return EcgView(result, ecg_paper.draw(result, body, lead=lead, start_s=start), "")
 
 
 def _when(connection: Connection, row: Any, report: ExamReport) -> WhenView:

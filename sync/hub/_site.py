@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import _catalogue, _quality_data, alerts, identity, second_factor, users
+from aidpost.sync.hub import _quality_data, alerts, catalogue, identity, second_factor, users
 from aidpost.sync.hub._attempts import Attempts
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
@@ -70,9 +70,9 @@ class Site:
         self._templates = jinja2.Environment(
             loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
         )
-        self._templates.filters.update(moment=_moment, day=day, number=_number, unit=_catalogue.unit)
+        self._templates.filters.update(moment=_moment, day=day, number=_number, unit=catalogue.unit)
         self._templates.globals.update(
-            triage_names=[level.value for level in TriageLevel], now_ms=now_ms, vital_name=_catalogue.vital_name
+            triage_names=[level.value for level in TriageLevel], now_ms=now_ms, vital_name=catalogue.vital_name
         )
 
     def render(
@@ -84,9 +84,9 @@ class Site:
             with self.database.read() as connection:
                 unanswered = alerts.unanswered(connection, session)
         text = self._templates.get_template(name).render(
-            t=_catalogue.translator(language),
+            t=catalogue.translator(language),
             language=language,
-            languages=_catalogue.LANGUAGES,
+            languages=catalogue.LANGUAGES,
             session=session,
             unanswered=unanswered,
             hub=self.config.name,
@@ -121,7 +121,7 @@ class Site:
         """The one asked for in the URL or before, or the browser's first that is known here."""
         asked = [request.query_params.get("lang", ""), request.cookies.get("lang", "")]
         asked += [part.split(";")[0].strip()[:2] for part in request.headers.get("accept-language", "").split(",")]
-        return next((language for language in asked if language in _catalogue.LANGUAGES), "en")
+        return next((language for language in asked if language in catalogue.LANGUAGES), "en")
 
     def session(self, request: Request, *, touch: bool = True) -> Session | None:
         """Who is asking. What a page's script asks by itself does not count as use: `touch` false."""

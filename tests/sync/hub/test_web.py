@@ -20,8 +20,8 @@ from aidpost.records import (
 )
 from aidpost.sync.bodies import Erasure
 from aidpost.sync.hub import operations, schema
-from aidpost.sync.hub._catalogue import GRADE_NAMES, VITALS
 from aidpost.sync.hub._chinese import CHINESE
+from aidpost.sync.hub.catalogue import GRADE_NAMES, VITALS
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.server import HubServer
 
