@@ -16,7 +16,7 @@ from aidpost.errors import DeviceError, DeviceNotFoundError, DeviceTimeoutError,
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.formats.inputs import photo_from_bytes
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
-from aidpost.firmware_bridge.supervisor import Supervisor
+from aidpost.firmware_bridge.supervisor import STARTUP_S, Supervisor
 from aidpost.records import Device, Eye, FundusPhoto, Origin
 
 STILL_S = 10.0
@@ -57,7 +57,7 @@ class CameraSource(BaseSource):
         if self._worker is None:
             self._worker = Supervisor(_camera_worker.run, *self._backend(), *self._size)
             self._worker.start()
-        until, replaced, cause = time.monotonic() + STILL_S, self._worker.restarts, ""
+        until, replaced, cause = time.monotonic() + STARTUP_S + STILL_S, self._worker.restarts, ""
         self._worker.send(command)
         while time.monotonic() < until:
             message = self._worker.receive(0.2)
@@ -66,6 +66,7 @@ class CameraSource(BaseSource):
                 self._worker.send(command)  # the new process does not know what was asked of the old one
             if message is None:
                 continue
+            until = min(until, time.monotonic() + STILL_S)  # a process that starts on a busy board is no stalled camera
             if message[0] == "photo":
                 data: bytes = message[2]
                 return data

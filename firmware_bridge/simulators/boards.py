@@ -27,8 +27,13 @@ from aidpost.firmware_bridge.decoders.own import encode_hello, encode_samples
 from aidpost.firmware_bridge.decoders.protocentral import encode_frame, encode_healthypi4
 
 TICK_S = 0.02
-SETTLE_S = 0.5
-"""Programs set a port up when they have opened it, and throw away what came before."""
+PIECE = 2048
+"""So much always fits into a terminal's buffer (4096 bytes): what did not would wait in a place that nothing shows."""
+SETTLE_S = 2.0
+"""Programs set a port up when they have opened it, and most throw away what came before; one that has not done so for
+so long will not,"""
+SETTLED_S = 1.0
+"""and one that has done so, often twice, is ready after so long."""
 
 Encoder = Callable[[int, int], bytes]
 """(frame number, count of the first channel) -> the bytes of one frame."""
@@ -103,7 +108,8 @@ class BoardSimulator:
         self.port = os.ttyname(self._slave)
         self._stop, self._pause = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._send, name=f"simulated {board}", daemon=True)
-        self.sent = 0
+        self.sent, self.unheard = 0, 0
+        """Frames whose time has come, and how many of them never went onto the wire (`pause`, or nobody took them)."""
 
     def __enter__(self) -> BoardSimulator:
         self._thread.start()
@@ -124,7 +130,7 @@ class BoardSimulator:
         began = time.monotonic()
         while not self._stop.wait(TICK_S):
             due = int((time.monotonic() - began) / self._period) - self.sent
-            out = bytearray()
+            before, out = self.sent, bytearray()
             for _ in range(due):
                 data = next(self._frames, None)
                 if data is None:
@@ -132,10 +138,17 @@ class BoardSimulator:
                     break
                 out += self._damage(self.sent, data) if self._damage else data
                 self.sent += 1
-            # nobody reads, or the wire is full: a board does not wait
-            if out and not self._pause.is_set():
-                with contextlib.suppress(BlockingIOError):
-                    os.write(self._master, out)
+            if out and not self._spoke(out):
+                self.unheard += self.sent - before
+
+    def _spoke(self, data: bytearray) -> bool:
+        """Whether it went onto the wire: not where nobody reads, or it is full. A board does not wait."""
+        if self._pause.is_set():
+            return False
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._master, data)
+            return True
+        return False
 
     def unplug(self) -> None:
         """Go away: whoever has the port open sees it go. No other pseudo-terminal gets its name before `close`."""
@@ -164,6 +177,8 @@ class PseudoTerminal:
         os.set_blocking(self._master, False)
         self.port = os.ttyname(slave)
         os.close(slave)  # so that the master hangs up when the last reader has gone
+        # TIOCPKT(2const): says when a reader empties it
+        fcntl.ioctl(self._master, termios.TIOCPKT, struct.pack("i", 1))
 
     def __enter__(self) -> PseudoTerminal:
         return self
@@ -171,34 +186,50 @@ class PseudoTerminal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         os.close(self._master)
 
-    def _events(self, timeout_s: float) -> int:
+    def _events(self, timeout_s: float, awaited: int = select.POLLOUT) -> int:
         poller = select.poll()
-        poller.register(self._master, select.POLLOUT)
+        poller.register(self._master, awaited)
         return sum(event for _, event in poller.poll(timeout_s * 1000))
 
     def wait_for_reader(self) -> None:
-        """Return once somebody has opened the port."""
+        """Return once somebody has opened the port, and has emptied it or will not: what is sent before is lost."""
         while self._events(0) & select.POLLHUP:
             time.sleep(TICK_S)
-        time.sleep(SETTLE_S)
+        until = time.monotonic() + SETTLE_S
+        while (left := until - time.monotonic()) > 0:
+            if self._events(left, select.POLLPRI) & select.POLLPRI:
+                with contextlib.suppress(OSError):  # the reader has gone again
+                    if os.read(self._master, 1)[0] & termios.TIOCPKT_FLUSHREAD:
+                        until = time.monotonic() + SETTLED_S
+        fcntl.ioctl(self._master, termios.TIOCPKT, struct.pack("i", 0))
 
     def write(self, data: bytes) -> bool:
         """Send all of it, waiting while the reader does not take it; False once the reader has gone."""
-        while data:
-            events = self._events(0.5)
-            if events & select.POLLHUP:
+        for start in range(0, len(data), PIECE):
+            if not self.drain():
                 return False
-            if events & select.POLLOUT:
-                with contextlib.suppress(BlockingIOError):
-                    data = data[os.write(self._master, data) :]
+            os.write(self._master, data[start : start + PIECE])
         return True
 
-    def drain(self) -> None:
-        """Return once the reader has taken everything, or has gone: what is left is lost when the port is closed."""
+    def drain(self) -> bool:
+        """Return once the reader has taken everything: what is left is lost when the port is closed. False once it has
+        gone."""
         while not self._events(0) & select.POLLHUP:
-            slave = os.open(self.port, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
-            left = fcntl.ioctl(slave, termios.FIONREAD, bytes(4))
+            if self._taken():
+                return True
+            time.sleep(TICK_S / 4)
+        return False
+
+    def _taken(self) -> bool:
+        slave = os.open(self.port, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            poller = select.poll()
+            poller.register(slave, select.POLLIN)
+            # What was written may still be on its way through the kernel, where FIONREAD does not count it. A poll that
+            # finds nothing has waited until it has arrived (n_tty_poll flushes the port's buffer); one that finds
+            # something has not, and the reader may take that before it is counted.
+            if poller.poll(0):
+                return False
+            return not int.from_bytes(fcntl.ioctl(slave, termios.FIONREAD, bytes(4)), sys.byteorder)
+        finally:
             os.close(slave)
-            if not int.from_bytes(left, sys.byteorder):
-                return
-            time.sleep(TICK_S)

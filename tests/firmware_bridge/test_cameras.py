@@ -36,7 +36,7 @@ def jpeg() -> bytes:
 
 def test_a_photograph_dropped_into_a_watched_folder_in_two_halves(tmp_path: Path, clock: Clock, jpeg: bytes) -> None:
     (tmp_path / "yesterday.jpg").write_bytes(jpeg)
-    source = open_source(f"watch:{tmp_path}?wait=10", clock=clock)
+    source = open_source(f"watch:{tmp_path}?wait=60", clock=clock)
 
     def drop() -> None:
         (tmp_path / "today").mkdir()
@@ -59,7 +59,7 @@ def test_a_file_that_never_becomes_whole_is_an_error_once(
     tmp_path: Path, clock: Clock, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "UNCHANGED_S", 0.5)
-    source = open_source(f"watch:{tmp_path}?wait=3", clock=clock)
+    source = open_source(f"watch:{tmp_path}?wait=60", clock=clock)
     (tmp_path / "cut.jpg").write_bytes(jpeg[:2000])
     with pytest.raises(UnreadableInputError, match="cut off"):
         source.read_photo()
@@ -79,7 +79,7 @@ def recording(tmp_path: Path) -> Path:
     path = tmp_path / "camera.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, (640, 480))
     frame = cv2.resize(render_fundus(size=480), (640, 480))
-    for _ in range(3000):
+    for _ in range(1500):
         writer.write(frame)
     writer.release()
     return path

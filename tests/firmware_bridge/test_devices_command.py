@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import termios
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,6 @@ AIDPOST = [sys.executable, "-c", "from aidpost.board.cli import main\nif __name_
 @pytest.fixture
 def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(_ble, "SETTLE_S", 0.3)
-    monkeypatch.setattr(_ble, "QUIET_S", 0.5)
     with private_bus(tmp_path) as address:
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
         yield address
@@ -69,7 +71,7 @@ def test_record_and_replay_give_the_same_bytes(tmp_path: Path, clock: Clock) -> 
     ]
     assert b"".join(bytes.fromhex(piece["hex"]) for piece in pieces) == raw
     assert {piece["channel"] for piece in pieces} == {"serial"}
-    assert 0.8e6 < pieces[-1]["time_us"] < 5e6
+    assert pieces[-1]["time_us"] > 0.8e6
 
 
 def test_replay_behind_a_pty_reaches_another_program_whole(tmp_path: Path) -> None:
@@ -79,9 +81,9 @@ def test_replay_behind_a_pty_reaches_another_program_whole(tmp_path: Path) -> No
     command = [*AIDPOST, "replay", str(tmp_path / "c.aidcap"), "--pace", "fast", "--pty"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        with serial.Serial(process.stdout.readline().strip(), timeout=5) as port:
+        with serial.Serial(process.stdout.readline().strip(), timeout=60) as port:
             got = port.read(len(raw))
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert got == raw
 
 
@@ -89,13 +91,65 @@ def test_a_pseudo_terminal_waits_and_notices_that_the_reader_has_gone() -> None:
     with PseudoTerminal() as terminal:
         waiting = threading.Thread(target=terminal.wait_for_reader)
         waiting.start()
-        with serial.Serial(terminal.port, timeout=5) as port:
-            waiting.join(5)
+        with serial.Serial(terminal.port, timeout=60) as port:
+            waiting.join(60)
             assert not waiting.is_alive()
             assert terminal.write(b"abc")
             assert port.read(3) == b"abc"
             terminal.drain()
         assert not terminal.write(bytes(10))
+
+
+def test_a_pseudo_terminal_waits_for_a_reader_that_is_slow_to_empty_its_port() -> None:
+    """A busy machine stops a program for a while between opening the port and emptying it, and while it reads."""
+    data = bytes(range(256)) * 40
+
+    def send() -> None:
+        with terminal:
+            terminal.wait_for_reader()
+            assert terminal.write(data)
+            assert terminal.drain()
+
+    terminal = PseudoTerminal()
+    sending = threading.Thread(target=send)
+    sending.start()
+    port = os.open(terminal.port, os.O_RDWR | os.O_NOCTTY)
+    got = b""
+    try:
+        time.sleep(0.9)
+        for _ in range(2):
+            termios.tcflush(port, termios.TCIFLUSH)
+        while len(got) < len(data):
+            got += os.read(port, 1000)
+            time.sleep(0.02)
+    finally:
+        os.close(port)
+        sending.join()
+    assert got == data
+
+
+def test_a_pseudo_terminal_hangs_up_only_when_its_reader_has_taken_everything() -> None:
+    """What is under way between two programs is in no count of the kernel's: many rounds, to meet the moment."""
+    data = bytes(range(256)) * 100
+    for _ in range(40):
+        terminal = PseudoTerminal()
+        port = os.open(terminal.port, os.O_RDWR | os.O_NOCTTY)
+
+        def send(terminal: PseudoTerminal = terminal) -> None:
+            with terminal:
+                assert terminal.write(data)
+                assert terminal.drain()
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        got = b""
+        try:
+            while len(got) < len(data):
+                got += os.read(port, len(data))
+        finally:
+            sending.join()
+            os.close(port)
+        assert got == data
 
 
 @pytest.mark.parametrize("ending", ["hea", "edf", "dcm"])
@@ -139,7 +193,7 @@ def test_calibrate_refuses_what_is_no_square_wave_or_no_sensor() -> None:
 
 def test_scan_lists_sensors_with_the_source_that_opens_each(bus: str) -> None:
     with FakeBluez(bus, (sensors.blood_pressure_cuff(), sensors.movesense_strap())):
-        found = said("scan", "--seconds", 1)["found"]
+        found = said("scan", "--seconds", 2)["found"]
     by_source = {item["source"]: item["details"] for item in found if item["source"].startswith("ble:")}
     assert by_source == {"ble:AA:00:00:00:00:02": "blood-pressure", "ble:AA:00:00:00:00:07": "movesense"}
 
@@ -167,7 +221,7 @@ def test_a_bluetooth_capture_replays_as_the_same_vital_signs_and_ecg(bus: str, t
     air = (sensors.scale(), sensors.glucose_meter(), sensors.polar_h10(counts=counts))
     with FakeBluez(bus, air):
         for sensor, name in zip(air, ("scale", "glucose", "polar"), strict=True):
-            assert said("record", f"ble:{sensor.address}", tmp_path / f"{name}.aidcap", "--seconds", 2)["values"] > 0
+            assert said("record", f"ble:{sensor.address}", tmp_path / f"{name}.aidcap", "--seconds", 4)["values"] > 0
     scale = open_source(f"replay:{tmp_path}/scale.aidcap", clock=clock).read_vitals()
     assert {(v.kind.value, v.value) for v in scale} >= {("weight", 68.5), ("body_fat", 27.5)}
     glucose = open_source(f"replay:{tmp_path}/glucose.aidcap", clock=clock).read_vitals()
@@ -180,15 +234,15 @@ def test_movesense_needs_a_scale_and_is_exact_to_the_count(bus: str, clock: Cloc
     counts = [round(500 * np.sin(n / 10)) for n in range(480)]
     with FakeBluez(bus, (sensors.movesense_strap(counts=counts),)):
         with pytest.raises(AidpostError, match="what a count of Movesense is worth"):
-            open_source("ble:movesense?wait=10", clock=clock).read_ecg(2)
-        recording = open_source("ble:movesense?wait=10&uv_per_count=0.4", clock=clock).read_ecg(3)
+            open_source("ble:movesense?wait=60", clock=clock).read_ecg(2)
+        recording = open_source("ble:movesense?wait=60&uv_per_count=0.4", clock=clock).read_ecg(3)
     assert (recording.fs_hz, recording.lsb_mv, recording.missing) == (125, (0.0004,), ())
     assert recording.samples[0].tolist() == counts[:375]
 
 
 def test_weight_and_body_composition_from_one_scale(bus: str, clock: Clock) -> None:
     with FakeBluez(bus, (sensors.scale(),)):
-        vitals = open_source("ble:body-composition?wait=10", clock=clock).read_vitals()
+        vitals = open_source("ble:body-composition?wait=60", clock=clock).read_vitals()
     assert {v.kind.value: v.value for v in vitals} == {"weight": 68.5, "body_fat": 27.5}
 
 
@@ -206,7 +260,7 @@ def test_simulate_puts_a_board_or_sensors_where_other_programs_find_them(clock: 
         assert name == "DBUS_SYSTEM_BUS_ADDRESS"
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(name, address)
-            vitals = open_source("ble:thermometer?wait=10", clock=clock).read_vitals()
+            vitals = open_source("ble:thermometer?wait=60", clock=clock).read_vitals()
         process.terminate()
     assert [v.value for v in vitals] == [37.2]
     done = run("simulate", "toaster")

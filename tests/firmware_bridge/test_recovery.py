@@ -50,7 +50,7 @@ def test_a_board_that_is_plugged_in_again_under_another_name_goes_on(monkeypatch
         heard = []
 
         def until(kind: str) -> object:
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while time.monotonic() < end:
                 if here.poll(0.1):
                     message = here.recv()
@@ -72,7 +72,7 @@ def test_a_board_that_is_plugged_in_again_under_another_name_goes_on(monkeypatch
 
 
 def test_a_hung_worker_is_replaced_within_3_s_by_its_own_numbers() -> None:
-    """Measured with processes in test_serial; here that the limits themselves leave no more."""
+    """Done with processes in test_serial; here that the limits themselves leave no more."""
     assert supervisor.HUNG_S + supervisor.KILL_S <= 3 - supervisor.HEARTBEAT_S
 
 
@@ -135,7 +135,7 @@ def test_bluetooth_that_goes_off_in_the_middle_leaves_what_came(bus: str, clock:
 
         threading.Thread(target=leave, daemon=True).start()
         try:
-            recording = open_source("ble:polar?wait=10", clock=clock).read_ecg(60)
+            recording = open_source("ble:polar?wait=60", clock=clock).read_ecg(60)
         except DeviceError as error:  # it may go before the first frame, on a slow machine
             assert error.remedy  # noqa: PT017 (either is right)
             return

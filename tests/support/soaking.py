@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import threading
 import time
 from collections.abc import Callable
@@ -160,8 +161,12 @@ def main() -> None:
     arguments = parser.parse_args()
     began = time.monotonic()
     found = soak(arguments.minutes * 60, arguments.speed, arguments.seed, say=True)
+    seconds = time.monotonic() - began
+    # the worker has ended by now, and counts among the children; the simulated board is a thread of this process
+    used = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(
-        f"{found.samples / BOARD.fs_hz / 60:.0f} minutes of {BOARD.fs_hz:g} Hz in {time.monotonic() - began:.0f} s: "
+        f"{found.samples / BOARD.fs_hz / 60:.0f} minutes of {BOARD.fs_hz:g} Hz in {seconds:.0f} s, "
+        f"{100 * used / seconds:.1f} % of a core: "
         f"{found.samples} samples, of which {found.missing} missing and all marked, {found.restarts} restarts, "
         f"memory {found.memory_mb[0]:.1f} to {found.memory_mb[-1]:.1f} MB, growth {found.growth_mb:+.2f} MB"
     )
