@@ -35,6 +35,7 @@ INPUT_SCALE = 1.0 / 128.0
 _RIM = 0.975  # of the radius is kept: the rim itself glows or is dark with the camera, not with the eye
 _WINDOW = 16  # half the local mean's window is the size divided by this, r / 8
 _DARK, _BRIGHT = 24, 240
+_FAR = 100  # photographs' sides: a larger field is none
 _GRID = 192  # cells along the longer side, where the field of view is looked for
 _LEVELS = (0.06, 0.12, 0.25, 0.45)  # thresholds tried, between the background and the bright part
 _TRIALS = 64
@@ -182,14 +183,14 @@ def crop(rgb: NDArray[np.uint8], circle: Circle, size: int) -> tuple[NDArray[np.
     Raises
     ------
     ValueError
-        `size` is not in 16..2000, or the circle does not touch the photograph.
+        `size` is not in 16..2000, or the circle does not touch the photograph or is far larger than it.
     """
     _check_photo(rgb)
     _check_size(size)
     side = 2 * _RIM * circle.r
     x0, y0 = circle.cx - side / 2, circle.cy - side / 2
     height, width = rgb.shape[:2]
-    if not (side >= 1 and x0 < width and y0 < height and x0 + side > 0 and y0 + side > 0):
+    if not (1 <= side <= _FAR * max(width, height) and x0 < width and y0 < height and x0 + side > 0 and y0 + side > 0):
         raise ValueError("the circle does not touch the photograph")
     pixels = np.empty((size, size, 3), np.uint8)
     _fundus.resample(
