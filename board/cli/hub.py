@@ -29,9 +29,10 @@ def serve(settings: Settings) -> None:
 
     Example: aidpost --config hub.toml hub serve
     """
+    from aidpost.firmware_bridge.formats.dicom_write import write_dicom
     from aidpost.sync.hub.server import serve as serve_hub
 
-    serve_hub(_config(settings), ready=lambda url: click.echo(f"the hub's pages are at {url}"))
+    serve_hub(_config(settings), ready=lambda url: click.echo(f"the hub's pages are at {url}"), write_dicom=write_dicom)
 
 
 @hub.command()

@@ -4,11 +4,15 @@ An ECG goes out as 12-Lead ECG where it has the twelve leads and at most 16,384 
 200 Hz, which those two do not allow, as Ambulatory ECG; with counts beyond 16 bits as General 32-bit ECG. A JPEG goes
 into the photograph byte for byte; one that EXIF says to turn, and a PNG, as plain pixels, since DICOM's readers know no
 EXIF.
+
+One object has one identity however often it is written: the record's UUID under 2.25 (PS3.5 B.2), and, given the exam,
+the exam's as its study.
 """
 
 from __future__ import annotations
 
 import struct
+import uuid
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +24,11 @@ from aidpost.errors import UsageError
 from aidpost.firmware_bridge.formats.edf import missing_extra
 from aidpost.firmware_bridge.formats.photograph import inspect_photo
 from aidpost.firmware_bridge.formats.write import INT16, cannot_hold, invalid_of, local_time, remarks_of, write_whole
-from aidpost.records import Device, EcgRecording, Eye, FundusPhoto, Origin, Patient, Sex, Timestamp
+from aidpost.records import Device, EcgRecording, Exam, Eye, FundusPhoto, Origin, Patient, Sex, Timestamp
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
+    from pydicom.uid import UID
 
 TWELVE_LEAD, GENERAL = "1.2.840.10008.5.1.4.1.1.9.1.1", "1.2.840.10008.5.1.4.1.1.9.1.2"
 AMBULATORY, GENERAL_32 = "1.2.840.10008.5.1.4.1.1.9.1.3", "1.2.840.10008.5.1.4.1.1.9.1.4"
@@ -34,8 +39,25 @@ _MDC = {"I": 1, "II": 2, "III": 61, "aVR": 62, "aVL": 63, "aVF": 64} | {f"V{n}":
 _SEX = {Sex.FEMALE: "F", Sex.MALE: "M", Sex.OTHER: "O"}
 
 
-def write_dicom_ecg(recording: EcgRecording, path: Path, patient: Patient | None = None) -> None:
+def write_dicom(
+    recording: EcgRecording | FundusPhoto, path: Path, patient: Patient, exam: Exam, plain: bool = False
+) -> None:
+    """Write what an exam recorded: `write_dicom_ecg` or `write_dicom_photo`, as parts of one study."""
+    if isinstance(recording, EcgRecording):
+        write_dicom_ecg(recording, path, patient, exam)
+    else:
+        write_dicom_photo(recording, path, patient, exam, plain=plain)
+
+
+def write_dicom_ecg(
+    recording: EcgRecording, path: Path, patient: Patient | None = None, exam: Exam | None = None
+) -> None:
     """Write the recording; missing samples and those of an electrode without contact are the padding value.
+
+    Parameters
+    ----------
+    exam
+        What it is part of: DICOM's study.
 
     Raises
     ------
@@ -46,7 +68,7 @@ def write_dicom_ecg(recording: EcgRecording, path: Path, patient: Patient | None
     """
     Dataset, Sequence = _pydicom(path)
     kind, bits = _ecg_class(recording, path)
-    data = _file(recording.id.int, kind, recording.device, recording.at, recording.origin, patient)
+    data = _file(recording, kind, recording.device, patient, exam)
     data.Modality = "ECG"
     data.SeriesNumber = data.InstanceNumber = 1
     data.AcquisitionContextSequence = Sequence()
@@ -128,25 +150,29 @@ def _decimal(value: float) -> str:
 
 
 def _file(
-    number: int, kind: str, made_by: Device, at: Timestamp, origin: Origin, patient: Patient | None
+    record: EcgRecording | FundusPhoto, kind: str, made_by: Device, patient: Patient | None, exam: Exam | None
 ) -> FileDataset:
     """What every object has: patient, study, series, equipment and SOP common modules."""
     from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import UID, generate_uid
+    from pydicom.uid import UID
 
+    at, origin = record.at, record.origin
     meta = FileMetaDataset()
     # PS3.5 B.2: a UUID is a UID under 2.25, so that the record and its file have one identity
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(kind), UID(f"2.25.{number}")
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(kind), _uid(record.id)
     meta.TransferSyntaxUID = UID(EXPLICIT_LE)
     data = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
     data.SpecificCharacterSet = "ISO_IR 192"
     data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    data.StudyInstanceUID, data.SeriesInstanceUID = generate_uid(prefix=None), generate_uid(prefix=None)
-    moment = local_time(at)
-    day, time = f"{moment:%Y%m%d}", f"{moment:%H%M%S}.{moment.microsecond // 1000:03d}"
-    data.StudyDate, data.StudyTime, data.ContentDate, data.ContentTime = day, time, day, time
-    data.AcquisitionDateTime = f"{day}{time}{moment:%z}"
+    data.StudyInstanceUID = _uid(exam.id if exam else uuid.uuid5(record.id, "study"))
+    data.SeriesInstanceUID = _uid(uuid.uuid5(record.id, "series"))
+    # all objects of a study say the same of it
+    data.StudyDate, data.StudyTime = _day_and_time(exam.started if exam else at)
+    data.ContentDate, data.ContentTime = _day_and_time(at)
+    data.AcquisitionDateTime = f"{data.ContentDate}{data.ContentTime}{local_time(at):%z}"
     data.StudyID = data.AccessionNumber = data.ReferringPhysicianName = ""
+    if exam is not None:
+        data.InstitutionName = exam.clinic.name[:64]
     data.SeriesDescription = ", ".join(remarks_of(origin, at))
     if origin is Origin.SIMULATED:
         data.PatientComments = "simulated: no patient"
@@ -162,14 +188,34 @@ def _file(
     return data
 
 
+def _uid(number: uuid.UUID) -> UID:
+    from pydicom.uid import UID
+
+    return UID(f"2.25.{number.int}")
+
+
+def _day_and_time(at: Timestamp) -> tuple[str, str]:
+    moment = local_time(at)
+    return f"{moment:%Y%m%d}", f"{moment:%H%M%S}.{moment.microsecond // 1000:03d}"
+
+
 def _save(data: FileDataset, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # pydicom warns of a value that breaks its type: ours must not
         write_whole(path, lambda part: data.save_as(part, enforce_file_format=True))
 
 
-def write_dicom_photo(photo: FundusPhoto, path: Path, patient: Patient | None = None) -> None:
+def write_dicom_photo(
+    photo: FundusPhoto, path: Path, patient: Patient | None = None, exam: Exam | None = None, *, plain: bool = False
+) -> None:
     """Write the photograph as an Ophthalmic Photography 8 Bit image.
+
+    Parameters
+    ----------
+    exam
+        What it is part of: DICOM's study.
+    plain
+        As plain pixels, for a reader that takes no JPEG.
 
     Raises
     ------
@@ -188,7 +234,7 @@ def write_dicom_photo(photo: FundusPhoto, path: Path, patient: Patient | None = 
             cause="which eye the photograph shows is not known",
             remedy="Say left or right.",
         )
-    data = _file(photo.id.int, OPHTHALMIC_8, photo.camera, photo.at, photo.origin, patient)
+    data = _file(photo, OPHTHALMIC_8, photo.camera, patient, exam)
     data.Modality, data.SeriesNumber, data.InstanceNumber = "OP", 1, 1
     data.ImageType = ["ORIGINAL", "PRIMARY", "", "COLOR"]
     data.ImageLaterality = "L" if photo.eye is Eye.LEFT else "R"
@@ -209,17 +255,17 @@ def write_dicom_photo(photo: FundusPhoto, path: Path, patient: Patient | None = 
         *("ImagePathFilterTypeStackCodeSequence", "LensesCodeSequence"),
     ):
         setattr(data, name, Sequence())
-    _put_pixels(data, photo)
+    _put_pixels(data, photo, plain)
     _save(data, path)
 
 
-def _put_pixels(data: FileDataset, photo: FundusPhoto) -> None:
+def _put_pixels(data: FileDataset, photo: FundusPhoto, plain: bool) -> None:
     import cv2
 
     info = inspect_photo(photo.encoded, source=photo.source)
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
     jpeg = photo.media_type == "image/jpeg"
-    raw = jpeg and info.orientation == 1 and _baseline_channels(photo.encoded)
+    raw = jpeg and not plain and info.orientation == 1 and _baseline_channels(photo.encoded)
     if raw:
         from pydicom.encaps import encapsulate
         from pydicom.uid import UID
@@ -237,9 +283,8 @@ def _put_pixels(data: FileDataset, photo: FundusPhoto) -> None:
         pixels = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         data.Rows, data.Columns, data.SamplesPerPixel = pixels.shape[0], pixels.shape[1], 3
         data.PhotometricInterpretation = "RGB"
-        plain = pixels.tobytes()
-        data.add_new(0x7FE00010, "OB", plain + bytes(len(plain) % 2))
-        size = len(plain)
+        size = pixels.nbytes
+        data.add_new(0x7FE00010, "OB", pixels.tobytes() + bytes(size % 2))
     if data.SamplesPerPixel == 3:
         data.PlanarConfiguration = 0
     else:

@@ -160,6 +160,9 @@ CHINESE = {
     "Recall": "召回",
     "Recorded": "采集时间",
     "Recordings that could not be interpreted": "无法判读的记录",
+    "Recordings that the PACS has under the wrong patient, to be rejected there": (
+        "PACS 中归在错误患者名下、须在该处剔除的记录"
+    ),
     "Red-free": "无赤光",
     "Refer": "转诊",
     "Refer the patient": "为患者转诊",

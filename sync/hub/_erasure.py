@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, delete, select, update
 
-from aidpost.sync.hub import audit, schema
+from aidpost.sync.hub import audit, dicom, schema
 from aidpost.sync.hub._rows import insert_new
 
 _ERASED = "this patient was erased"
@@ -40,6 +40,7 @@ def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> l
     # the row stays: the next number down is counted from it, and the device would refuse one it has had as a conflict
     outgoing = schema.outgoing
     connection.execute(update(outgoing).where(outgoing.c.patient == patient).values(body=b"", refused=_ERASED))
+    at_pacs = dicom.stored(connection, schema.dicom_objects.c.patient == patient)
     told = select(schema.alerts.c.id).where(schema.alerts.c.patient == patient)
     connection.execute(delete(schema.alert_steps).where(schema.alert_steps.c.alert.in_(told)))
     for named in (
@@ -51,6 +52,7 @@ def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> l
         schema.readings,
         schema.calls,
         schema.exports,
+        schema.dicom_objects,
         schema.withdrawals,
         schema.patient_links,
         schema.alerts,
@@ -61,7 +63,7 @@ def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> l
     links, withdrawals = schema.patient_links, schema.withdrawals
     connection.execute(delete(links).where(links.c.same_as == patient))
     connection.execute(update(withdrawals).where(withdrawals.c.right_patient == patient).values(right_patient=None))
-    audit.append(connection, actor, "erased", str(patient), f"{len(unwanted)} blobs")
+    audit.append(connection, actor, "erased", str(patient), f"{len(unwanted)} blobs, {at_pacs} objects at the PACS")
     return unwanted
 
 

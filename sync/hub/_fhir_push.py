@@ -15,12 +15,11 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from sqlalchemy import select
 
 from aidpost.errors import AidpostError
 from aidpost.kernels import codec
-from aidpost.records import ExamReport, Origin, decode
-from aidpost.sync.hub import _fhir_records, exports, fhir, patients, referrals, reviews, schema
+from aidpost.records import ExamReport, Origin
+from aidpost.sync.hub import _fhir_records, exports, fhir, patients, referrals, reviews
 from aidpost.sync.hub._post import post
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
@@ -83,17 +82,10 @@ class FhirPush:
 
     def bundles(self, exam: uuid.UUID) -> list[Resource]:
         """The transactions of one exam: results, then each trace that is here."""
-        exams, reports, envelopes = schema.exams, schema.reports, schema.envelopes
         with self._database.read() as connection:
-            body = connection.execute(
-                select(envelopes.c.body)
-                .join(reports, (reports.c.stream == envelopes.c.stream) & (reports.c.seq == envelopes.c.seq))
-                .join(exams, exams.c.report == reports.c.id)
-                .where(exams.c.id == exam)
-            ).scalar_one_or_none()
-            if not body:
+            report = exports.report_of(connection, exam)
+            if report is None:
                 return []
-            report = decode(ExamReport, bytes(body))
             if report.origin is not Origin.LIVE and not self._config.fhir_simulated:
                 return []
             signed = reviews.settled(connection, report.id)

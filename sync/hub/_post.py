@@ -20,6 +20,14 @@ def post(url: str, body: bytes, headers: dict[str, str], timeout_s: float = TIME
     OSError, http.client.HTTPException, ValueError
         No answer, another status, or a URL that is none.
     """
+    status, text = exchange(url, body, headers, timeout_s)
+    if not 200 <= status < 300:
+        raise http.client.HTTPException(f"it answered {status}: {text[:200].decode(errors='replace')}")
+    return text
+
+
+def exchange(url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> tuple[int, bytes]:
+    """The answer's status and body; raises as `post`, but for no status."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.netloc, timeout=timeout_s)
@@ -29,6 +37,4 @@ def post(url: str, body: bytes, headers: dict[str, str], timeout_s: float = TIME
         text = answer.read(_MOST_BYTES)
     finally:
         connection.close()
-    if not 200 <= answer.status < 300:
-        raise http.client.HTTPException(f"it answered {answer.status}: {text[:200].decode(errors='replace')}")
-    return text
+    return answer.status, text

@@ -95,6 +95,21 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Bearer token for it."""
     fhir_simulated: bool = False
     """Give it what is not live, too, marked as test data."""
+    dicom_url: str = ""
+    """A PACS that gets each recording: `dicom://TITLE@pacs.example:104`, `dicoms://…` by TLS, or the base of its
+    DICOMweb service, `https://pacs.example/dicom-web`. Empty: none."""
+    dicom_title: Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9_ -]{1,16}$")] = "AIDPOST"
+    """The hub's own application entity title."""
+    dicom_ca: str = ""
+    """PEM file with the authority of a `dicoms://` PACS; empty: the system's."""
+    dicom_certificate: str = ""
+    """PEM file with the hub's certificate for it."""
+    dicom_key: str = ""
+    """PEM file with the key of that certificate."""
+    dicom_token: str = ""
+    """Bearer token for DICOMweb."""
+    dicom_simulated: bool = False
+    """Give it what is not live, too."""
     shadow_bound: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     """Shadow mode: readers of a clinic do not see what a model found before grading, until the lower end of the 95 %
     interval of its sensitivity and specificity there has reached this. 0: off."""
@@ -150,6 +165,11 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             re.match(r"(https?://\S+)?$", self.fhir_url) is not None,
             "hub.fhir_url",
             "it is neither http:// nor https://",
+        )
+        _require(
+            re.match(r"(dicoms?://[^@/\s]{1,16}@[^/\s]+|https?://\S+)?$", self.dicom_url) is not None,
+            "hub.dicom_url",
+            "it is neither dicom://TITLE@host:port nor http(s)://…",
         )
         contacts = [contact for level in self.alert_contacts for contact in level]
         _require(

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
+from aidpost.records import ExamReport, decode
 from aidpost.sync.hub import schema
 from aidpost.sync.hub._rows import clean, insert_new
 
@@ -59,6 +60,18 @@ def claim(connection: Connection, target: str, now_ms: int, again_ms: int, most:
             .values(next_ms=now_ms + again_ms)
         ).rowcount
     ]
+
+
+def report_of(connection: Connection, exam: uuid.UUID) -> ExamReport | None:
+    """The exam as it is here now; None where it was erased."""
+    exams, reports, envelopes = schema.exams, schema.reports, schema.envelopes
+    body = connection.execute(
+        select(envelopes.c.body)
+        .join(reports, (reports.c.stream == envelopes.c.stream) & (reports.c.seq == envelopes.c.seq))
+        .join(exams, exams.c.report == reports.c.id)
+        .where(exams.c.id == exam)
+    ).scalar_one_or_none()
+    return decode(ExamReport, bytes(body)) if body else None
 
 
 def done(connection: Connection, row: Any, now_ms: int) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     desc,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
 REVISION = f"{SCHEMA_VERSION:04d}"
 """The same as Alembic names it."""
@@ -376,6 +376,17 @@ exports = Table(
     Column("sent_ms", BigInteger),
     Column("error", String(500), nullable=False),
     Index("exports_due", "target", "next_ms"),
+)
+
+dicom_objects = Table(
+    "dicom_objects",
+    metadata,
+    # recordings that a PACS has, or that DICOM has no form for
+    Column("id", Uuid, primary_key=True),
+    Column("exam", Uuid, nullable=False, index=True),
+    Column("patient", Uuid, nullable=False, index=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("fault", String(500), nullable=False),
 )
 
 leases = Table(

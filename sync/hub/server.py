@@ -17,6 +17,7 @@ from aidpost.sync.hub._notifier import Notifier
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database
+from aidpost.sync.hub.dicom import DicomPush, Writer
 from aidpost.sync.hub.service import HubService
 from aidpost.sync.hub.web import create_app
 
@@ -26,19 +27,26 @@ _log = logging.getLogger(__name__)
 class HubServer:
     """A hub in this process, for the demo and for tests; `serve` is the same for good.
 
+    Parameters
+    ----------
+    write_dicom
+        Makes DICOM objects; without it, `hub.dicom_url` gets nothing.
+
     Attributes
     ----------
     url
         Where the pages are, once `start` has returned.
     """
 
-    def __init__(self, config: HubConfig) -> None:
+    def __init__(self, config: HubConfig, write_dicom: Writer | None = None) -> None:
         self.config = config
         self.database = Database(config.url)
         self.files = BlobFiles(config.blobs)
         self.service = HubService(config, self.database, self.files) if config.broker_host else None
         self.notifier = Notifier(config, self.database)
         targets: list[Target] = [FhirPush(config, self.database, self.files)] if config.fhir_url else []
+        if config.dicom_url and write_dicom:
+            targets.append(DicomPush(config, self.database, self.files, write_dicom))
         self.exporters = [Exporter(self.database, target) for target in targets]
         self.url = ""
         self._socket: socket.socket | None = None
@@ -177,7 +185,7 @@ def _open(host: str, port: int, key: str) -> socket.socket:
         ) from None
 
 
-def serve(config: HubConfig, ready: Callable[[str], None] = lambda _: None) -> None:
+def serve(config: HubConfig, ready: Callable[[str], None] = lambda _: None, write_dicom: Writer | None = None) -> None:
     """Runs the hub until SIGTERM or SIGINT. `ready` is told the URL of the pages once they are open.
 
     Raises
@@ -185,4 +193,4 @@ def serve(config: HubConfig, ready: Callable[[str], None] = lambda _: None) -> N
     AidpostError
         The database, the port or the certificates cannot be used. A broker that is away is waited for.
     """
-    HubServer(config).run(ready)
+    HubServer(config, write_dicom).run(ready)
