@@ -26,6 +26,8 @@ def main() -> None:
     for title, (script, *options) in TABLES:
         print(f"\n## {title}\n", flush=True)
         subprocess.run([sys.executable, str(here / script), *options], check=True, cwd=here.parent)
+    print("\n## Fundus on the baseline build\n", flush=True)
+    subprocess.run([str(here / "fundus_baseline.sh")], check=True)
     if (here.parent / ".arm").exists():
         print("\n## Instructions on ARM\n", flush=True)
         subprocess.run([str(here / "arm_instructions.sh")], check=True)
