@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from aidpost.board import device
 from aidpost.board.configuration import Configuration
 from aidpost.board.console.clock import ConfirmedClock
+from aidpost.board.update.report import told
+from aidpost.board.update.slots import Slots
 from aidpost.errors import AidpostError, NotPossibleError, UsageError
 from aidpost.inference.worker import InferenceWorker
 from aidpost.sync.keys import DeviceKey
@@ -98,7 +100,8 @@ def _sender(running: Running) -> Iterator[None]:
         _log.error("nothing is sent: %s: %s", error.target, error.cause)
         yield
         return
-    running.publisher = Publisher(running.store, link)
+    slots = Slots(Path(running.configuration.update.folder))
+    running.publisher = Publisher(running.store, link, lambda: told(slots))
     with running.publisher:
         yield
 

@@ -166,11 +166,13 @@ def load(folder: Path, device_key: DeviceKey) -> Enrolled | None:
 
 
 class Told(NamedTuple):
-    """What anybody may know of an enrolment: where the broker is, and when the certificate ends."""
+    """What anybody may know of an enrolment: where hub and broker are, whose certificates count, when our own ends."""
 
     host: str
     port: int
     certificate: x509.Certificate
+    url: str
+    authority: Path
 
 
 def told(folder: Path) -> Told | None:
@@ -184,7 +186,7 @@ def told(folder: Path) -> Told | None:
     if not (folder / _HUB).exists():
         return None
     hub, certificate = _kept(folder)
-    return Told(hub.answer.broker_host, hub.answer.broker_port, certificate)
+    return Told(hub.answer.broker_host, hub.answer.broker_port, certificate, hub.url, folder / _AUTHORITY)
 
 
 def _kept(folder: Path) -> tuple[_Hub, x509.Certificate]:

@@ -11,7 +11,7 @@ import enum
 import hashlib
 import uuid
 from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -31,6 +31,8 @@ MAX_ENVELOPES = 1000
 CHUNK = 16 * 1024
 """Bytes of a blob's chunk; offsets are multiples of it, and only a blob's last chunk is shorter."""
 MAX_BLOB = 1 << 31
+MAX_INSTALLED = 64
+"""Releases and models of which a status tells."""
 
 _CONTEXT = b"aidpost message 1\x00"
 _INT64_MAX = (1 << 63) - 1
@@ -181,9 +183,19 @@ class Receipt(_Wire, frozen=True, tag="receipt"):
     answers: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
 
 
+class Installed(_Wire, frozen=True):
+    """A release (`aidpost`) or model on the device, and what became of it there: it serves, is on trial, or was taken
+    back, and then why."""
+
+    name: ClassName
+    version: Annotated[str, msgspec.Meta(max_length=32)]
+    state: Literal["serves", "trial", "failed"]
+    why: Annotated[str, msgspec.Meta(max_length=300)] = ""
+
+
 class Status(_Wire, frozen=True, tag="status"):
     """Retained on `status`; the last will says `online` false. Counts per class, the age of the oldest in seconds;
-    nothing of patients."""
+    nothing of patients. `installed` is what the device's updates came to, by which a hub halts a bad one."""
 
     online: bool
     at: Timestamp
@@ -191,6 +203,7 @@ class Status(_Wire, frozen=True, tag="status"):
     oldest_s: int = 0
     dead_letters: int = 0
     software: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    installed: Annotated[tuple[Installed, ...], msgspec.Meta(max_length=MAX_INSTALLED)] = ()
 
 
 Content = Records | Chunks | Hello | Dropped | Receipt | Status

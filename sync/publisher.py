@@ -17,6 +17,7 @@ import sqlite3
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from aidpost import __version__
 from aidpost.errors import AidpostError, BrokerError, EnvelopeError, StoreError, StoreLockedError
 from aidpost.sync import outbox as outbox_module
 from aidpost.sync import topics
-from aidpost.sync.envelope import Content, Hello, Receipt, Records, Status, pack_message, unpack_message
+from aidpost.sync.envelope import Content, Hello, Installed, Receipt, Records, Status, pack_message, unpack_message
 from aidpost.sync.outbox import Outbox
 from aidpost.sync.store import Store
 
@@ -77,8 +78,8 @@ class Publisher:
     """Sends until it is stopped. `start` returns at once; a broker that is not there is tried again, more and more
     slowly, for as long as it takes."""
 
-    def __init__(self, store: Store, link: Link) -> None:
-        self._store, self._link = store, link
+    def __init__(self, store: Store, link: Link, installed: Callable[[], tuple[Installed, ...]] = lambda: ()) -> None:
+        self._store, self._link, self._installed = store, link, installed
         self._outbox = Outbox(store, window_records=link.window_records, window_bytes=link.window_bytes)
         self._stopping, self._emptied = threading.Event(), threading.Event()
         self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -301,6 +302,7 @@ class Publisher:
             oldest_s=max((one.oldest_s or 0 for one in found), default=0),
             dead_letters=sum(one.dead for one in found),
             software=f"aidpost {__version__}",
+            installed=self._installed() if online else (),
         )
 
     def _take_arrived(self) -> bool:

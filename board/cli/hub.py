@@ -192,3 +192,33 @@ def import_(settings: Settings, file: Path, as_json: bool) -> None:
         return
     click.echo(f"{done.device}: {done.held} records of the stick are at the hub, {done.refused} were refused.")
     click.echo(f"Receipts and {done.down} records for the device are in {done.receipts}: take it back there.")
+
+
+@hub.command("updates")
+@click.option("--halt", nargs=2, metavar="NAME VERSION", help="Keep all devices that do not have it yet from it.")
+@click.option("--why", default="halted by hand", show_default=True, help="Is kept in the audit log.")
+@click.option("--resume", nargs=2, metavar="NAME VERSION", help="Let a halted one go on, for good.")
+@json_option
+@settings_of
+def hub_updates(
+    settings: Settings, halt: tuple[str, str] | None, why: str, resume: tuple[str, str] | None, as_json: bool
+) -> None:
+    """What updates came to on the devices, and which are halted.
+
+    Example: aidpost hub updates --resume aidpost 1.2.0
+    """
+    from aidpost.sync.hub import operations
+
+    config = _config(settings)
+    if halt:
+        operations.halt_update(config, *halt, why)
+    if resume:
+        operations.resume_update(config, *resume)
+    found = operations.rollouts(config)
+    if as_json:
+        print_json({"schema": "aidpost.hub-updates/1", "updates": [one._asdict() for one in found]})
+        return
+    click.echo(f"{'update':28} {'serves':>7} {'on trial':>9} {'taken back':>11}")
+    for one in found:
+        said = f"{'HALTED: ' if one.halted_ms else ''}{one.why}"
+        click.echo(f"{f'{one.name} {one.version}':28} {one.serves:7} {one.trial:9} {one.failed:11}  {said}".rstrip())

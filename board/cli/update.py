@@ -33,13 +33,20 @@ def _slots(settings: Settings) -> Slots:
 
 def _source(settings: Settings, where: str):  # type: ignore[no-untyped-def]
     from aidpost.board.update.source import Source
+    from aidpost.sync import _https, enrolment
+    from aidpost.sync.clock import SystemClock
 
     section = load_configuration(settings).update
-    if not (where or section.source):
-        cause = "no bundle was named, and update.source is not set"
+    told = enrolment.told(settings.state_dir / enrolment.FOLDER)
+    where = where or section.source or (f"{told.url}/updates" if told else "")
+    if not where:
+        cause = "no bundle was named, update.source is not set, and the device is not enrolled"
         raise UsageError(operation="updating", target="update.source", cause=cause, remedy="Name the bundle's file.")
+    tls = None
+    if told and where.startswith(f"{told.url}/"):
+        tls = _https.context(told.authority, synced=SystemClock(Path("/")).synced())
     folder = Path(section.folder)
-    return Source(where or section.source, folder / "trust", folder / "downloads", Path(section.root_file))
+    return Source(where, folder / "trust", folder / "downloads", Path(section.root_file), tls)
 
 
 def _here(settings: Settings):  # type: ignore[no-untyped-def]
@@ -87,9 +94,10 @@ def status(settings: Settings, as_json: bool) -> None:
 
 @update.command()
 @click.argument("where", required=False, default="")
+@click.option("--on-trial", is_flag=True, help="Leave it on trial until the service has started with it.")
 @json_option
 @settings_of
-def install(settings: Settings, where: str, as_json: bool) -> None:
+def install(settings: Settings, where: str, on_trial: bool, as_json: bool) -> None:
     """Install the newest release that this device may take, from WHERE (a bundle's file or a repository's address), or
     from update.source; try it, and go back if it is not well. Restart the service afterwards.
 
@@ -99,7 +107,7 @@ def install(settings: Settings, where: str, as_json: bool) -> None:
 
     slots = _slots(settings)
     before = slots.named("current")
-    serving = run(_source(settings, where), slots, _here(settings), _healthy(settings))
+    serving = run(_source(settings, where), slots, _here(settings), _healthy(settings), confirm=not on_trial)
     if as_json:
         print_json({"schema": "aidpost.update/1", "before": before, "current": serving})
     else:

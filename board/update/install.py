@@ -54,7 +54,7 @@ def choose(source: Source, slots: Slots, here: Here) -> Offer | None:
     current, failed = slots.named("current"), slots.failures()
     fitting = [
         offer
-        for offer in source.index.offers
+        for offer in source.offers
         if offer.kind == "release"
         and (offer.python, offer.machine) == (here.python, here.machine)
         and offer.version not in failed
@@ -141,9 +141,11 @@ def update(
     here: Here,
     health: Callable[[Slots], str],
     install: Callable[[Path], Callable[[Path], None]] = install_wheels,
+    confirm: bool = True,
 ) -> str:
     """Install the newest release that this device may take, and prove it. Gives the version that serves now; the same
-    as before where nothing is to be done.
+    as before where nothing is to be done. Without `confirm` a release that says it is well stays on trial, until the
+    service has started with it.
 
     Raises
     ------
@@ -167,11 +169,11 @@ def update(
             slots.build(offer.version, install(archive))
         archive.unlink(missing_ok=True)
         slots.begin_trial(offer.version)
-        return settle(slots, health)
+        return settle(slots, health, confirm=confirm)
 
 
-def settle(slots: Slots, health: Callable[[Slots], str]) -> str:
-    """Confirm the release on trial if it is well, else go back. Gives the version that serves.
+def settle(slots: Slots, health: Callable[[Slots], str], *, confirm: bool = True) -> str:
+    """Confirm the release on trial if it is well (or leave it there), else go back. Gives the version that serves.
 
     Raises
     ------
@@ -181,7 +183,8 @@ def settle(slots: Slots, health: Callable[[Slots], str]) -> str:
     trial = slots.trial()
     why = health(slots)
     if not why:
-        slots.confirm()
+        if confirm:
+            slots.confirm()
         return slots.named("current")
     if trial is None:
         raise UpdateError(
@@ -215,22 +218,17 @@ def update_models(
     """
     served = []
     with slots.locked():
-        for offer in source.index.offers:
+        for offer in source.offers:
             if offer.kind != "model" or not in_rollout(offer, here.device):
                 continue
-            current = _model_version(slots, offer.name)
+            current = slots.models_serving().get(offer.name)
             if current and version_key(offer.version) <= version_key(current):
+                continue
+            if f"{offer.name}-{offer.version}" in slots.failures():
                 continue
             _update_model(source.get(offer), offer, slots, prove or golden)
             served.append(f"{offer.name} {offer.version}")
     return served
-
-
-def _model_version(slots: Slots, name: str) -> str:
-    try:
-        return (slots.models / name).readlink().name.rpartition("-")[2]
-    except OSError:
-        return ""
 
 
 def golden(root: Path) -> str:
@@ -253,6 +251,7 @@ def _update_model(archive: Path, offer: Offer, slots: Slots, prove: Callable[[Pa
     _unpack(archive, trial / offer.name)
     slots.step("model unpacked")
     if why := prove(trial):
+        slots.note_failure(kept.name, why)
         shutil.rmtree(trial)
         raise UpdateError(
             operation="proving the model on this board",

@@ -7,6 +7,7 @@ complete release.
     DIR/trial                     there while a release is on trial: from, to, and a line for each start
     DIR/failed/1.3.0              why that release was taken back; it is not tried again
     DIR/models/NAME -> ../model-store/NAME-1.0.1
+    DIR/failed/NAME-1.0.2         why that model did not pass here; it is not tried again
 
 A trial is decided by packaging/boot-guard as well, a few lines of shell that no update replaces: a release whose Python
 does not even start is taken back all the same.
@@ -121,8 +122,16 @@ class Slots:
         values = dict(line.split(" ", 1) for line in lines if " " in line)
         return Trial(values.get("from", ""), values.get("to", ""), sum(line == "start" for line in lines))
 
+    def models_serving(self) -> dict[str, str]:
+        """Model -> version, of those that an update brought."""
+        try:
+            found = [one.readlink().name for one in sorted(self.models.iterdir()) if one.is_symlink()]
+        except OSError:
+            return {}
+        return {name: version for name, _, version in (one.rpartition("-") for one in found)}
+
     def failures(self) -> dict[str, str]:
-        """Version -> why it was taken back."""
+        """Version -> why it was taken back; of a model NAME-VERSION."""
         folder = self.folder / "failed"
         if not folder.is_dir():
             return {}
@@ -225,7 +234,7 @@ class Slots:
             )
         self.step("going back")
         # first, so that a way back that is interrupted is known for one
-        replace_file(self.folder / "failed" / bad, f"{why}\n".encode(), 0o644)
+        self.note_failure(bad, why)
         self.step("failure noted")
         self.link("current", f"releases/{old}")
         self.step("gone back")
@@ -234,6 +243,10 @@ class Slots:
         sync_folder(self.folder)
         self.step("rolled back")
         return old
+
+    def note_failure(self, name: str, why: str) -> None:
+        """Remember why a release (its version) or model (NAME-VERSION) was not kept: it is not tried again."""
+        replace_file(self.folder / "failed" / name, f"{why}\n".encode(), 0o644)
 
     def recover(self) -> str:
         """After a start: end what was interrupted, and say what was done (empty: nothing was to be done)."""

@@ -4,6 +4,10 @@ both: who signed, that nothing older is served than was seen before, and that it
 from __future__ import annotations
 
 import contextlib
+import http.client
+import ssl
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +28,11 @@ from aidpost.errors import UpdateError, UpdateRefusedError
 from aidpost.sync._durable import make_folder, replace_file
 
 INDEX = "index.json"
+HALTED = "halted.json"
+"""What a hub has halted, beside the repository that it serves. It is not signed: it can only keep a device from an
+update, which whoever stands between could do as well."""
+_HALTED_BYTES = 64 * 1024
+_TIMEOUT_S = 30.0
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +54,30 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     """Everything on offer; a signed target itself."""
 
     offers: tuple[Offer, ...] = ()
+
+
+class Halted(msgspec.Struct, frozen=True):
+    """`halted.json`: names and versions that no device takes until a person has looked at them."""
+
+    halted: tuple[tuple[str, str], ...] = ()
+
+
+class _HttpsFetcher(FetcherInterface):
+    """Gets from a web server, or from the hub that this device was enrolled at, whose authority is its own."""
+
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        self._tls = tls or ssl.create_default_context()
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        try:
+            with urllib.request.urlopen(url, timeout=_TIMEOUT_S, context=self._tls) as answer:
+                while piece := answer.read(1 << 18):
+                    yield piece
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise DownloadHTTPError(f"{url}: {error.code} {error.reason}", error.code) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise DownloadError(f"{url}: {error or type(error).__name__}") from None
 
 
 class _BundleFetcher(FetcherInterface):
@@ -80,6 +113,13 @@ class Source:
     ----------
     root
         The first root of trust, as it was installed with the device; later ones are signed by it.
+    tls
+        For an address at the hub that this device was enrolled at: its own authority is believed, and no other.
+
+    Attributes
+    ----------
+    offers
+        All that is on offer, without what the hub has halted.
 
     Raises
     ------
@@ -89,23 +129,28 @@ class Source:
         It cannot be reached or read.
     """
 
-    def __init__(self, where: str, metadata: Path, downloads: Path, root: Path) -> None:
+    def __init__(
+        self, where: str, metadata: Path, downloads: Path, root: Path, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.where = where
         for folder in (metadata, downloads):
             make_folder(folder)
         local = not where.startswith(("https://", "http://"))
         base = "bundle:///" if local else where.rstrip("/") + "/"
         with self._refusing():
+            fetcher = _BundleFetcher(Path(where)) if local else _HttpsFetcher(tls)
             self._updater = Updater(
                 str(metadata),
                 f"{base}metadata/",
                 str(downloads),
                 f"{base}targets/",
-                fetcher=_BundleFetcher(Path(where)) if local else None,
+                fetcher=fetcher,
                 bootstrap=self._root(root),
             )
             self._updater.refresh()
-            self.index = msgspec.json.decode(Path(self._download(INDEX)).read_bytes(), type=Index)
+            index = msgspec.json.decode(Path(self._download(INDEX)).read_bytes(), type=Index)
+            halted = _halted(fetcher, f"{base}{HALTED}")
+        self.offers = tuple(one for one in index.offers if (one.name, one.version) not in halted)
 
     def _root(self, root: Path) -> bytes:
         try:
@@ -163,6 +208,17 @@ class Source:
         """The file of an offer, with the size and hash that were signed."""
         with self._refusing():
             return Path(self._download(offer.target))
+
+
+def _halted(fetcher: FetcherInterface, url: str) -> frozenset[tuple[str, str]]:
+    """What is halted; nothing where none is told. An answer that does not come is not taken for "nothing"."""
+    try:
+        content = fetcher.download_bytes(url, _HALTED_BYTES)
+    except DownloadHTTPError as error:
+        if error.status_code == 404:
+            return frozenset()
+        raise
+    return frozenset(msgspec.json.decode(content, type=Halted).halted)
 
 
 def remember_root(root: Path, where: Path) -> None:

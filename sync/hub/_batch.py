@@ -25,7 +25,7 @@ from aidpost.sync.envelope import (
     Reject,
     Status,
 )
-from aidpost.sync.hub import _erasure, _full_receipt, _views, alerts, audit, outgoing, referrals, schema
+from aidpost.sync.hub import _erasure, _full_receipt, _views, alerts, audit, outgoing, referrals, schema, updates
 from aidpost.sync.hub._blob_intake import BlobIntake, Collected
 from aidpost.sync.hub._judge import Refusal, judge
 from aidpost.sync.hub._rows import clean
@@ -33,6 +33,7 @@ from aidpost.sync.hub._streams import Stream
 from aidpost.sync.hub._views import Stored
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.clocks import note_anchor
+from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.ranges import from_numbers
 
 _INT32_MAX = (1 << 31) - 1
@@ -51,7 +52,10 @@ class DevicePolicy(NamedTuple):
 class Batch:
     """What one transaction does. Used once: `blob` and `take`, `finish`, commit, `after_commit`, `receipts`."""
 
-    def __init__(self, connection: Connection, hub_epoch: bytes, files: BlobFiles, blobs: BlobIntake) -> None:
+    def __init__(
+        self, connection: Connection, hub_epoch: bytes, files: BlobFiles, blobs: BlobIntake, config: HubConfig
+    ) -> None:
+        self._config = config
         self._connection, self._hub_epoch, self._files, self._intake = connection, hub_epoch, files, blobs
         self._streams: dict[tuple[str, bytes, str], Stream] = {}
         self._stored: list[Stored] = []
@@ -88,6 +92,8 @@ class Batch:
                 self._hellos.append((device.name, content))
             case Status():
                 seen |= _status(content)
+                if content.online:  # a last will was written before, and says nothing of updates
+                    updates.note(self._connection, self._config, device.name, content.installed, received_ms)
             case Receipt():
                 outgoing.note_receipt(self._connection, device.name, content, received_ms)
             case Chunks():

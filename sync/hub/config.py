@@ -51,6 +51,12 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Address on which devices are enrolled and their certificates renewed."""
     enrolment_port: Port = 8443
     """Its port."""
+    updates_dir: str = ""
+    """Folder of signed updates (`aidpost board update publish`), served to devices on the enrolment port."""
+    update_halt_failures: _Positive = 2
+    """So many devices that took a version back halt it for all others,"""
+    update_halt_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+    """if they are at least this share of the devices on which it came to an end."""
     shared_group: str = ""
     """Several hubs on one broker share the work under this group name (`$share`, where the broker has it)."""
     worker: str = ""

@@ -19,11 +19,12 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from aidpost.errors import EnrolmentError, UsageError
 from aidpost.sync import enrolment as wire
-from aidpost.sync.hub import audit, identity, schema
+from aidpost.sync.hub import audit, identity, schema, updates
 from aidpost.sync.hub.authority import Authority
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -131,6 +132,11 @@ class Registrar:
                 raise _refused(request.device, "its old certificate was revoked")
             return self._certify(connection, request.device, key, now_ms(), "certificate-renewed")
 
+    def halted_updates(self) -> list[tuple[str, str]]:
+        """What devices must not take now."""
+        with self._database.read() as connection:
+            return updates.halted(connection)
+
     def note_refusal(self, error: EnrolmentError) -> None:
         """Writes a refusal to the audit log."""
         with self._database.write() as connection:
@@ -163,11 +169,15 @@ class Registrar:
         )
 
 
-def create_app(registrar: Registrar) -> Starlette:
-    """The application of the enrolment port: three addresses, and nothing of patients behind any."""
+def create_app(registrar: Registrar, updates_dir: str = "") -> Starlette:
+    """The application of the enrolment port: its addresses, signed updates, and nothing of patients behind any."""
 
     async def authority(_: Request) -> Response:
         return Response(registrar.authority.pem, media_type="application/x-pem-file")
+
+    async def halted(_: Request) -> Response:
+        found = await run_in_threadpool(registrar.halted_updates)
+        return Response(msgspec.json.encode({"halted": found}), media_type="application/json")
 
     async def answer(request: Request) -> Response:
         body = b""
@@ -188,13 +198,16 @@ def create_app(registrar: Registrar) -> Starlette:
             return PlainTextResponse(error.cause, 403)
         return Response(msgspec.json.encode(done), media_type="application/json")
 
-    return Starlette(
-        routes=[
-            Route("/authority", authority),
-            Route("/enrolment/1", answer, methods=["POST"]),
-            Route("/renewal/1", answer, methods=["POST"]),
-        ]
-    )
+    routes: list[BaseRoute] = [
+        Route("/authority", authority),
+        Route("/enrolment/1", answer, methods=["POST"]),
+        Route("/renewal/1", answer, methods=["POST"]),
+        Route("/updates/halted.json", halted),
+    ]
+    # the two folders that are for everybody: whatever else lies beside them, keys for one, is not served
+    for part in ("metadata", "targets") if updates_dir else ():
+        routes.append(Mount(f"/updates/{part}", StaticFiles(directory=Path(updates_dir) / part, check_dir=False)))
+    return Starlette(routes=routes)
 
 
 def server_pair(config: HubConfig, authority: Authority) -> tuple[Path, Path]:

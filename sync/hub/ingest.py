@@ -127,7 +127,7 @@ class Ingest:
     ) -> list[Reply]:
         collected = self._collect([message for message, _ in opened])
         with self._database.write() as connection:
-            work = Batch(connection, self._database.epoch, self._files, self._blobs)
+            work = Batch(connection, self._database.epoch, self._files, self._blobs, self._config)
             for blob in collected:
                 work.blob(blob, now_ms())
             for message, received_ms in opened:

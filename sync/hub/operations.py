@@ -10,7 +10,7 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from aidpost.errors import StoreError, UsageError
 from aidpost.sync.envelope import Envelope, pack_message
-from aidpost.sync.hub import audit, enrolment, identity, outgoing, schema, second_factor, users
+from aidpost.sync.hub import audit, enrolment, identity, outgoing, schema, second_factor, updates, users
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -140,6 +140,24 @@ def verify_audit(config: HubConfig) -> audit.AuditState:
     """Recomputes the whole audit log."""
     with _database(config) as database, database.read() as connection:
         return audit.verify(connection)
+
+
+def rollouts(config: HubConfig) -> list[updates.Rollout]:
+    """Each version of releases and models in the fleet."""
+    with _database(config) as database, database.read() as connection:
+        return updates.rollouts(connection)
+
+
+def halt_update(config: HubConfig, name: str, version: str, why: str) -> None:
+    """Keeps devices from a version."""
+    with _database(config) as database, database.write() as connection:
+        updates.halt(connection, name, version, why, "command-line", now_ms())
+
+
+def resume_update(config: HubConfig, name: str, version: str) -> None:
+    """Lets a halted version go on; raises UsageError where it is not halted."""
+    with _database(config) as database, database.write() as connection:
+        updates.resume(connection, name, version, "command-line", now_ms())
 
 
 def restored(config: HubConfig) -> None:

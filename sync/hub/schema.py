@@ -25,7 +25,7 @@ from sqlalchemy import (
     desc,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
 REVISION = f"{SCHEMA_VERSION:04d}"
 """The same as Alembic names it."""
@@ -501,4 +501,28 @@ certificates = Table(
     Column("issued_ms", BigInteger, nullable=False),
     Column("not_after_ms", BigInteger, nullable=False),
     Column("revoked_ms", BigInteger),
+)
+
+device_updates = Table(
+    "device_updates",
+    metadata,
+    Column("device", String(64), ForeignKey("devices.name"), primary_key=True),
+    Column("name", String(32), primary_key=True),
+    Column("version", String(32), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("why", String(300), nullable=False, default=""),
+    Column("since_ms", BigInteger, nullable=False),
+    Index("device_updates_version", "name", "version"),
+)
+
+update_halts = Table(
+    "update_halts",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("version", String(32), primary_key=True),
+    Column("halted_ms", BigInteger, nullable=False),
+    Column("why", String(300), nullable=False),
+    Column("by", String(100), nullable=False),
+    # set: a person let it go on, and the hub does not halt it by itself again
+    Column("lifted_ms", BigInteger),
 )

@@ -142,7 +142,7 @@ class EnrolmentPort:
         registrar = enrolment.Registrar(config, database)
         certificate, key = enrolment.server_pair(config, registrar.authority)
         settings = uvicorn.Config(
-            enrolment.create_app(registrar),
+            enrolment.create_app(registrar, config.updates_dir),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from aidpost.board import watchdog
+from aidpost.board.configuration import load
 from aidpost.board.update.slots import STARTS_ON_TRIAL
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
@@ -75,6 +76,35 @@ def test_the_release_that_serves_cannot_alter_releases() -> None:
     service = unit(PACKAGING / "systemd/aidpost.service")["Service"]
     assert service["ProtectSystem"] == ["strict"]
     assert not any("/opt" in path for path in service.get("ReadWritePaths", []))
+
+
+def test_only_a_release_whose_screen_answers_is_confirmed() -> None:
+    boot = unit(PACKAGING / "systemd/aidpost-update-boot.service")["Unit"]
+    assert boot["Requisite"] == boot["After"] == ["aidpost.service"]
+    update = unit(PACKAGING / "systemd/aidpost-update.service")["Service"]
+    assert "--on-trial" in update["ExecStart"][0], "a release that has never served is not confirmed"
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_a_system_call_that_is_not_allowed_is_refused_and_does_not_kill(path: Path) -> None:
+    """NumPy's OpenBLAS asks for memory policies when it is loaded, and does without them."""
+    assert unit(path)["Service"]["SystemCallErrorNumber"] == ["EPERM"]
+
+
+def test_the_device_needs_no_group_that_a_system_may_lack() -> None:
+    """systemd starts nothing with a group that is not there; the package adds the account to those that are."""
+    assert "SupplementaryGroups" not in unit(PACKAGING / "systemd/aidpost.service")["Service"]
+
+
+def test_the_package_s_configuration_takes_the_models_that_updates_bring() -> None:
+    configuration = load(PACKAGING / "aidpost.toml")
+    assert configuration.inference.models_dir == f"{configuration.update.folder}/models"
+
+
+def test_the_package_brings_what_the_service_imports() -> None:
+    wheels = re.search(r"\$wheel\[([\w,]+)\]", (PACKAGING.parent / "scripts/make-deb").read_text())
+    assert wheels
+    assert {"console", "formats", "update", "provision"} <= set(wheels[1].split(","))
 
 
 def test_the_journal_is_bounded() -> None:

@@ -50,14 +50,16 @@ def build_shim(folder: Path) -> Path:
     return shim
 
 
-def traced(shim: Path, folder: Path, seed: int, **environment: str) -> list[Operation]:
-    """Run the workload in a process of its own and give what it did."""
+def traced(
+    shim: Path, folder: Path, *arguments: object, workload: str = "workload.py", **environment: str
+) -> list[Operation]:
+    """Run a workload in a process of its own and give what it did."""
     root = folder / f"traced-{uuid.uuid4().hex}"
     root.mkdir()
     trace = folder / f"{root.name}.trace"
     preload = {"LD_PRELOAD": str(shim), "AIDPOST_TRACE_DIR": str(root), "AIDPOST_TRACE": str(trace)}
     subprocess.run(
-        [sys.executable, str(HERE / "workload.py"), str(root), str(seed)],
+        [sys.executable, str(HERE / workload), str(root), *map(str, arguments)],
         env={**os.environ, **preload, **environment},
         check=True,
     )
@@ -107,6 +109,7 @@ def violations(
     variants: Iterable[str] = VARIANTS,
     every: bool = False,
     stop_at_first: bool = False,
+    check: Callable[[Path, Iterable[bytes]], str | None] = check_image,
 ) -> tuple[int, list[Violation]]:
     """How many images were looked at, and what was wrong with them."""
     disk, found, looked, done = Disk(skip), [], 0, 0
@@ -119,7 +122,7 @@ def violations(
             image = folder / "image"
             image.mkdir()
             disk.image(image, variant, seed=cut)
-            wrong = check_image(image, disk.acknowledged)
+            wrong = check(image, disk.acknowledged)
             shutil.rmtree(image)
             looked += 1
             if wrong is not None:

@@ -78,12 +78,27 @@ def _put(buffer: bytearray, at: int, data: bytes) -> None:
     buffer[at : at + len(data)] = data
 
 
+class Link(NamedTuple):
+    """A symbolic link: there as a whole or not at all."""
+
+    target: str
+
+
 @dataclass(eq=False)
 class Folder:
     """Names as the process sees them, and as they are on the disk."""
 
-    now: dict[str, File | Folder] = field(default_factory=dict)
-    disk: dict[str, File | Folder] = field(default_factory=dict)
+    now: dict[str, File | Folder | Link] = field(default_factory=dict)
+    disk: dict[str, File | Folder | Link] = field(default_factory=dict)
+
+    def sync_all(self) -> None:
+        """What sync(2) does."""
+        self.disk = dict(self.now)
+        for found in self.now.values():
+            if isinstance(found, Folder):
+                found.sync_all()
+            elif isinstance(found, File):
+                found.sync()
 
     def at(self, path: str) -> tuple[Folder, str]:
         """The folder that holds `path`, and the last name."""
@@ -106,7 +121,7 @@ class Disk:
         if one.path == ACKNOWLEDGED:
             if one.op == "w":
                 self.acknowledged.append(one.data)
-        elif one.op == "s":
+        elif one.op in "sS":
             self._sync(one)
         else:
             self._change(one)
@@ -114,17 +129,22 @@ class Disk:
     def _sync(self, one: Operation) -> None:
         if self._skip(one):
             return
+        if one.op == "S":
+            self._root.sync_all()
+            return
         folder, name = self._root.at(one.path)
         found = folder.now.get(name) if one.path else self._root
         if isinstance(found, Folder):
             found.disk = dict(found.now)
-        elif found is not None:
+        elif isinstance(found, File):
             found.sync()
 
     def _change(self, one: Operation) -> None:
         folder, name = self._root.at(one.path)
         if one.op == "d":
             folder.now[name] = Folder()
+        elif one.op == "l":
+            folder.now[name] = Link(one.data.decode())
         elif one.op == "u":
             folder.now.pop(name, None)
         elif one.op == "r":
@@ -156,7 +176,9 @@ def _write(folder: Folder, target: Path, variant: str, chance: random.Random) ->
             if (name in folder.disk and name in folder.now) or chance.random() < 0.5
         }
     for name, found in names.items():
-        if isinstance(found, Folder):
+        if isinstance(found, Link):
+            (target / name).symlink_to(found.target)
+        elif isinstance(found, Folder):
             (target / name).mkdir()
             _write(found, target / name, variant, chance)
         else:
@@ -170,7 +192,7 @@ def cuts(trace: list[Operation]) -> Iterator[int]:
     """The moments worth cutting at: before each sync, and after each acknowledgement (what lies between only adds to
     what is unsynced)."""
     for index, one in enumerate(trace):
-        if one.op == "s":
+        if one.op in "sS":
             yield index
         elif one.path == ACKNOWLEDGED:
             yield index + 1

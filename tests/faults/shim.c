@@ -19,7 +19,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { OPEN = 'o', WRITE = 'w', TRUNCATE = 't', SYNC = 's', RENAME = 'r', UNLINK = 'u', MKDIR = 'd' };
+enum { OPEN = 'o', WRITE = 'w', TRUNCATE = 't', SYNC = 's', RENAME = 'r', UNLINK = 'u', MKDIR = 'd', SYMLINK = 'l', SYNC_ALL = 'S' };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int trace = -1;
@@ -168,3 +168,28 @@ int unlink(const char *name) { NAMED(AT_FDCWD, name, REAL(unlink)(name), UNLINK)
 int unlinkat(int folder, const char *name, int flags) { NAMED(folder, name, REAL(unlinkat)(folder, name, flags), UNLINK); }
 int mkdir(const char *name, mode_t mode) { NAMED(AT_FDCWD, name, REAL(mkdir)(name, mode), MKDIR); }
 int mkdirat(int folder, const char *name, mode_t mode) { NAMED(folder, name, REAL(mkdirat)(folder, name, mode), MKDIR); }
+int rmdir(const char *name) { NAMED(AT_FDCWD, name, REAL(rmdir)(name), UNLINK); }
+
+static int linked(const char *target, int folder, const char *name, int result) {
+    char path[PATH_MAX];
+    if (result == 0 && absolute(folder, name, path)) record(SYMLINK, 0, 0, path, target, strlen(target));
+    return result;
+}
+int symlink(const char *target, const char *name) {
+    pthread_mutex_lock(&lock);
+    int result = linked(target, AT_FDCWD, name, REAL(symlink)(target, name));
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+int symlinkat(const char *target, int folder, const char *name) {
+    pthread_mutex_lock(&lock);
+    int result = linked(target, folder, name, REAL(symlinkat)(target, folder, name));
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+void sync(void) {
+    pthread_mutex_lock(&lock);
+    REAL(sync)();
+    if (trace >= 0) record(SYNC_ALL, 0, 0, root, "", 0);
+    pthread_mutex_unlock(&lock);
+}

@@ -2,38 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> ModuleType:
-    """A script of this folder as a module."""
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def harness() -> ModuleType:
-    load("replay")
-    return load("power_cut")
-
-
-@pytest.fixture(scope="module")
-def shim(harness: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    built: Path = harness.build_shim(tmp_path_factory.mktemp("shim"))
-    return built
-
 
 # every fsync of ours, by the functions that lead to it; the test below proves the list complete
 PLACES = (
@@ -46,7 +18,7 @@ PLACES = (
 
 
 def test_no_promise_is_broken_by_a_cut_at_any_moment(harness: ModuleType, shim: Path, tmp_path: Path) -> None:
-    trace = harness.traced(shim, tmp_path, seed=1)
+    trace = harness.traced(shim, tmp_path, 1)
     assert sum(one.path == "acknowledged" and b'"seq"' in one.data for one in trace) == 14
     looked, found = harness.violations(trace, tmp_path)
     assert looked > 200
@@ -55,7 +27,7 @@ def test_no_promise_is_broken_by_a_cut_at_any_moment(harness: ModuleType, shim: 
 
 def test_the_places_above_are_all_that_there_are(harness: ModuleType, shim: Path, tmp_path: Path) -> None:
     listing = tmp_path / "places"
-    harness.traced(shim, tmp_path, seed=1, AIDPOST_LIST_SYNCS=str(listing))
+    harness.traced(shim, tmp_path, 1, AIDPOST_LIST_SYNCS=str(listing))
     assert set(listing.read_text().split()) == set(PLACES)
 
 
@@ -63,7 +35,7 @@ def test_the_places_above_are_all_that_there_are(harness: ModuleType, shim: Path
 def test_leaving_out_any_one_fsync_breaks_a_promise(
     harness: ModuleType, shim: Path, tmp_path: Path, place: str
 ) -> None:
-    trace = harness.traced(shim, tmp_path, seed=1, AIDPOST_LEAVE_OUT=place)
+    trace = harness.traced(shim, tmp_path, 1, AIDPOST_LEAVE_OUT=place)
     _, found = harness.violations(trace, tmp_path, stop_at_first=True)
     assert found, f"nothing goes wrong without {place}"
 
@@ -72,7 +44,7 @@ def test_leaving_out_any_one_fsync_breaks_a_promise(
 def test_leaving_out_the_database_s_own_fsyncs_breaks_a_promise(
     harness: ModuleType, shim: Path, tmp_path: Path, file: str
 ) -> None:
-    trace = harness.traced(shim, tmp_path, seed=1)
+    trace = harness.traced(shim, tmp_path, 1)
     path = f"state/{file}"
     _, found = harness.violations(trace, tmp_path, skip=lambda one: one.path == path, stop_at_first=True)
     assert found, f"nothing goes wrong without the fsync of {file}"
