@@ -13,7 +13,7 @@ from ecg_golden import signals_with_rate, write_golden
 
 from aidpost.inference._rhythm_input import LIMIT, RHYTHM_INPUT_VERSION, rhythm_input
 
-VERSION = "0.9.0"
+VERSION = "1.0.0"
 GOLDEN_TOLERANCE = 0.06  # a few steps of the int8 logits: runtimes differ by that much
 TERMS = (
     "Trained on PhysioNet/CinC 2017 and NSTDB, both Open Data Commons Attribution License 1.0: attribution required."
@@ -110,7 +110,7 @@ def _accuracy(judged: dict[str, Any], size: int) -> str:
     return f"""## Accuracy
 
 On {judged["recordings"]} recordings of the 2017 PhysioNet/CinC challenge that took no part in training (one
-fold of four; the released feature networks saw it afterwards, so it cannot judge them again). Brackets: 95 % bootstrap
+fold of four; the released networks saw it afterwards, so it cannot judge them again). Brackets: 95 % bootstrap
 interval over recordings. The challenge's winners reached a mean F1 of 0.83 on its hidden test.
 
 | | F1, int8 | F1, float | sensitivity | precision |
@@ -121,7 +121,7 @@ interval over recordings. The challenge's winners reached a mean F1 of 0.83 on i
 |---|---|---|---|---|
 {called}
 
-The signal network alone reaches {parts["signal"]:.3f}, the feature networks {parts["features"]:.3f} (float).
+The signal networks alone reach {parts["signal"]:.3f}, the feature networks {parts["features"]:.3f} (float).
 The file is {size / 1000:.0f} kB, weights and activations int8; the released int8 file and its float twin name the
 same rhythm on {100 * judged["released_agreement"]:.1f} % of 400 of those recordings.
 """

@@ -41,13 +41,14 @@ class Plan:
     """How much is trained on what."""
 
     shape: Shape = field(default_factory=Shape)
+    signal_members: int = 2  # each from another seed; what they disagree about is chance
     feature_members: int = 2
     feature_passes: int = 40
     feature_noise: float = 0.3
     feature_weight: float = 0.4  # of the feature networks' logits in the mean
     variants: int = 3  # how often each recording is preprocessed, the first time undisturbed
     passes: int = 24
-    final_passes: int = 0
+    final_passes: int = 6
     batch: int = 32
     rate: float = 3e-3
     final_rate: float = 8e-4
@@ -57,7 +58,7 @@ class Plan:
     condition_rows: int = 120  # recordings of the held-out fold that are tried under each condition
 
 
-TINY_PLAN = Plan(shape=TINY, variants=2, passes=2, final_passes=1, limit=24, condition_rows=4)
+TINY_PLAN = Plan(shape=TINY, signal_members=1, variants=2, passes=2, final_passes=1, limit=24, condition_rows=4)
 
 
 class Trainer:
@@ -134,22 +135,25 @@ class Trainer:
         return net.eval()
 
 
-def train_signal(plan: Plan, variants: list[Cache], label: Ints, fold: Ints, work: Path) -> tuple[RhythmNet, RhythmNet]:
-    """Train the signal network without the held-out fold, then on with it; returns it as validated and as released."""
+def train_signal(
+    plan: Plan, variants: list[Cache], label: Ints, fold: Ints, member: int, work: Path
+) -> tuple[RhythmNet, RhythmNet]:
+    """Train a signal network without the held-out fold, then on with it; returns it as validated and as released."""
     watched, everything = np.flatnonzero(fold == plan.holdout), np.arange(label.size)
-    torch.manual_seed(plan.seed)
-    sampler = Sampler(variants, np.random.default_rng((plan.seed, 0)))
+    torch.manual_seed(plan.seed + member)
+    sampler = Sampler(variants, np.random.default_rng((plan.seed, member)))
     fit = np.flatnonzero(fold != plan.holdout)
-    first = Trainer(plan, sampler, label, fit, plan.passes, plan.rate, work / "signal-held.ckpt")
-    held = run(first, f"signal network, without fold {plan.holdout}", watched)
+    first = Trainer(plan, sampler, label, fit, plan.passes, plan.rate, work / f"signal{member}-held.ckpt")
+    held = run(first, f"signal network {member + 1}, without fold {plan.holdout}", watched)
     if not plan.final_passes:
         return held, held
-    torch.manual_seed(plan.seed + 100)
-    sampler = Sampler(variants, np.random.default_rng((plan.seed, 100)))
-    more = Trainer(plan, sampler, label, everything, plan.final_passes, plan.final_rate, work / "signal-all.ckpt")
+    torch.manual_seed(plan.seed + 100 + member)
+    sampler = Sampler(variants, np.random.default_rng((plan.seed, 100 + member)))
+    path = work / f"signal{member}-all.ckpt"
+    more = Trainer(plan, sampler, label, everything, plan.final_passes, plan.final_rate, path)
     more.net.load_state_dict(held.state_dict())
     more.average = Average(more.net, 0.997)
-    return held, run(more, "signal network, all folds")
+    return held, run(more, f"signal network {member + 1}, all folds")
 
 
 def features_network(plan: Plan, table: Floats, label: Ints, rows: Ints, member: int, path: Path) -> FeatureNet:
@@ -230,10 +234,12 @@ def train_feature_members(
 
 def train_all(plan: Plan, variants: list[Cache], recordings: Recordings, work: Path) -> tuple[Ensemble, Ensemble]:
     """Every network, trained or taken from its checkpoint: (as validated without the held-out fold, as released)."""
-    signal = train_signal(plan, variants, recordings.label, recordings.fold, work)
+    label, fold = recordings.label, recordings.fold
+    pairs = [train_signal(plan, variants, label, fold, member, work) for member in range(plan.signal_members)]
+    signal = tuple(zip(*pairs, strict=True))
     features = train_feature_members(plan, variants, recordings, work)
     held, released = (
-        Ensemble([one], some, plan.feature_weight).eval() for one, some in zip(signal, features, strict=True)
+        Ensemble(one, some, plan.feature_weight).eval() for one, some in zip(signal, features, strict=True)
     )
     return held, released
 

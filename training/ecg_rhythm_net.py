@@ -19,12 +19,12 @@ from torch import Tensor, nn
 class Shape:
     """Widths of the network's stages."""
 
-    stem: int = 24
-    early: int = 32
-    middle: int = 48
-    late: int = 80
-    beats: int = 32
-    top: int = 96
+    stem: int = 20
+    early: int = 28
+    middle: int = 40
+    late: int = 64
+    beats: int = 24
+    top: int = 72
     hidden: int = 128
     features: int = 100
     channels: int = 5
