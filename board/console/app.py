@@ -149,7 +149,8 @@ async def _admitted(site: Site, socket: WebSocket, serve: Callable[[Workspace], 
     try:
         await serve(workspace)
     except AidpostError as error:
-        await _tell(socket, {"error": error.cause, "remedy": error.remedy})
+        translate = site.languages.translator(session.language)
+        await _tell(socket, {"error": translate(error.cause), "remedy": translate(error.remedy)})
     except WebSocketDisconnect:
         return
 

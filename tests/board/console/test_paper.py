@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from device_records import KEY
+from pseudo import pseudo
 
 from aidpost.board.configuration import Configuration
+from aidpost.board.console.fonts import FOLDER, Fonts, Setter
 from aidpost.board.console.paper import pdf
 from aidpost.board.console.people import Known
 from aidpost.board.console.result import body_of, result_of
+from aidpost.board.console.words import Languages, Translate
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import InferenceTimeoutError
 from aidpost.firmware_bridge.sources import open_source
@@ -65,9 +69,25 @@ def report(workspace: Workspace) -> ExamReport:
     return workspace.finish(exam)
 
 
-def made(workspace: Workspace, report: ExamReport, size: str = "A5", reviewer: str = "") -> bytes:
-    shown = result_of(workspace, report)
-    return pdf(report, shown, lambda sha256: body_of(workspace, report, sha256), str, size=size, reviewer=reviewer)
+def made(
+    workspace: Workspace,
+    report: ExamReport,
+    size: str = "A5",
+    reviewer: str = "",
+    language: str = "en",
+    translate: Translate = str,
+    fonts: Fonts | None = None,
+) -> bytes:
+    return pdf(
+        report,
+        result_of(workspace, report),
+        lambda sha256: body_of(workspace, report, sha256),
+        translate,
+        size=size,
+        reviewer=reviewer,
+        language=language,
+        fonts=fonts,
+    )
 
 
 def text_of(document: bytes) -> str:
@@ -104,14 +124,53 @@ def test_confirmed_report_names_the_clinician_and_is_not_preliminary(workspace: 
     assert "Preliminary" not in text
 
 
-@pytest.mark.parametrize(("name", "said"), [("王小明", False), ("أمينة", True)])
+@pytest.mark.parametrize(
+    ("name", "fonts", "used"),
+    [
+        ("王小明", FOLDER, rb"/FontFile2 .*DroidSansFallback"),
+        ("أمينة", FOLDER, rb"/Subtype /Image.*"),
+        ("Ольга", FOLDER, rb"DejaVuSans"),
+        ("王小明", Path("/nowhere"), rb"STSong-Light"),
+        ("أمينة", Path("/nowhere"), None),
+        ("🜁", FOLDER, None),
+    ],
+)
 def test_name_in_another_script_is_printed_or_said_to_be_lacking_never_boxes(
-    workspace: Workspace, report: ExamReport, name: str, said: bool
+    workspace: Workspace, report: ExamReport, name: str, fonts: Path, used: bytes | None
 ) -> None:
     other = msgspec.structs.replace(report, patient=msgspec.structs.replace(report.patient, name=name))
-    document = made(workspace, other)
-    assert (b"STSong-Light" in document) is not said
-    assert ("letters that this printer lacks" in text_of(document)) is said
+    document = made(workspace, other, fonts=Fonts(fonts))
+    assert ("letters that this printer lacks" in text_of(document)) is (used is None)
+    assert used is None or re.search(used, document, re.DOTALL)
+
+
+def test_chinese_report_is_embedded_whole_so_that_the_reader_needs_no_font(
+    workspace: Workspace, report: ExamReport
+) -> None:
+    document = made(workspace, report, language="zh", translate=Languages().translator("zh"))
+    assert b"STSong" not in document, "a font that the reader must have"
+    assert re.search(rb"/FontFile2", document)
+    assert b"DroidSansFallback" in document
+    assert "letters that this printer lacks" not in text_of(document)
+
+
+def test_report_from_the_right_is_set_as_its_letters_join(workspace: Workspace, report: ExamReport) -> None:
+    document = made(workspace, report, language="ar", translate=pseudo)
+    assert "letters that this printer lacks" not in text_of(document)
+    assert document.count(b"/Subtype /Image") > 10
+    setter = Setter(Fonts(), rtl=True)
+    page = np.asarray(setter.picture("سلام", 400, 40))
+    columns = np.flatnonzero((page < 128).any(axis=0))
+    assert columns.min() > 250, "it begins at the right edge"
+    assert np.diff(columns).max() <= 12, "its letters join"
+
+
+@pytest.mark.parametrize("text", ["one two three " * 20, "一二三四五六七八九十" * 8, "x" * 300, "", "a\nb"])
+def test_set_text_stays_within_its_width_and_loses_no_letter(text: str) -> None:
+    setter = Setter(Fonts())
+    lines = setter._lines(text, 300, 24, False)
+    assert "".join(lines).replace(" ", "") == text.replace("\n", "").replace(" ", "")
+    assert all(setter._length(line, 24, False) <= 300 for line in lines)
 
 
 def test_markup_in_a_name_stays_text(workspace: Workspace, report: ExamReport) -> None:
