@@ -120,6 +120,10 @@ class ConsoleSection(Section, frozen=True, kw_only=True):
     language: str = "en"
     languages_dir: str = ""
     paper: Literal["A5", "A4"] = "A5"
+    printer: str = ""
+    receipt_printer: str = ""
+    roll_mm: Literal[58, 80] = 58
+    large_print: bool = False
 
 
 class Configuration(Section, frozen=True, kw_only=True):

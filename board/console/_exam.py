@@ -277,6 +277,8 @@ def result(site: Site, request: Request, session: Session) -> Response:
         part=part,
         finished=finished,
         reviews=reviews,
+        console=site.configuration.console,
+        printed=request.query_params.get("printed") == "1",
         advised=advice(report, site.languages.translator(session.language)),
         telephone=site.configuration.clinic.emergency_telephone,
     )
@@ -284,25 +286,52 @@ def result(site: Site, request: Request, session: Session) -> Response:
 
 def printed(site: Site, request: Request, session: Session) -> Response:
     """The report on paper; only of a finished exam, so that no paper says less than the report."""
-    from aidpost.board.console.paper import pdf  # a second of imports on a Pi, which the start does not wait for
+    document = _document(site, request, session)
+    return Response(
+        document, media_type="application/pdf", headers={"content-disposition": "inline; filename=report.pdf"}
+    )
+
+
+def print_report(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Send the report to the printer, or its receipt to the receipt printer."""
+    from aidpost.board.console import printing, receipt
+
+    console, small = site.configuration.console, form.get("what") == "receipt"
+    document = _document(site, request, session, roll_mm=console.roll_mm if small else 0)
+    printer = console.receipt_printer if small else console.printer
+    if isinstance(document, bytes):
+        printing.send(document, printer)
+    else:
+        printing.send(receipt.escpos(document), printer, raw=True)
+    return RedirectResponse(f"/exams/{exam_of(request)}/result?printed=1", 303)
+
+
+def _document(site: Site, request: Request, session: Session, roll_mm: int = 0) -> Any:
+    """The PDF; the picture of the receipt where the paper is a roll."""
+    # a second of imports on a Pi, which the start does not wait for
+    from aidpost.board.console.paper import pdf
+    from aidpost.board.console.receipt import receipt
 
     workspace, report, finished = _report(site, request, session)
     if not finished:
         raise HTTPException(404, N_("Finish the exam first."))
+    console = site.configuration.console
     confirmed = [one for one in workspace.store.reviews(report.exam.id) if one.decision is not ReviewDecision.RETAKE]
-    document = pdf(
-        report,
-        result_of(workspace, report),
-        lambda sha256: body_of(workspace, report, sha256),
-        site.languages.translator(session.language),
-        size=site.configuration.console.paper,
-        language=session.language,
-        offset_min=site.configuration.device.utc_offset_min,
-        reviewer=confirmed[-1].reviewer if confirmed else "",
-    )
-    return Response(
-        document, media_type="application/pdf", headers={"content-disposition": "inline; filename=report.pdf"}
-    )
+    how: dict[str, Any] = {
+        "language": session.language,
+        "offset_min": site.configuration.device.utc_offset_min,
+        "reviewer": confirmed[-1].reviewer if confirmed else "",
+        "large": console.large_print,
+        "limits": site.configuration.limits,
+    }
+    shown, translate = result_of(workspace, report), site.languages.translator(session.language)
+
+    def body(sha256: str) -> bytes:
+        return body_of(workspace, report, sha256)
+
+    if roll_mm:
+        return receipt(report, shown, body, translate, roll_mm=roll_mm, **how)
+    return pdf(report, shown, body, translate, size=console.paper, **how)
 
 
 def finish(site: Site, request: Request, session: Session, _form: Form) -> Response:

@@ -118,6 +118,7 @@ def _exam_routes(site: Site) -> list[BaseRoute]:
         Route(f"{exam}/acknowledge", site.action(_exam.acknowledge), methods=post),
         Route(f"{exam}/result", site.page(_exam.result)),
         Route(f"{exam}/report.pdf", site.page(_exam.printed)),
+        Route(f"{exam}/print", site.action(_exam.print_report), methods=post),
         Route(f"{exam}/finish", site.action(_exam.finish), methods=post),
         Route(f"{exam}/blobs/{{sha256}}", site.page(_exam.blob, held=False)),
     ]

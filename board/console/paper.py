@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from xml.sax.saxutils import escape
@@ -28,12 +28,13 @@ from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleD
 
 from aidpost.board.console import words
 from aidpost.board.console.fonts import Face, Fonts, Setter, chinese, joined
+from aidpost.board.console.ranges import usual
 from aidpost.board.console.result import RHYTHMS, Shown
 from aidpost.board.console.steps import METHODS
 from aidpost.board.console.words import N_, Translate
 from aidpost.inference.reminders import reminders
 from aidpost.inference.wording import advice, word
-from aidpost.records import ExamReport, Origin, Timestamp, TriageLevel
+from aidpost.records import ExamReport, Origin, Timestamp, TriageLevel, VitalKind
 from aidpost.sync.hub.catalogue import unit, vital_name
 from aidpost.sync.hub.ecg_paper import Row
 
@@ -61,6 +62,8 @@ def pdf(
     language: str = "en",
     offset_min: int | None = None,
     reviewer: str = "",
+    large: bool = False,
+    limits: Mapping[str, Mapping[str, float]] | None = None,
     fonts: Fonts | None = None,
 ) -> bytes:
     """The report as PDF.
@@ -73,6 +76,10 @@ def pdf(
         SHA-256 -> a photograph's bytes.
     reviewer
         The clinician who confirmed it; empty while it is preliminary.
+    large
+        Letters two fifths larger.
+    limits
+        The site's own clinical limits, from which the usual ranges are.
     """
     out = io.BytesIO()
     width = SIZES[size][0] - 2 * _MARGIN
@@ -86,9 +93,9 @@ def pdf(
         title=f"Aidpost {report.exam.id}",
         author=report.exam.clinic.name,
     )
-    page = _Page(report, translate, language, width, offset_min, fonts or Fonts())
+    page = _Page(report, translate, language, width, offset_min, fonts or Fonts(), large=large)
     story: list[Flowable] = [*page.head(), *page.conclusion(reviewer), *page.eyes(shown, body), *page.heart(shown)]
-    story += [*page.vitals(shown), *page.missing(), *page.foot()]
+    story += [*page.vitals(shown, usual(report, limits)), *page.missing(), *page.foot()]
     document.build(story)
     return out.getvalue()
 
@@ -126,16 +133,21 @@ class _Page:
         width: float,
         offset_min: int | None,
         fonts: Fonts,
+        *,
+        large: bool,
     ) -> None:
         self._report, self._tr, self._width, self._offset = report, translate, width, offset_min
         self._rtl = words.direction(language) == "rtl"
         self._fonts = fonts
         self._setter = Setter(fonts, rtl=self._rtl)
+        scale = 1.4 if large else 1.0
         normal, bold = ("Helvetica", "Helvetica-Bold")
-        self._text = ParagraphStyle("text", fontName=normal, fontSize=10, leading=13)
-        self._small = ParagraphStyle("small", parent=self._text, fontSize=8, leading=10)
-        self._title = ParagraphStyle("title", parent=self._text, fontName=bold, fontSize=13, leading=17)
-        self._level = ParagraphStyle("level", parent=self._title, fontSize=17, leading=22, textColor=colors.white)
+        self._text = ParagraphStyle("text", fontName=normal, fontSize=10 * scale, leading=13 * scale)
+        self._small = ParagraphStyle("small", parent=self._text, fontSize=8 * scale, leading=10 * scale)
+        self._title = ParagraphStyle("title", parent=self._text, fontName=bold, fontSize=13 * scale, leading=17 * scale)
+        self._level = ParagraphStyle(
+            "level", parent=self._title, fontSize=17 * scale, leading=22 * scale, textColor=colors.white
+        )
 
     def _say(self, text: str, style: ParagraphStyle | None = None) -> Flowable:
         style = style or self._text
@@ -156,11 +168,6 @@ class _Page:
         lacking = lacking if _fits(lacking, "cp1252") else "letters that this printer lacks: see the code"
         return Paragraph(escape(f"{plain} ({lacking})"), style)
 
-    def _moment(self, at: Timestamp) -> str:
-        zone = timezone(timedelta(minutes=self._offset or 0))
-        text = datetime.fromtimestamp(at.wall_ms / 1000, zone).strftime("%Y-%m-%d %H:%M")
-        return text if at.synced else f"{text} ({self._tr('date unconfirmed')})"
-
     def head(self) -> list[Flowable]:
         """Clinic, patient, when, and the code for the hub; what is not live is marked first."""
         report, patient = self._report, self._report.patient
@@ -171,7 +178,7 @@ class _Page:
             self._say(report.exam.clinic.name or report.exam.clinic.id, self._small),
             self._say(patient.name or self._tr("No name"), self._title),
             self._say(" · ".join(parts)),
-            self._say(self._moment(report.exam.started)),
+            self._say(moment(report.exam.started, self._offset, self._tr)),
         ]
         table = Table([[left, _qr(str(report.exam.id))]], colWidths=[self._width - 24 * mm, 24 * mm])
         table.setStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 0)])
@@ -232,19 +239,20 @@ class _Page:
         speed = f"{25 * scale:.1f} mm/s · {10 * scale:.1f} mm/mV"
         return [KeepTogether([self._say(f"{text} · {speed}", self._small), drawing])]
 
-    def vitals(self, shown: Shown) -> list[Flowable]:
-        """What was measured, with how."""
+    def vitals(self, shown: Shown, ranges: dict[VitalKind, str]) -> list[Flowable]:
+        """What was measured, what is usual, and how it was measured."""
         if not shown.vitals:
             return []
         rows = [
             [
                 self._say(self._tr(vital_name(one.kind.value)), self._small),
                 self._say("–" if one.value is None else f"{one.value:g} {unit(one.unit)}", self._small),
+                self._say(f"{self._tr('usual')} {ranges[one.kind]}" if one.kind in ranges else "", self._small),
                 self._say(self._tr(METHODS.get(one.method, one.method)), self._small),
             ]
             for one in shown.vitals
         ]
-        table = Table(rows, colWidths=[self._width * part for part in (0.4, 0.25, 0.35)])
+        table = Table(rows, colWidths=[self._width * part for part in (0.32, 0.2, 0.24, 0.24)])
         table.setStyle([("LINEBELOW", (0, 0), (-1, -1), 0.25, colors.grey), ("TOPPADDING", (0, 0), (-1, -1), 1)])
         return [Spacer(1, 2 * mm), table]
 
@@ -268,6 +276,13 @@ class _Page:
             report.exam.clinic.telephone,
         )
         return [Spacer(1, 2 * mm), self._say(" · ".join(part for part in parts if part), self._small)]
+
+
+def moment(at: Timestamp, offset_min: int | None, translate: Translate) -> str:
+    """When, in the device's zone; "date unconfirmed" where nobody set its clock."""
+    zone = timezone(timedelta(minutes=offset_min or 0))
+    text = datetime.fromtimestamp(at.wall_ms / 1000, zone).strftime("%Y-%m-%d %H:%M")
+    return text if at.synced else f"{text} ({translate('date unconfirmed')})"
 
 
 def _top(table: Table) -> Table:
