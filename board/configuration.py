@@ -118,7 +118,12 @@ class ConsoleSection(Section, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8787
     lock_minutes: Positive = 5
     language: str = "en"
+    languages_dir: str = ""
     paper: Literal["A5", "A4"] = "A5"
+    printer: str = ""
+    receipt_printer: str = ""
+    roll_mm: Literal[58, 80] = 58
+    large_print: bool = False
 
 
 class Configuration(Section, frozen=True, kw_only=True):

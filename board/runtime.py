@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -209,4 +210,15 @@ def _serve(site: Site, listening: socket.socket, serving: Callable[[str], None])
     )
     host, port = listening.getsockname()[:2]
     serving(f"http://{host}:{port}/")
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+
+    def end(_signal: int, _frame: object) -> None:
+        server.should_exit = True
+
+    # uvicorn raises the signal that ended it once more: ours takes it, so that what runs is closed in order
+    before = [(one, signal.signal(one, end)) for one in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        server.run(sockets=[listening])
+    finally:
+        for one, handler in before:
+            signal.signal(one, handler)

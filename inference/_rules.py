@@ -200,19 +200,23 @@ class RuleBook:
                 raise _wrong(name, f"rule {rule.name} names no limit with {value!r}", "Add it under [limits].")
 
 
-class _Unknown:
+class _Unknown(str):
     def __format__(self, spec: str) -> str:
-        return "unknown"
+        return str(self)  # "unknown" has no decimals
 
 
 class _Quoted(dict[str, Any]):
+    unknown = _Unknown("unknown")
+
     def __missing__(self, name: str) -> _Unknown:
-        return _Unknown()
+        return self.unknown
 
 
-def say(template: str, values: Mapping[str, Fact]) -> str:
-    """A rule's text or advice with its facts and limits; one that is not known reads "unknown"."""
-    return template.format_map(_Quoted({name: value for name, value in values.items() if value is not None}))
+def say(template: str, values: Mapping[str, Fact], unknown: str = "unknown") -> str:
+    """A rule's text or advice with its facts and limits; one that is not known reads `unknown`."""
+    quoted = _Quoted({name: value for name, value in values.items() if value is not None})
+    quoted.unknown = _Unknown(unknown)
+    return template.format_map(quoted)
 
 
 def _limit_names(rule: Rule) -> list[str]:

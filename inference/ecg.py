@@ -171,7 +171,7 @@ def _facts(
         "usable": quality.usable,
         # asked of an unusable recording too: fibrillation may look like noise
         "fibrillation_s": max((stop - start for start, stop in suspected_spans(lead)), default=0.0),
-        "reasons": ", ".join(_REASONS.get(reason, reason) for reason in quality.reasons) or "too little usable signal",
+        "reasons": ", ".join(REASONS.get(reason, reason) for reason in quality.reasons) or "too little usable signal",
     }
     if not quality.usable:
         return facts
@@ -187,7 +187,7 @@ def _facts(
     }
 
 
-_REASONS = {
+REASONS = {
     "lead_off": "an electrode has no contact",
     "flat": "the line is flat: look at the patient first, then at the electrodes",
     "saturated": "the signal is clipped",

@@ -102,12 +102,12 @@ def score(inputs: News2Inputs, table: Path = TABLE) -> News2:
     if too_young or inputs.pregnant:
         return News2(None, {}, (), False, rules.version)
     points = {name: value for name, value in _points(inputs, rules).items() if value is not None}
-    missing = [name for name in _INPUTS if getattr(inputs, name) is None]
+    missing = [name for name in INPUTS if getattr(inputs, name) is None]
     total = None if missing else sum(points.values())
     return News2(total, points, tuple(missing), True, rules.version)
 
 
-_INPUTS = (
+INPUTS = (
     "respiratory_rate",
     "spo2",
     "on_oxygen",

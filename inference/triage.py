@@ -41,7 +41,9 @@ RULE_FILES = ("symptoms", "vitals", "trends", "eyes", "combinations")
 """The rule files used here, besides "ecg" and "fundus" that the analyses use."""
 
 _ORGAN_SYMPTOMS = ("chest-pain", "breathlessness", "vision-loss", "stroke-signs", "severe-headache", "confusion")
-_RECORDED = {
+NOTHING_FOUND = "Nothing was found in what was assessed."
+NO_SCORE = "early warning score (NEWS2 is not for children or in pregnancy)"
+RECORDED = {
     "systolic": "blood pressure",
     "glucose": "glucose",
     "spo2": "oxygen saturation",
@@ -226,7 +228,7 @@ def _overall(findings: Sequence[Finding], missing: Sequence[str]) -> Triage:
     # those that decided it; the rest stand among the findings
     reasons = [finding.text for finding in findings if finding.severity is level is not TriageLevel.ROUTINE]
     if not reasons:
-        reasons = [finding.text for finding in findings] or ["Nothing was found in what was assessed."]
+        reasons = [finding.text for finding in findings] or [NOTHING_FOUND]
         reasons += [f"Not assessed: {', '.join(missing)}."] if missing else []
     return Triage(level=level, reasons=tuple(dict.fromkeys(reasons)), computed=level)
 
@@ -242,11 +244,11 @@ def _not_assessed(
     seen: Observations, eyes: Sequence[EyeReading], ecg: Sequence[EcgResult], fundus: Sequence[FundusResult]
 ) -> tuple[str, ...]:
     out = list(seen.left_out)
-    out += [name for fact, name in _RECORDED.items() if seen.facts.get(fact) is None]
+    out += [name for fact, name in RECORDED.items() if seen.facts.get(fact) is None]
     if seen.news2.applies and seen.news2.total is None:
         out.append(f"early warning score (missing: {', '.join(one.replace('_', ' ') for one in seen.news2.missing)})")
     if not seen.news2.applies:
-        out.append("early warning score (NEWS2 is not for children or in pregnancy)")
+        out.append(NO_SCORE)
     if not any(one.quality.usable for one in ecg):
         out.append("heart rhythm")
     for eye in Eye:

@@ -23,8 +23,10 @@ _PAEDIATRIC = Path(__file__).with_name("tables") / "paediatric.toml"
 _YES = {"yes", "y", "true", "1"}
 _NO = {"no", "n", "false", "0"}
 # Status flags with which a device disowns its own number.
-_DISOWNED = ("invalid", "unreliable", "questionable", "fault", "malfunction", "disconnected", "unavailable", "control")
-_KNOWN_CONTEXTS = {"fasting": "fasting", "preprandial": "fasting", "postprandial": "after a meal", "casual": "random"}
+DISOWNED = ("invalid", "unreliable", "questionable", "fault", "malfunction", "disconnected", "unavailable", "control")
+CONTEXTS = {"fasting": "fasting", "preprandial": "fasting", "postprandial": "after a meal", "casual": "random"}
+NO_VALUE = "the sensor gave no value"
+ON_ONE_READING = " on one reading: measure again after five minutes' rest"
 _CHILDBEARING = (12, 56)
 
 
@@ -93,9 +95,9 @@ def reliable(vitals: Iterable[VitalSign]) -> tuple[list[VitalSign], list[str]]:
     for one in vitals:
         name = one.kind.value.replace("_", " ")
         text = " ".join((*one.status, one.context, one.method)).casefold()
-        disowned = next((word for word in _DISOWNED if word in text), None)
+        disowned = next((word for word in DISOWNED if word in text), None)
         if one.value is None:
-            left_out.append(f"{name}: the sensor gave no value")
+            left_out.append(f"{name}: {NO_VALUE}")
         elif disowned is not None:
             left_out.append(f"{name}: the device says {disowned}")
         else:
@@ -142,7 +144,7 @@ def _blood_pressure(used: dict[str, tuple[VitalSign, ...]]) -> dict[str, Fact]:
     return {
         "systolic": means[0],
         "diastolic": means[1],
-        "bp_repeat": " on one reading: measure again after five minutes' rest" if len(systolic) == 1 else "",
+        "bp_repeat": ON_ONE_READING if len(systolic) == 1 else "",
         "cuff_irregular": irregular if systolic else None,
     }
 
@@ -165,7 +167,7 @@ def _glucose(found: Sequence[VitalSign]) -> dict[str, Fact]:
     if not found:
         return {"glucose": None, "glucose_context": None}
     context = found[-1].context.casefold()
-    known = next((meaning for word, meaning in _KNOWN_CONTEXTS.items() if word in context), None)
+    known = next((meaning for word, meaning in CONTEXTS.items() if word in context), None)
     return {"glucose": _latest(found), "glucose_context": known or ("random" if "random" in context else "unknown")}
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from aidpost.inference._rules import RULES, rule_book, rule_of, say
-from aidpost.records import ExamReport, Finding
+from aidpost.records import ExamReport, Finding, VitalKind
 
-__all__ = ["Translate", "advice", "advice_of", "messages", "word"]
+__all__ = ["Translate", "advice", "advice_of", "messages", "word", "words"]
 
 Translate = Callable[[str], str]
 """A message (English, with {placeholders}) to the same in another language: `gettext` of a catalogue."""
@@ -20,6 +20,29 @@ def messages() -> Iterator[tuple[str, str]]:
     for path in sorted(RULES.glob("*.toml")):
         for rule in rule_book(path.stem).rules:
             yield from ((text, f"{path.name} {rule.name}") for text in (rule.text, rule.advice) if text)
+
+
+def words() -> Iterator[str]:
+    """The words that messages quote as values, and what a report says that it did not assess: for a catalogue too."""
+    from aidpost.inference import ecg, fundus, news2, stroke_risk, triage, vitals
+    from aidpost.inference._photo_quality import ADVICE
+
+    yield from ("unknown", "left", "right", "Left", "Right", "Unknown", "left eye", "right eye")
+    yield from (*ADVICE.values(), "the quality is too low", *ecg.REASONS.values(), "too little usable signal")
+    yield from (*dict.fromkeys(vitals.CONTEXTS.values()), "random", vitals.ON_ONE_READING)
+    yield from (words for words, _ in stroke_risk.QUESTIONS.values())
+    yield from ("age", "sex", "at least {points}, ask: {missing}")
+    yield from (name.replace("_", " ") for name in (*news2.INPUTS, *(kind.value for kind in VitalKind)))
+    yield from (
+        *triage.RECORDED.values(),
+        "heart rhythm",
+        *fundus.NOT_ASSESSED,
+        "diabetic retinopathy",
+        triage.NOTHING_FOUND,
+    )
+    yield from ("early warning score (missing: {missing})", triage.NO_SCORE, vitals.NO_VALUE)
+    yield "the device says {word}"
+    yield from vitals.DISOWNED
 
 
 def word(finding: Finding, translate: Translate) -> str:
@@ -48,6 +71,6 @@ def _said(template: str, finding: Finding, translate: Translate) -> str:
     """The words among the values ("left", "fasting") are messages too. Empty where the translation is no template."""
     values = {name: translate(v) if isinstance(v, str) and v else v for name, v in finding.values.items()}
     try:
-        return say(translate(template), values)
+        return say(translate(template), values, translate("unknown"))
     except (ValueError, IndexError):
         return ""

@@ -15,7 +15,8 @@ from aidpost.board.console._who import BREAK_GLASS
 from aidpost.board.console.drafts import ATTEMPTS, Draft
 from aidpost.board.console.live import no_sensor
 from aidpost.board.console.result import body_of, picture_rows, result_of
-from aidpost.board.console.site import Form, Session, Site, exam_of, translator
+from aidpost.board.console.site import Form, Session, Site, exam_of
+from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace, implausible
 from aidpost.errors import DeviceError, StoreDamagedError
 from aidpost.inference._photo_quality import ADVICE
@@ -33,7 +34,7 @@ def draft_of(site: Site, request: Request, session: Session) -> tuple[Workspace,
 
 def _allow(session: Session, operator: str) -> None:
     if session.worker == BREAK_GLASS and operator != BREAK_GLASS:
-        raise HTTPException(403, "An emergency exam opens no records of other patients.")
+        raise HTTPException(403, N_("An emergency exam opens no records of other patients."))
 
 
 def _to(draft: Draft, rest: str = "") -> Response:
@@ -73,7 +74,7 @@ def answer(site: Site, request: Request, session: Session, form: Form) -> Respon
     asked = steps.questions_for(draft.patient, workspace.store.now())
     question = next((one for one in asked if one.code == form.get("question")), None)
     if question is None or form.get("answer") not in {code for code, _ in question.choices}:
-        raise HTTPException(400, "There is no such question or answer.")
+        raise HTTPException(400, N_("There is no such question or answer."))
     draft = workspace.answer(draft.exam.id, question.code, form["answer"])
     if all(draft.answer(one.code) for one in asked) and "questions" not in draft.done:
         draft = workspace.close_step(draft.exam.id, "questions")
@@ -125,7 +126,7 @@ def measure_page(site: Site, request: Request, session: Session) -> Response:
 def _measure(request: Request) -> steps.Measure:
     measure = steps.BY_CODE.get(request.path_params["code"])
     if measure is None:
-        raise HTTPException(404, "There is no such vital sign.")
+        raise HTTPException(404, N_("There is no such vital sign."))
     return measure
 
 
@@ -136,18 +137,18 @@ def enter(site: Site, request: Request, session: Session, form: Form) -> Respons
     values = [_typed(form.get(one.kind.value, ""), one.label) for one in measure.fields]
     method, context = form.get("method", measure.methods[0][0]), form.get("context", "")
     if method not in dict(measure.methods) or (context and context not in dict(measure.contexts)):
-        raise HTTPException(400, "There is no such method or context.")
+        raise HTTPException(400, N_("There is no such method or context."))
     try:
         number = uuid.UUID(form.get("number", ""))
     except ValueError:
-        raise HTTPException(400, "The form is incomplete.") from None
+        raise HTTPException(400, N_("The form is incomplete.")) from None
     workspace.measure(draft.exam.id, measure, values, method, context, number)
     return _to(draft, "/vitals")
 
 
 def _typed(text: str, label: str) -> float:
     if re.fullmatch(r"\d{1,3}([.,]\d)?", text) is None:
-        raise implausible(label, "it is not a number")
+        raise implausible(label, N_("it is not a number"))
     return float(text.replace(",", "."))
 
 
@@ -156,7 +157,7 @@ def close(site: Site, request: Request, session: Session, form: Form) -> Respons
     workspace, draft = draft_of(site, request, session)
     step = form.get("step", "")
     if step not in steps.STEPS:
-        raise HTTPException(400, "There is no such step.")
+        raise HTTPException(400, N_("There is no such step."))
     workspace.close_step(draft.exam.id, step)
     return _to(draft)
 
@@ -209,7 +210,7 @@ def _eye(request: Request) -> Eye:
     try:
         return Eye(request.path_params["side"])
     except ValueError:
-        raise HTTPException(404, "There are a left and a right eye.") from None
+        raise HTTPException(404, N_("There are a left and a right eye.")) from None
 
 
 def take_photo(site: Site, request: Request, session: Session, _form: Form) -> Response:
@@ -222,8 +223,10 @@ def take_photo(site: Site, request: Request, session: Session, _form: Form) -> R
         raise DeviceError(
             operation="taking a photograph",
             target=eye.value,
-            cause=f"the camera says that this is the {photo.eye.value if photo.eye else 'unknown'} eye",
-            remedy="Look which eye it is, and take it under that eye.",
+            cause=N_("the camera says that this is the {eye} eye").format(
+                eye=photo.eye.value if photo.eye else "unknown"
+            ),
+            remedy=N_("Look which eye it is, and take it under that eye."),
         )
     workspace.take_photo(draft.exam.id, photo)
     return _to(draft, f"/eye/{eye.value}")
@@ -236,7 +239,7 @@ def alarm(site: Site, request: Request, session: Session) -> Response:
         return _to(draft)
     report = workspace.preview(draft.exam.id)
     telephone = site.configuration.clinic.emergency_telephone
-    advised = advice(report, translator(session.language))
+    advised = advice(report, site.languages.translator(session.language))
     return site.render(request, "alarm.html", session, draft=draft, report=report, advised=advised, telephone=telephone)
 
 
@@ -274,32 +277,61 @@ def result(site: Site, request: Request, session: Session) -> Response:
         part=part,
         finished=finished,
         reviews=reviews,
-        advised=advice(report, translator(session.language)),
+        console=site.configuration.console,
+        printed=request.query_params.get("printed") == "1",
+        advised=advice(report, site.languages.translator(session.language)),
         telephone=site.configuration.clinic.emergency_telephone,
     )
 
 
 def printed(site: Site, request: Request, session: Session) -> Response:
     """The report on paper; only of a finished exam, so that no paper says less than the report."""
-    from aidpost.board.console.paper import pdf  # a second of imports on a Pi, which the start does not wait for
-
-    workspace, report, finished = _report(site, request, session)
-    if not finished:
-        raise HTTPException(404, "Finish the exam first.")
-    confirmed = [one for one in workspace.store.reviews(report.exam.id) if one.decision is not ReviewDecision.RETAKE]
-    document = pdf(
-        report,
-        result_of(workspace, report),
-        lambda sha256: body_of(workspace, report, sha256),
-        translator(session.language),
-        size=site.configuration.console.paper,
-        language=session.language,
-        offset_min=site.configuration.device.utc_offset_min,
-        reviewer=confirmed[-1].reviewer if confirmed else "",
-    )
+    document = _document(site, request, session)
     return Response(
         document, media_type="application/pdf", headers={"content-disposition": "inline; filename=report.pdf"}
     )
+
+
+def print_report(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Send the report to the printer, or its receipt to the receipt printer."""
+    from aidpost.board.console import printing, receipt
+
+    console, small = site.configuration.console, form.get("what") == "receipt"
+    document = _document(site, request, session, roll_mm=console.roll_mm if small else 0)
+    printer = console.receipt_printer if small else console.printer
+    if isinstance(document, bytes):
+        printing.send(document, printer)
+    else:
+        printing.send(receipt.escpos(document), printer, raw=True)
+    return RedirectResponse(f"/exams/{exam_of(request)}/result?printed=1", 303)
+
+
+def _document(site: Site, request: Request, session: Session, roll_mm: int = 0) -> Any:
+    """The PDF; the picture of the receipt where the paper is a roll."""
+    # a second of imports on a Pi, which the start does not wait for
+    from aidpost.board.console.paper import pdf
+    from aidpost.board.console.receipt import receipt
+
+    workspace, report, finished = _report(site, request, session)
+    if not finished:
+        raise HTTPException(404, N_("Finish the exam first."))
+    console = site.configuration.console
+    confirmed = [one for one in workspace.store.reviews(report.exam.id) if one.decision is not ReviewDecision.RETAKE]
+    how: dict[str, Any] = {
+        "language": session.language,
+        "offset_min": site.configuration.device.utc_offset_min,
+        "reviewer": confirmed[-1].reviewer if confirmed else "",
+        "large": console.large_print,
+        "limits": site.configuration.limits,
+    }
+    shown, translate = result_of(workspace, report), site.languages.translator(session.language)
+
+    def body(sha256: str) -> bytes:
+        return body_of(workspace, report, sha256)
+
+    if roll_mm:
+        return receipt(report, shown, body, translate, roll_mm=roll_mm, **how)
+    return pdf(report, shown, body, translate, size=console.paper, **how)
 
 
 def finish(site: Site, request: Request, session: Session, _form: Form) -> Response:
@@ -320,7 +352,7 @@ def blob(site: Site, request: Request, session: Session) -> Response:
     refs = [ref for one in report.fundus for ref in (one.body, one.heatmap) if ref is not None]
     ref = next((one for one in refs if one.sha256 == request.path_params["sha256"]), None)
     if ref is None:
-        raise HTTPException(404, "This exam has no such picture.")
+        raise HTTPException(404, N_("This exam has no such picture."))
     try:
         data = (
             workspace.store.read_blob(ref.sha256)

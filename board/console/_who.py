@@ -12,8 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from aidpost.board.console.people import FOUND, Known, Patients
 from aidpost.board.console.site import COOKIE, Form, Session, Site, read_form
-from aidpost.board.console.steps import N_
-from aidpost.board.console.words import available
+from aidpost.board.console.words import N_
 from aidpost.errors import AidpostError
 from aidpost.records import Consent, ConsentPurpose, Identifier, Patient, Sex, TriageLevel
 
@@ -41,7 +40,15 @@ def lock_page(site: Site, request: Request, failed: str = "", status: int = 200)
     name = "lock.html" if workers else "setup.html"
     locked = int(site.workers.locked_s(known.id)) if known else 0
     return site.render(
-        request, name, None, status, workers=workers, chosen=known, failed=failed, locked_min=-(-locked // 60)
+        request,
+        name,
+        None,
+        status,
+        workers=workers,
+        chosen=known,
+        choosing=request.query_params.get("language") == "choose",
+        failed=failed,
+        locked_min=-(-locked // 60),
     )
 
 
@@ -115,7 +122,7 @@ async def leave(site: Site, request: Request) -> Response:
 async def choose_language(site: Site, request: Request) -> Response:
     """Another language, also on the locked screen."""
     form = await read_form(request)
-    if form.get("language") in available():
+    if form.get("language") in site.languages.names:
         site.language = form["language"]
         if session := site.session(request):
             session.language = form["language"]
@@ -164,7 +171,7 @@ def find(site: Site, request: Request, session: Session, form: Form) -> Response
 
 def _patients_allowed(site: Site, session: Session) -> Patients:
     if session.worker == BREAK_GLASS:
-        raise HTTPException(403, "An emergency exam opens no records of other patients.")
+        raise HTTPException(403, N_("An emergency exam opens no records of other patients."))
     return site.workspace(session).patients
 
 
@@ -269,7 +276,7 @@ def assign(site: Site, request: Request, session: Session, form: Form) -> Respon
     to = form.get("exam", "")
     exam = uuid.UUID(to) if re.fullmatch(r"[0-9a-f-]{36}", to) else None
     if exam is None and to != "discard":
-        raise HTTPException(400, "Choose a patient.")
+        raise HTTPException(400, N_("Choose a patient."))
     workspace.assign(request.path_params["reading"], exam)
     about = f"{request.path_params['reading']} to {to}"
     workspace.database.audit(workspace.store.now().wall_ms, session.worker, "assigned a reading", about)
@@ -294,7 +301,7 @@ def more(site: Site, request: Request, session: Session) -> Response:
 def practise(site: Site, request: Request, session: Session, _form: Form) -> Response:
     """Into practice, or back; nothing goes from one to the other."""
     if session.worker == BREAK_GLASS:
-        raise HTTPException(403, "Unlock with a PIN first.")
+        raise HTTPException(403, N_("Unlock with a PIN first."))
     fresh = site.enter(session.worker, supervisor=session.supervisor, practice=not session.practice)
     return _let_in(fresh)
 
@@ -317,4 +324,4 @@ def unlock_worker(site: Site, request: Request, session: Session, form: Form) ->
 
 def _require_supervisor(session: Session) -> None:
     if not session.supervisor:
-        raise HTTPException(403, "Only a supervisor may do this.")
+        raise HTTPException(403, N_("Only a supervisor may do this."))

@@ -118,6 +118,7 @@ def _exam_routes(site: Site) -> list[BaseRoute]:
         Route(f"{exam}/acknowledge", site.action(_exam.acknowledge), methods=post),
         Route(f"{exam}/result", site.page(_exam.result)),
         Route(f"{exam}/report.pdf", site.page(_exam.printed)),
+        Route(f"{exam}/print", site.action(_exam.print_report), methods=post),
         Route(f"{exam}/finish", site.action(_exam.finish), methods=post),
         Route(f"{exam}/blobs/{{sha256}}", site.page(_exam.blob, held=False)),
     ]
@@ -149,7 +150,8 @@ async def _admitted(site: Site, socket: WebSocket, serve: Callable[[Workspace], 
     try:
         await serve(workspace)
     except AidpostError as error:
-        await _tell(socket, {"error": error.cause, "remedy": error.remedy})
+        translate = site.languages.translator(session.language)
+        await _tell(socket, {"error": translate(error.cause), "remedy": translate(error.remedy)})
     except WebSocketDisconnect:
         return
 

@@ -12,6 +12,7 @@ import msgspec
 
 from aidpost import records
 from aidpost.board.console.database import ConsoleDatabase
+from aidpost.board.console.words import N_
 from aidpost.board.exam import Body
 from aidpost.errors import StoreDamagedError, UsageError
 from aidpost.records import (
@@ -112,8 +113,8 @@ class Drafts:
             raise UsageError(
                 operation="opening an exam",
                 target=str(exam),
-                cause="it is finished or unknown",
-                remedy="Go to the list.",
+                cause=N_("it is finished or unknown"),
+                remedy=N_("Go to the list."),
             )
         return draft
 

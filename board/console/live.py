@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from aidpost.board.console.words import N_
 from aidpost.errors import AidpostError, DeviceError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.sources import Source, open_source
@@ -185,6 +186,6 @@ def no_sensor(what: str, exam: uuid.UUID) -> DeviceError:
     return DeviceError(
         operation=f"recording ({what})",
         target=str(exam),
-        cause="no such sensor is configured on this device",
-        remedy="Set it under [sensors] in the configuration.",
+        cause=N_("no such sensor is configured on this device"),
+        remedy=N_("Set it under [sensors] in the configuration."),
     )

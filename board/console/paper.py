@@ -1,46 +1,55 @@
 """The report on paper: A5 or A4, in the reader's language, large enough to read without glasses.
 
 Both eyes, ten seconds of ECG on their grid with their scale, vital signs, triage in words, advice, what was not
-assessed, who made it with what, and a code by which the hub finds it.
+assessed, who made it with what, and a code by which the hub finds it. Letters beyond Latin come from the device's
+fonts, and are embedded.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from xml.sax.saxutils import escape
 
+import PIL.Image
+import PIL.ImageChops
 import segno
 from reportlab.graphics.shapes import Drawing, Line, PolyLine, Rect
 from reportlab.lib import colors, pagesizes
 from reportlab.lib.styles import ParagraphStyle
-from reportlab.lib.units import mm
+from reportlab.lib.units import inch, mm
+from reportlab.lib.utils import ImageReader
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleDocTemplate, Spacer, Table
 
-from aidpost.board.console.result import Shown
+from aidpost.board.console import words
+from aidpost.board.console.fonts import Face, Fonts, Setter, chinese, joined
+from aidpost.board.console.ranges import usual
+from aidpost.board.console.result import RHYTHMS, Shown
+from aidpost.board.console.steps import METHODS
+from aidpost.board.console.words import N_, Translate
 from aidpost.inference.reminders import reminders
 from aidpost.inference.wording import advice, word
-from aidpost.records import ExamReport, Origin, Timestamp, TriageLevel
+from aidpost.records import ExamReport, Origin, Timestamp, TriageLevel, VitalKind
 from aidpost.sync.hub.catalogue import unit, vital_name
 from aidpost.sync.hub.ecg_paper import Row
 
 SIZES = {"A5": pagesizes.A5, "A4": pagesizes.A4}
 SIGNS = {
-    TriageLevel.ROUTINE: ("Routine", "#0c6b2f"),
-    TriageLevel.SOON: ("Soon", "#8a4b00"),
-    TriageLevel.URGENT: ("Urgent", "#b00020"),
-    TriageLevel.EMERGENCY: ("Emergency", "#8e0018"),
+    TriageLevel.ROUTINE: (N_("Routine"), "#0c6b2f"),
+    TriageLevel.SOON: (N_("Soon"), "#8a4b00"),
+    TriageLevel.URGENT: (N_("Urgent"), "#b00020"),
+    TriageLevel.EMERGENCY: (N_("Emergency"), "#8e0018"),
 }
 _CJK = "STSong-Light"
 _MARGIN = 9 * mm
+_DPI = 300
 
 Body = Callable[[str], bytes]
-Translate = Callable[[str], str]
 
 
 def pdf(
@@ -53,6 +62,9 @@ def pdf(
     language: str = "en",
     offset_min: int | None = None,
     reviewer: str = "",
+    large: bool = False,
+    limits: Mapping[str, Mapping[str, float]] | None = None,
+    fonts: Fonts | None = None,
 ) -> bytes:
     """The report as PDF.
 
@@ -64,6 +76,10 @@ def pdf(
         SHA-256 -> a photograph's bytes.
     reviewer
         The clinician who confirmed it; empty while it is preliminary.
+    large
+        Letters two fifths larger.
+    limits
+        The site's own clinical limits, from which the usual ranges are.
     """
     out = io.BytesIO()
     width = SIZES[size][0] - 2 * _MARGIN
@@ -77,46 +93,80 @@ def pdf(
         title=f"Aidpost {report.exam.id}",
         author=report.exam.clinic.name,
     )
-    page = _Page(report, translate, language, width, offset_min)
+    page = _Page(report, translate, language, width, offset_min, fonts or Fonts(), large=large)
     story: list[Flowable] = [*page.head(), *page.conclusion(reviewer), *page.eyes(shown, body), *page.heart(shown)]
-    story += [*page.vitals(shown), *page.missing(), *page.foot()]
+    story += [*page.vitals(shown, usual(report, limits)), *page.missing(), *page.foot()]
     document.build(story)
     return out.getvalue()
+
+
+class _SetText(Flowable):  # type: ignore[misc]  # reportlab has no types
+    """Text of a script that must be shaped, as a picture of 300 dots an inch."""
+
+    def __init__(self, setter: Setter, text: str, style: ParagraphStyle, *, right: bool) -> None:
+        super().__init__()
+        self._setter, self._text, self._style, self.hAlign = setter, text, style, "RIGHT" if right else "LEFT"
+
+    def wrap(self, width: float, _height: float) -> tuple[float, float]:
+        """Sets it for that width."""
+        dots, size = max(8, int(width / inch * _DPI)), round(self._style.fontSize / inch * _DPI)
+        bold = self._style.fontName.endswith("Bold")
+        self._page = self._setter.picture(self._text, dots, size, bold=bold)
+        self.width, self.height = width, self._page.height * inch / _DPI
+        return self.width, self.height
+
+    def draw(self) -> None:
+        """Draws it in the style's colour."""
+        ink = PIL.Image.new("RGB", self._page.size, self._style.textColor.hexval().replace("0x", "#"))
+        ink.putalpha(PIL.ImageChops.invert(self._page))
+        self.canv.drawImage(ImageReader(ink), 0, 0, self.width, self.height, mask="auto")
 
 
 class _Page:
     """Makes the parts of one report."""
 
     def __init__(
-        self, report: ExamReport, translate: Translate, language: str, width: float, offset_min: int | None
+        self,
+        report: ExamReport,
+        translate: Translate,
+        language: str,
+        width: float,
+        offset_min: int | None,
+        fonts: Fonts,
+        *,
+        large: bool,
     ) -> None:
         self._report, self._tr, self._width, self._offset = report, translate, width, offset_min
+        self._rtl = words.direction(language) == "rtl"
+        self._fonts = fonts
+        self._setter = Setter(fonts, rtl=self._rtl)
+        scale = 1.4 if large else 1.0
         normal, bold = ("Helvetica", "Helvetica-Bold")
-        if language == "zh":
-            pdfmetrics.registerFont(UnicodeCIDFont(_CJK))
-            normal = bold = _CJK
-        self._text = ParagraphStyle(
-            "text", fontName=normal, fontSize=10, leading=13, wordWrap="CJK" if language == "zh" else None
+        self._text = ParagraphStyle("text", fontName=normal, fontSize=10 * scale, leading=13 * scale)
+        self._small = ParagraphStyle("small", parent=self._text, fontSize=8 * scale, leading=10 * scale)
+        self._title = ParagraphStyle("title", parent=self._text, fontName=bold, fontSize=13 * scale, leading=17 * scale)
+        self._level = ParagraphStyle(
+            "level", parent=self._title, fontSize=17 * scale, leading=22 * scale, textColor=colors.white
         )
-        self._small = ParagraphStyle("small", parent=self._text, fontSize=8, leading=10)
-        self._title = ParagraphStyle("title", parent=self._text, fontName=bold, fontSize=13, leading=17)
-        self._level = ParagraphStyle("level", parent=self._title, fontSize=17, leading=22, textColor=colors.white)
 
-    def _say(self, text: str, style: ParagraphStyle | None = None) -> Paragraph:
+    def _say(self, text: str, style: ParagraphStyle | None = None) -> Flowable:
         style = style or self._text
-        if _fits(text, "cp1252") or style.fontName == _CJK:
+        if _fits(text, "cp1252") and not self._rtl:
             return Paragraph(escape(text), style)
-        if _fits(text, "gbk"):
+        if self._rtl or joined(text):
+            if self._setter.can(text):
+                return _SetText(self._setter, text, style, right=self._rtl)
+        elif pieces := self._fonts.runs(text):
+            wrap = "CJK" if chinese(text) else None
+            return Paragraph(_markup(pieces), ParagraphStyle("other", parent=style, wordWrap=wrap))
+        elif _fits(text, "gbk"):  # no such font here: the reader's own
             pdfmetrics.registerFont(UnicodeCIDFont(_CJK))
             return Paragraph(escape(text), ParagraphStyle("cjk", parent=style, fontName=_CJK, wordWrap="CJK"))
-        # a script that no font of every reader has: said, and never printed as boxes that look like a name
+        # a script that no font here has: said, and never printed as boxes that look like a name
         plain = "".join(c if _fits(c, "cp1252") else "·" for c in text)
-        return Paragraph(escape(f"{plain} ({self._tr('letters that this printer lacks: see the code')})"), style)
-
-    def _moment(self, at: Timestamp) -> str:
-        zone = timezone(timedelta(minutes=self._offset or 0))
-        text = datetime.fromtimestamp(at.wall_ms / 1000, zone).strftime("%Y-%m-%d %H:%M")
-        return text if at.synced else f"{text} ({self._tr('date unconfirmed')})"
+        lacking = self._tr("letters that this printer lacks: see the code")
+        lacking = lacking if _fits(lacking, "cp1252") else "letters that this printer lacks: see the code"
+        return Paragraph(escape(f"{plain} ({lacking})"), style)
 
     def head(self) -> list[Flowable]:
         """Clinic, patient, when, and the code for the hub; what is not live is marked first."""
@@ -128,7 +178,7 @@ class _Page:
             self._say(report.exam.clinic.name or report.exam.clinic.id, self._small),
             self._say(patient.name or self._tr("No name"), self._title),
             self._say(" · ".join(parts)),
-            self._say(self._moment(report.exam.started)),
+            self._say(moment(report.exam.started, self._offset, self._tr)),
         ]
         table = Table([[left, _qr(str(report.exam.id))]], colWidths=[self._width - 24 * mm, 24 * mm])
         table.setStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 0)])
@@ -167,7 +217,7 @@ class _Page:
                 cells.append([self._say(f"{title}: {self._tr('not photographed')}")])
                 continue
             grade = photo.dr.grade if photo.dr else None
-            state = "ungradable" if not photo.quality.usable else "not sure" if grade is None else ""
+            state = N_("ungradable") if not photo.quality.usable else N_("not sure") if grade is None else ""
             said = self._tr(state) if state else f"DR {grade}"
             picture = (
                 Image(io.BytesIO(_small(body(photo.body.sha256))), side, side, "proportional") if photo.body else ""
@@ -183,24 +233,26 @@ class _Page:
         rate = ecg.measurements.heart_rate_bpm
         text = f"ECG {ecg.lead} · {'–' if rate is None else round(rate)} /min"
         if ecg.rhythm.label:
-            text += f" · {self._tr('rhythm')} {ecg.rhythm.label} {ecg.rhythm.probability.get(ecg.rhythm.label, 0):.0%}"
+            rhythm = RHYTHMS.get(ecg.rhythm.label, ecg.rhythm.label)
+            text += f" · {self._tr(rhythm)} {ecg.rhythm.probability.get(ecg.rhythm.label, 0):.0%}"
         drawing, scale = _strip(shown.rows[0], self._width)
         speed = f"{25 * scale:.1f} mm/s · {10 * scale:.1f} mm/mV"
         return [KeepTogether([self._say(f"{text} · {speed}", self._small), drawing])]
 
-    def vitals(self, shown: Shown) -> list[Flowable]:
-        """What was measured, with how."""
+    def vitals(self, shown: Shown, ranges: dict[VitalKind, str]) -> list[Flowable]:
+        """What was measured, what is usual, and how it was measured."""
         if not shown.vitals:
             return []
         rows = [
             [
                 self._say(self._tr(vital_name(one.kind.value)), self._small),
                 self._say("–" if one.value is None else f"{one.value:g} {unit(one.unit)}", self._small),
-                self._say(self._tr(one.method), self._small),
+                self._say(f"{self._tr('usual')} {ranges[one.kind]}" if one.kind in ranges else "", self._small),
+                self._say(self._tr(METHODS.get(one.method, one.method)), self._small),
             ]
             for one in shown.vitals
         ]
-        table = Table(rows, colWidths=[self._width * part for part in (0.4, 0.25, 0.35)])
+        table = Table(rows, colWidths=[self._width * part for part in (0.32, 0.2, 0.24, 0.24)])
         table.setStyle([("LINEBELOW", (0, 0), (-1, -1), 0.25, colors.grey), ("TOPPADDING", (0, 0), (-1, -1), 1)])
         return [Spacer(1, 2 * mm), table]
 
@@ -208,7 +260,7 @@ class _Page:
         """What was not assessed never counts as normal."""
         if not self._report.not_assessed:
             return []
-        text = f"{self._tr('Not assessed')}: {', '.join(self._report.not_assessed)}"
+        text = f"{self._tr('Not assessed')}: {', '.join(map(self._tr, self._report.not_assessed))}"
         return [Spacer(1, 2 * mm), self._say(text)]
 
     def foot(self) -> list[Flowable]:
@@ -226,9 +278,24 @@ class _Page:
         return [Spacer(1, 2 * mm), self._say(" · ".join(part for part in parts if part), self._small)]
 
 
+def moment(at: Timestamp, offset_min: int | None, translate: Translate) -> str:
+    """When, in the device's zone; "date unconfirmed" where nobody set its clock."""
+    zone = timezone(timedelta(minutes=offset_min or 0))
+    text = datetime.fromtimestamp(at.wall_ms / 1000, zone).strftime("%Y-%m-%d %H:%M")
+    return text if at.synced else f"{text} ({translate('date unconfirmed')})"
+
+
 def _top(table: Table) -> Table:
     table.setStyle([("VALIGN", (0, 0), (-1, -1), "TOP")])
     return table
+
+
+def _markup(pieces: list[tuple[Face, str]]) -> str:
+    """Letters of every reader's own font stay in it; the others name theirs."""
+    out = ""
+    for face, piece in pieces:
+        out += escape(piece) if _fits(piece, "cp1252") else f'<font name="{face.name}">{escape(piece)}</font>'
+    return out
 
 
 def _fits(text: str, encoding: str) -> bool:

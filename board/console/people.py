@@ -12,6 +12,7 @@ import msgspec
 
 from aidpost import records
 from aidpost.board.console.database import ConsoleDatabase
+from aidpost.board.console.words import N_
 from aidpost.errors import StoreDamagedError, UsageError
 from aidpost.records import Consent, Patient, Record
 from aidpost.sync import seal
@@ -57,7 +58,7 @@ class Patients:
         """A patient. Raises UsageError where there is none."""
         if patient not in self._known:
             raise UsageError(
-                operation="opening a patient", target=str(patient), cause="this device knows no such patient"
+                operation="opening a patient", target=str(patient), cause=N_("this device knows no such patient")
             )
         return self._known[patient]
 
@@ -128,11 +129,11 @@ class Workers:
         UsageError
             No name, or the PIN is not 4 to 8 digits, or too easy.
         """
-        cause = "" if name.strip() else "give a name"
+        cause = "" if name.strip() else N_("give a name")
         if not (pin.isascii() and pin.isdigit() and 4 <= len(pin) <= 8):
-            cause = "a PIN has 4 to 8 digits"
+            cause = N_("a PIN has 4 to 8 digits")
         elif len(set(pin)) == 1 or pin in "0123456789876543210":
-            cause = "this PIN is too easy to guess"
+            cause = N_("this PIN is too easy to guess")
         if cause:
             raise UsageError(operation="adding a worker", target=name, cause=cause)
         worker = Worker(id=name.strip()[:40], name=name.strip()[:40], supervisor=supervisor, pin=self._hasher.hash(pin))

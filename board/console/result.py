@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import AidpostError
 from aidpost.records import EcgResult, ExamReport, Eye, FundusResult, VitalSign
 from aidpost.sync.hub.ecg_paper import Row, draw
+
+RHYTHMS = {
+    "N": N_("sinus rhythm"),
+    "A": N_("atrial fibrillation"),
+    "O": N_("another rhythm"),
+    "~": N_("too noisy"),
+}
+"""The model's labels in words."""
 
 
 class ShownEye(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
 import threading
 import time
@@ -21,13 +20,16 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from aidpost.board.configuration import Configuration
-from aidpost.board.console import words
+from aidpost.board.console import steps, words
 from aidpost.board.console.clock import ConfirmedClock
 from aidpost.board.console.live import Camera
 from aidpost.board.console.people import Workers
+from aidpost.board.console.result import RHYTHMS
 from aidpost.board.console.status import Status
+from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import AidpostError
+from aidpost.inference.ecg import REASONS
 from aidpost.inference.vitals import age_years
 from aidpost.inference.wording import advice_of, word
 from aidpost.records import Patient, Timestamp
@@ -81,7 +83,10 @@ class Site:
         self._real, self._practice, self.clock = real, practice, device_clock
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
-        self.language = configuration.console.language
+        self.languages = words.Languages(configuration.console.languages_dir)
+        wanted = configuration.console.language
+        self.language = wanted if wanted in self.languages.names else "en"
+        self._environments: dict[str, jinja2.Environment] = {}
         self.cameras = {one: Camera(one.store) for one in (real, practice) if one is not None}
 
     # -- who
@@ -165,14 +170,15 @@ class Site:
     ) -> Response:
         """A page from a template."""
         language = session.language if session else self.language
+        translate = self.languages.translator(language)
         workspace = self.workspace(session) if session else self.main
         text = (
-            _templates(language)
+            self._templates(language)
             .get_template(name)
             .render(
                 language=language,
                 direction=words.direction(language),
-                languages=words.available(),
+                languages=self.languages.names,
                 session=session,
                 practice=workspace.practice,
                 status=self.status(workspace),
@@ -183,8 +189,8 @@ class Site:
                 clock=self.moment(workspace.store.now().wall_ms),
                 today=self.moment(workspace.store.now().wall_ms, "%Y-%m-%d %H:%M"),
                 age=lambda patient: _age(patient, workspace.store.now()),
-                say=lambda finding: word(finding, translator(language)),
-                act=lambda finding: advice_of(finding, translator(language)),
+                say=lambda finding: word(finding, translate),
+                act=lambda finding: advice_of(finding, translate),
                 path=request.url.path,
                 vital_name=catalogue.vital_name,
                 unit=catalogue.unit,
@@ -193,6 +199,11 @@ class Site:
             )
         )
         return HTMLResponse(text, status)
+
+    def _templates(self, language: str) -> jinja2.Environment:
+        if language not in self._environments:
+            self._environments[language] = _environment(self.languages.translator(language))
+        return self._environments[language]
 
     def moment(self, at: Timestamp | int, form: str = "%H:%M") -> str:
         """A time in the device's zone; with a question mark where its clock was not confirmed."""
@@ -203,30 +214,24 @@ class Site:
         return text if sure else f"{text} ?"
 
 
-@functools.cache
-def _templates(language: str) -> jinja2.Environment:
+def _environment(translate: words.Translate) -> jinja2.Environment:
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        extensions=["jinja2.ext.i18n"],
     )
-    translate = translator(language)
-    # mypy does not see what the extension adds
-    templates.install_gettext_callables(  # type: ignore[attr-defined]
-        translate, lambda one, many, n: translate(one if n == 1 else many), newstyle=True
-    )
-    templates.globals["tr"] = translate
-    templates.filters["number"] = number
+    # a catalogue's text is text: it is escaped like any other
+    templates.globals |= {
+        "_": translate,
+        "tr": translate,
+        "methods": steps.METHODS,
+        "reasons": REASONS,
+        "rhythms": RHYTHMS,
+    }
+    templates.filters |= {"number": number, "tr": translate}
     return templates
-
-
-def translator(language: str) -> Callable[[str], str]:
-    """English -> the language; a text without a translation stays as it is."""
-    known = words.catalogue(language)
-    return lambda text: known.get(text, text)
 
 
 def number(value: float | None, decimals: int = 1) -> str:
@@ -254,16 +259,16 @@ async def read_form(request: Request) -> Form:
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") or (
         origin and origin.split("//")[-1] != request.headers.get("host")
     ):
-        raise HTTPException(403, "Forms are taken from this screen's own pages only.")
+        raise HTTPException(403, N_("Forms are taken from this screen's own pages only."))
     body = b""
     async for piece in request.stream():
         body += piece
         if len(body) > _MAX_FORM:
-            raise HTTPException(413, "The form is too large.")
+            raise HTTPException(413, N_("The form is too large."))
     try:
         fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=60)
     except ValueError:
-        raise HTTPException(400, "The form cannot be read.") from None
+        raise HTTPException(400, N_("The form cannot be read.")) from None
     return {name: values[-1].strip() for name, values in fields.items()}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
 from aidpost.records import ReferralStatus, Review, TriageLevel
 from aidpost.sync import outbox
@@ -41,13 +42,13 @@ class Status(NamedTuple):
         return self.days_left < WARN_DAYS
 
     @property
-    def waited(self) -> str:
+    def waited(self) -> tuple[int, str]:
         """How long the oldest record has waited, in the largest whole unit."""
         seconds = self.waiting_s or 0
-        for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        for unit, size in ((N_("days"), 86_400), (N_("hours"), 3_600), (N_("minutes"), 60)):
             if seconds >= size:
-                return f"{seconds // size} {unit}"
-        return f"{seconds} s"
+                return seconds // size, unit
+        return seconds, N_("seconds")
 
 
 def look(workspace: Workspace, connected: Callable[[], bool] | None, root: Path = Path("/")) -> Status:

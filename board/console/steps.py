@@ -5,14 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from aidpost.board.console.drafts import Draft
+from aidpost.board.console.words import N_
 from aidpost.inference.vitals import age_years
 from aidpost.records import Eye, Patient, Sex, Timestamp, VitalKind
-
-
-def N_(text: str) -> str:
-    """Marks a text for the catalogues; it is translated where it is shown."""
-    return text
-
 
 STEPS = ("questions", "vitals", "ecg", "right", "left")
 TITLES = {
@@ -140,6 +135,7 @@ MEASURES = (
     ),
 )
 BY_CODE = {one.code: one for one in MEASURES}
+METHODS = {code: text for one in MEASURES for code, text in one.methods} | {"simulated": N_("Simulated")}
 
 
 def state(draft: Draft, step: str) -> str:

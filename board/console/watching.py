@@ -11,6 +11,7 @@ import threading
 import uuid
 from typing import TYPE_CHECKING
 
+from aidpost.board.console.words import N_
 from aidpost.board.exam import measured_now
 from aidpost.errors import AidpostError, UsageError
 from aidpost.firmware_bridge.sources import Source, open_source
@@ -62,10 +63,11 @@ class Watching:
             if self._watched is not None and self._watched.exam == exam:
                 return
             if self._watched is not None:
-                raise _cannot(exam, "another patient is watched", "Stop that first: the sensors are on that patient.")
+                remedy = N_("Stop that first: the sensors are on that patient.")
+                raise _cannot(exam, N_("another patient is watched"), remedy)
             sources = [one for one in self._workspace.source("vitals", exam).split(",") if one]
             if not sources:
-                raise _cannot(exam, "this device has no sensor of vital signs", "Set it under [sensors].")
+                raise _cannot(exam, N_("this device has no sensor of vital signs"), N_("Set it under [sensors]."))
             watched = _Watched(self._workspace, self._workspace.watched(exam, True), sources)
             watched.start()
             self._watched = watched

@@ -18,6 +18,7 @@ from aidpost.board.console.drafts import ATTEMPTS, Draft, Drafts
 from aidpost.board.console.people import Known, Patients
 from aidpost.board.console.steps import Measure
 from aidpost.board.console.watching import Watching
+from aidpost.board.console.words import N_
 from aidpost.board.exam import Analyst, ExamOutcome, ExamRunner, Plan, begin_exam, measured_now
 from aidpost.errors import UsageError
 from aidpost.firmware_bridge.sources import open_source
@@ -130,9 +131,12 @@ class Workspace:
         """
         for field, value in zip(measure.fields, values, strict=True):
             if not field.low <= value <= field.high:
-                raise implausible(field.label, f"{value:g} is not within {field.low:g} to {field.high:g} {field.unit}")
+                cause = N_("{value:g} is not within {low:g} to {high:g} {unit}")
+                raise implausible(
+                    field.label, cause.format(value=value, low=field.low, high=field.high, unit=field.unit)
+                )
         if measure.code == "blood-pressure" and values[0] <= values[1]:
-            raise implausible("blood pressure", "the upper number must be larger than the lower")
+            raise implausible("blood pressure", N_("the upper number must be larger than the lower"))
         at = self.store.now()
         origin = Origin.SIMULATED if self.practice else Origin.LIVE
         made = tuple(
@@ -205,7 +209,9 @@ class Workspace:
         attempt = len(self.drafts.get(exam).photos(photo.eye)) + 1
         if attempt > ATTEMPTS:
             raise UsageError(
-                operation="taking a photograph", target=photo.eye.value, cause=f"it was tried {ATTEMPTS} times"
+                operation="taking a photograph",
+                target=photo.eye.value,
+                cause=N_("it was tried {times} times").format(times=ATTEMPTS),
             )
         runner = self._runner()
         result = runner.interpret_photo(photo, attempt)
@@ -345,7 +351,9 @@ class Workspace:
 
 def implausible(what: str, cause: str) -> UsageError:
     """A number that cannot be right, for the worker to look at again."""
-    return UsageError(operation="typing in", target=what, cause=cause, remedy="Measure again, or correct the number.")
+    return UsageError(
+        operation="typing in", target=what, cause=cause, remedy=N_("Measure again, or correct the number.")
+    )
 
 
 def _problems(draft: Draft, runner: ExamRunner) -> dict[str, Any]:

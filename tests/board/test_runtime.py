@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
+from console import Running
 from device_records import KEY, make_item
 
 from aidpost.board import runtime
@@ -40,3 +44,24 @@ def test_a_damaged_enrolment_keeps_nobody_from_an_exam(tmp_path: Path, caplog: p
         with caplog.at_level(logging.ERROR), sender.open(device):
             assert device.publisher is None
     assert str(folder) in caplog.text
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_the_device_in_order_with_exit_code_0(tmp_path: Path, which: signal.Signals) -> None:
+    with Running(tmp_path) as device:
+        device.set_up()
+        assert device.process is not None
+        workers = children(device.process.pid)
+        os.kill(device.process.pid, which)
+        assert device.process.wait(60) == 0
+        assert device.process.stdout is not None
+        device.process.stdout.close()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in workers):
+        assert time.monotonic() < deadline, "what it started is still there"
+        time.sleep(0.05)
+    assert not list((tmp_path / "state").rglob("*-wal")), "its databases are closed"
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()]

@@ -18,7 +18,9 @@ from websockets.typing import Origin
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with Running(tmp_path_factory.mktemp("device"), SENSORS) as running:
+    folder = tmp_path_factory.mktemp("device")
+    (folder / "lp0").touch()
+    with Running(folder, f'{SENSORS}\n[console]\nreceipt_printer = "{folder / "lp0"}"\n') as running:
         running.set_up()
         yield running
 
@@ -181,3 +183,16 @@ def test_report_is_printed_only_of_a_finished_exam(device: Running) -> None:
     device.tap(f"{exam}/finish")
     answer = raw_bytes(device, f"{exam}/report.pdf")
     assert answer.startswith(b"%PDF-")
+
+
+def test_receipt_goes_to_its_printer_by_a_touch_and_a_printer_that_is_not_there_is_said(device: Running) -> None:
+    exam = device.register()
+    assert device.ask("POST", f"{exam}/print", {"what": "receipt"})[0] == 404, "it is not finished"
+    device.tap(f"{exam}/finish")
+    assert 'value="receipt"' in device.page(f"{exam}/result")
+    assert 'value="report"' not in device.page(f"{exam}/result"), "there is no printer for it"
+    assert "Sent to the printer" in device.page(device.tap(f"{exam}/print", what="receipt"))
+    assert (device.folder / "lp0").read_bytes().startswith(b"\x1b@")
+    status, _, page = device.ask("POST", f"{exam}/print", {"what": "report"})
+    assert status == 409
+    assert "console.printer" in page
