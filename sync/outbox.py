@@ -15,7 +15,9 @@ import msgspec
 
 from aidpost.errors import StoreDamagedError
 from aidpost.sync import ranges
+from aidpost.sync._lives import Lives
 from aidpost.sync._schema import DEAD, QUEUED, RECEIPTED
+from aidpost.sync.bodies import Erasure
 from aidpost.sync.envelope import (
     CHUNK,
     BlobHeld,
@@ -28,6 +30,7 @@ from aidpost.sync.envelope import (
     RecordClass,
     Records,
     Reject,
+    records_check,
 )
 from aidpost.sync.ranges import Ranges
 from aidpost.sync.store import Store
@@ -130,16 +133,21 @@ class Piece(NamedTuple):
     content: Records | Chunks
 
 
+class _Sent(NamedTuple):
+    epoch: bytes
+    size: int
+
+
 @dataclass
 class _Flight:
     """What is under way without a receipt."""
 
-    records: dict[tuple[str, int], int] = field(default_factory=dict)
+    records: dict[tuple[str, int], _Sent] = field(default_factory=dict)
     chunks: dict[tuple[bytes, int], int] = field(default_factory=dict)
 
     @property
     def record_bytes(self) -> int:
-        return sum(self.records.values())
+        return sum(one.size for one in self.records.values())
 
     @property
     def chunk_bytes(self) -> int:
@@ -182,7 +190,7 @@ class Outbox:
             envelopes = self._fitting(cls)
             if envelopes:
                 for one in envelopes:
-                    self._flight.records[cls, one.seq] = len(one.body)
+                    self._flight.records[cls, one.seq] = _Sent(one.epoch, len(one.body))
                 return Piece(cls, Records(tuple(envelopes)))
         # records that wait for a full window go before any chunk: chunks fill what the records leave
         if not records_fit or self._flight.chunk_bytes >= self._bytes:
@@ -254,91 +262,119 @@ class Outbox:
         self._store.write(work)
 
     def gone(self, receipt: Receipt) -> Dropped | None:
-        """What the hub wants and this store no longer has (its patient was erased): to be announced, so that the hub
-        stops asking."""
+        """What the hub wants and this store no longer has (its patient was erased, it was pruned, or it went under
+        another epoch): to be announced, so that the hub stops asking."""
         lacking = []
         for one in receipt.wanted:
-            if one.epoch == self._store.epoch:
-                stored = self._stored(one.cls, one.ranges)
+            if one.epoch in self._epochs():
+                stored = self._stored(one)
                 gaps = [gap for start, stop in one.ranges for gap in ranges.missing(stored, start, stop)]
                 if gaps:
                     lacking.append(Held(one.epoch, one.cls, ranges.merge(gaps)))
-        return Dropped(tuple(lacking), "erased") if lacking else None
+        return Dropped(tuple(lacking), "erased, pruned or sent as another") if lacking else None
 
-    def _stored(self, cls: str, wanted: Ranges) -> Ranges:
-        query = "SELECT seq FROM record WHERE cls = ? AND seq >= ? AND seq < ?"
+    def _epochs(self) -> set[bytes]:
+        return {self._store.lives.first, *(bytes(row[0]) for row in self._store.read("SELECT epoch FROM life"))}
+
+    def _stored(self, wanted: Held) -> Ranges:
+        query = "SELECT seq FROM record WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? ORDER BY seq"
+        mine = self._store.lives.column(wanted.epoch)
         return ranges.from_numbers(
-            row[0] for start, stop in wanted for row in self._store.read(query, (cls, start, stop))
+            row[0] for start, stop in wanted.ranges for row in self._store.read(query, (wanted.cls, start, stop, mine))
         )
 
     def receive(self, receipt: Receipt) -> bool:
-        """Take a receipt in, durably. True where it settled anything."""
-        store, epoch = self._store, self._store.epoch
-        held = [one for one in receipt.held if one.epoch == epoch]
-        rejected = [one for one in receipt.rejected if one.epoch == epoch]
-        wanted = [one for one in receipt.wanted if one.epoch == epoch]
+        """Take a receipt in, durably. True where it settled anything.
+
+        Records are settled only where the receipt proves that it means these: a copy of this store sends others under
+        the same keys. What is not proven goes again, and is receipted, or refused as a conflict, by itself.
+        """
+        store, epochs = self._store, self._epochs()
+        held = [one for one in receipt.held if one.epoch in epochs and one.check and self._is_mine(one)]
+        rejected = [one for one in receipt.rejected if one.epoch in epochs]
+        wanted = [one for one in receipt.wanted if one.epoch in epochs]
         if not (held or rejected or wanted or receipt.blobs or receipt.answers):
             return False
         now = store.now().wall_ms
 
         def work(db: sqlite3.Connection) -> None:
             for one in held:
-                _mark_held(db, one, now)
+                _mark_held(db, one, store.lives.column(one.epoch), now)
             for reject in rejected:
-                _mark_rejected(db, reject, now)
+                _mark_rejected(db, reject, store.lives, now)
             for one in wanted:
-                _queue_again(db, one)
+                _queue_again(db, one, store.lives.column(one.epoch))
             for blob in receipt.blobs:
-                _mark_blob(db, blob)
+                _mark_blob(db, blob, now)
             if receipt.answers:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('hub_epoch', ?)", (receipt.hub_epoch,))
 
         store.write(work)
-        for one in held:
-            self._land(one.cls, one.ranges)
-        for reject in rejected:
-            self._flight.records.pop((reject.cls, reject.seq), None)
+        self._land([*held, *(Held(one.epoch, one.cls, ((one.seq, one.seq + 1),)) for one in rejected)])
         for blob in receipt.blobs:
             for key in [key for key in self._flight.chunks if key[0] == blob.sha256]:
                 if blob.complete or blob.refused or ranges.contains(blob.ranges, key[1]):
                     del self._flight.chunks[key]
         return True
 
-    def _land(self, cls: str, receipted: Ranges) -> None:
-        for key in [key for key in self._flight.records if key[0] == cls and ranges.contains(receipted, key[1])]:
-            del self._flight.records[key]
+    def _is_mine(self, held: Held) -> bool:
+        """Whether the records that the hub has under these keys are this store's."""
+        query = "SELECT seq, kind, hash FROM record WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? ORDER BY seq"
+        mine, hashes = self._store.lives.column(held.epoch), []
+        for start, stop in held.ranges:
+            rows = self._store.read(query, (held.cls, start, stop, mine))
+            if len(rows) != stop - start:
+                return False
+            # the version before hashed a tombstone without whom it names
+            hashes += [self._hash(held.cls, seq) if kind == Erasure.__name__ else got for seq, kind, got in rows]
+        return records_check(hashes) == held.check
+
+    def _hash(self, cls: str, seq: int) -> bytes:
+        return b"".join(one.hash for one in self._store.envelopes(cls, [seq]))
+
+    def _land(self, settled: list[Held]) -> None:
+        flight = self._flight.records
+        for one in settled:
+            for key in [key for key in flight if key[0] == one.cls and ranges.contains(one.ranges, key[1])]:
+                if flight[key].epoch == one.epoch:
+                    del flight[key]
 
 
-def _mark_held(db: sqlite3.Connection, held: Held, now: int) -> None:
+def _mark_held(db: sqlite3.Connection, held: Held, epoch: bytes | None, now: int) -> None:
     for start, stop in held.ranges:
         db.execute(
             "UPDATE record SET state = ?, settled_ms = ?, code = '', reason = ''"
-            " WHERE cls = ? AND seq >= ? AND seq < ? AND state != ?",
-            (RECEIPTED, now, held.cls, start, stop, RECEIPTED),
+            " WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? AND state != ?",
+            (RECEIPTED, now, held.cls, start, stop, epoch, RECEIPTED),
         )
 
 
-def _mark_rejected(db: sqlite3.Connection, reject: Reject, now: int) -> None:
+def _mark_rejected(db: sqlite3.Connection, reject: Reject, lives: Lives, now: int) -> None:
+    if reject.code == "conflict":
+        lives.settle_conflict(db, reject.epoch, reject.cls, reject.seq, now)
+        return
     db.execute(
-        "UPDATE record SET state = ?, settled_ms = ?, code = ?, reason = ? WHERE cls = ? AND seq = ? AND state = ?",
-        (DEAD, now, reject.code, reject.reason, reject.cls, reject.seq, QUEUED),
+        "UPDATE record SET state = ?, settled_ms = ?, code = ?, reason = ?"
+        " WHERE cls = ? AND seq = ? AND epoch IS ? AND state = ?",
+        (DEAD, now, reject.code, reject.reason, reject.cls, reject.seq, lives.column(reject.epoch), QUEUED),
     )
 
 
-def _queue_again(db: sqlite3.Connection, wanted: Held) -> None:
+def _queue_again(db: sqlite3.Connection, wanted: Held, epoch: bytes | None) -> None:
     """What the hub has lost (it was restored from an older backup) and the device still has."""
     for start, stop in wanted.ranges:
         db.execute(
-            "UPDATE record SET state = ?, settled_ms = NULL WHERE cls = ? AND seq >= ? AND seq < ? AND state = ?",
-            (QUEUED, wanted.cls, start, stop, RECEIPTED),
+            "UPDATE record SET state = ?, settled_ms = NULL"
+            " WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? AND state = ?",
+            (QUEUED, wanted.cls, start, stop, epoch, RECEIPTED),
         )
 
 
-def _mark_blob(db: sqlite3.Connection, blob: BlobHeld) -> None:
+def _mark_blob(db: sqlite3.Connection, blob: BlobHeld, now: int) -> None:
     state = DEAD if blob.refused else RECEIPTED if blob.complete else QUEUED
     db.execute(
-        "UPDATE blob SET state = ?, hub_ranges = ?, reason = ? WHERE sha256 = ?",
-        (state, msgspec.msgpack.encode(blob.ranges), blob.refused, blob.sha256),
+        "UPDATE blob SET state = ?, hub_ranges = ?, reason = ?, settled_ms = ? WHERE sha256 = ?",
+        (state, msgspec.msgpack.encode(blob.ranges), blob.refused, None if state == QUEUED else now, blob.sha256),
     )
 
 

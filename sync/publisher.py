@@ -263,10 +263,10 @@ class Publisher:
         store = self._store
         nonce = os.urandom(16)
         self._nonces.add(nonce)
-        last = dict(store.read("SELECT cls, last FROM sequence"))
         known = store.read("SELECT value FROM meta WHERE name = 'hub_epoch'")
         self._hub_epoch = known[0][0] if known else b""
-        hello = Hello(nonce, store.now(), store.epoch, last, self._hub_epoch, f"aidpost {__version__}")
+        lives = tuple(store.lives.all())
+        hello = Hello(nonce, store.now(), store.epoch, {}, self._hub_epoch, f"aidpost {__version__}", lives)
         self._publish("hello", hello)
 
     def _send(self) -> bool:

@@ -13,7 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aidpost.sync import outbox
-from aidpost.sync.envelope import CHUNK, BlobHeld, Chunks, Held, Receipt, RecordClass, Records, Reject
+from aidpost.sync.envelope import (
+    CHUNK,
+    BlobHeld,
+    Chunks,
+    Held,
+    Receipt,
+    RecordClass,
+    Records,
+    Reject,
+    records_check,
+)
 from aidpost.sync.outbox import Outbox, Piece
 from aidpost.sync.ranges import from_numbers
 from aidpost.sync.store import Store
@@ -23,7 +33,8 @@ PATIENT = uuid.UUID(int=9)
 
 
 def receipt(store: Store, cls: str, *seqs: int, **more: object) -> Receipt:
-    return Receipt(HUB, held=(Held(store.epoch, cls, from_numbers(seqs)),), **more)  # type: ignore[arg-type]
+    check = records_check(one.hash for one in store.envelopes(cls, seqs))
+    return Receipt(HUB, held=(Held(store.epoch, cls, from_numbers(seqs), check),), **more)  # type: ignore[arg-type]
 
 
 def drain(box: Outbox) -> list[Piece]:

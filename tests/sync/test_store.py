@@ -204,17 +204,6 @@ def test_a_store_of_a_newer_version_is_left_alone(store: Store, open_store: Call
         open_store()
 
 
-def test_a_damaged_database_is_reported_and_kept(store: Store, open_store: Callable[..., Store]) -> None:
-    store.append(make_item())
-    store.close()
-    content = bytearray(store.path.read_bytes())
-    content[4096:12288] = os.urandom(8192)
-    store.path.write_bytes(content)
-    with pytest.raises(StoreDamagedError):
-        open_store()
-    assert store.path.read_bytes() == bytes(content)
-
-
 def test_a_damaged_photograph_is_an_error_and_not_a_wrong_picture(store: Store, tmp_path: Path) -> None:
     item = make_item(RecordClass.REPORT, PHOTO)
     store.append(item)
