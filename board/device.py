@@ -12,10 +12,11 @@ from aidpost.inference.model import SHIPPED
 from aidpost.inference.worker import WorkerSettings
 from aidpost.records import TriageLevel
 from aidpost.sync import enrolment, keys
+from aidpost.sync._space import Budget
 from aidpost.sync.clock import Clock, SystemClock
 from aidpost.sync.envelope import RecordClass, RecordKey
 from aidpost.sync.publisher import Link
-from aidpost.sync.store import Blob, Budget, Item, Store
+from aidpost.sync.store import Blob, Item, Store
 
 
 def device_key(
@@ -56,7 +57,7 @@ def device_key(
 def open_store(configuration: Configuration, state_dir: Path, key: keys.DeviceKey, clock: Clock | None = None) -> Store:
     """The device's store; made at the first use. Raises as `Store.open`."""
     section = configuration.store
-    budget = Budget(bytes=section.budget_mb << 20, reserve=section.reserve_mb << 20)
+    budget = Budget(section.budget_mb << 20, section.reserve_mb << 20, section.keep_receipted_days)
     return Store.open(state_dir, key, clock=clock or SystemClock(), name=configuration.device.name, budget=budget)
 
 

@@ -249,6 +249,7 @@ class Publisher:
                 if now - status_at > _STATUS_EVERY_S:
                     status_at = now
                     self._publish("status", self._status(online=True), retain=True)
+                    self._store.space.prune(self._store.now())
             self._turn()
 
     def _turn(self) -> None:

@@ -18,9 +18,10 @@ from device_records import KEY, NAME, FakeClock, make_blob, make_item
 from aidpost.errors import KeyUnavailableError, SchemaError, StorageFullError, StoreDamagedError, StoreError
 from aidpost.records import Device, ExamReport, Origin, Timestamp, VitalKind, VitalSign
 from aidpost.sync import blobs, outbox
+from aidpost.sync._space import Budget
 from aidpost.sync.envelope import BlobHeld, Receipt, RecordClass
 from aidpost.sync.keys import DeviceKey
-from aidpost.sync.store import Budget, Item, Store
+from aidpost.sync.store import Item, Store
 
 PHOTO = b"\xff\xd8 a photograph of a retina, plain as day " * 5_000
 
