@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from aidpost.board._preview import preview
 from aidpost.board.configuration import Configuration
-from aidpost.board.exam import ExamOutcome
+from aidpost.board.exam import Body, ExamOutcome
 from aidpost.errors import ConfigurationError, KeyUnavailableError
 from aidpost.inference.model import SHIPPED
 from aidpost.inference.worker import WorkerSettings
@@ -84,11 +85,15 @@ def accept(store: Store, outcome: ExamOutcome) -> RecordKey:
     cls = RecordClass.ALERT if report.triage.level >= TriageLevel.URGENT else RecordClass.REPORT
     # the same bytes twice (a file given for both eyes) are one blob
     bodies = {body.ref.sha256: body for body in outcome.bodies}
-    blobs = [Blob(body.ref, body.data, body.origin) for body in bodies.values()]
+    blobs = [Blob(body.ref, body.data, body.origin, _preview_of(body)) for body in bodies.values()]
     items = [Item(cls, report, report.patient.id, report.exam.id, blobs)]
     # readings that may be another person's are kept, under nobody's name, until a person assigns them
     items += [Item(RecordClass.VITALS, reading, None) for reading in outcome.unassigned]
     return store.append_many(items)[0]
+
+
+def _preview_of(body: Body) -> bytes:
+    return preview(body.data) if body.ref.media_type.startswith("image/") else b""
 
 
 def link(configuration: Configuration, store: Store | None = None) -> Link:
@@ -108,7 +113,10 @@ def link(configuration: Configuration, store: Store | None = None) -> Link:
     enrolled = enrolment.load(store.folder / enrolment.FOLDER, store.key) if store is not None else None
     if enrolled is not None and not section.hub_key_file:
         return enrolled.link(
-            keepalive_s=section.keepalive_s, window_records=section.window_records, window_bytes=section.window_bytes
+            keepalive_s=section.keepalive_s,
+            window_records=section.window_records,
+            window_bytes=section.window_bytes,
+            backlog_bytes_s=section.backlog_kb_s * 1000,
         )
     if not section.hub_key_file:
         raise _link_error(
@@ -129,6 +137,7 @@ def link(configuration: Configuration, store: Store | None = None) -> Link:
         keepalive_s=section.keepalive_s,
         window_records=section.window_records,
         window_bytes=section.window_bytes,
+        backlog_bytes_s=section.backlog_kb_s * 1000,
     )
 
 

@@ -7,7 +7,9 @@ counts what is under way without a receipt, so that memory and sockets stay smal
 from __future__ import annotations
 
 import sqlite3
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,12 +17,11 @@ import msgspec
 
 from aidpost.errors import StoreDamagedError
 from aidpost.sync import ranges
-from aidpost.sync._lives import Lives
-from aidpost.sync._schema import DEAD, QUEUED, RECEIPTED
+from aidpost.sync._schema import DEAD, QUEUED
+from aidpost.sync._settle import mark_blob, mark_held, mark_rejected, queue_again
 from aidpost.sync.bodies import Erasure
 from aidpost.sync.envelope import (
     CHUNK,
-    BlobHeld,
     Chunk,
     Chunks,
     Dropped,
@@ -29,7 +30,6 @@ from aidpost.sync.envelope import (
     Receipt,
     RecordClass,
     Records,
-    Reject,
     records_check,
 )
 from aidpost.sync.ranges import Ranges
@@ -94,12 +94,15 @@ def status(store: Store) -> list[ClassStatus]:
 
 def blob_status(store: Store) -> BlobStatus:
     """What of photographs and waveforms is still to be sent."""
-    queued, size, dead, held = 0, 0, 0, 0
-    for state, full, packed in store.read("SELECT state, size, hub_ranges FROM blob"):
-        dead += state == DEAD
-        if state == QUEUED:
-            queued, size, held = queued + 1, size + full, held + ranges.count(hub_ranges(packed))
-    return BlobStatus(queued=queued, bytes=size - held, dead=dead)
+    counts = {
+        state: (number, size)
+        for state, number, size in store.read("SELECT state, count(*), sum(size) FROM blob GROUP BY state")
+    }
+    queued, size = counts.get(QUEUED, (0, 0))
+    # of a hundred thousand that wait only the few that have begun are looked at one by one
+    begun = store.read("SELECT hub_ranges FROM blob WHERE state = 0 AND hub_ranges != x''")
+    held = sum(ranges.count(hub_ranges(packed)) for (packed,) in begun)
+    return BlobStatus(queued=queued, bytes=size - held, dead=counts.get(DEAD, (0, 0))[0])
 
 
 def dead_letters(store: Store) -> list[DeadLetter]:
@@ -164,10 +167,29 @@ class Outbox:
         alert waits for the bytes already written, never for the hub's word on a photograph.
     """
 
-    def __init__(self, store: Store, *, window_records: int = 64, window_bytes: int = 32 * 1024) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        window_records: int = 64,
+        window_bytes: int = 32 * 1024,
+        backlog_bytes_s: int = 0,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store, self._records, self._bytes = store, window_records, window_bytes
         self._flight = _Flight()
-        self._blobs: dict[bytes, Ranges] = {}
+        self._rate, self._seconds = backlog_bytes_s, seconds
+        self._allowance, self._counted_at = 0.0, seconds()
+        # what is live: sequences after these, blobs accepted since; without a `begin` all of it is backlog
+        self._live_after: dict[str, int] | None = None
+        self._live_since = 1 << 62
+        self.held_back = False
+        """Whether `next` gave nothing only because the backlog has had its share of this second."""
+
+    def begin(self) -> None:
+        """A conversation begins: what is accepted from now on is live and goes before what has waited."""
+        self._live_after = dict(self._store.read("SELECT cls, last FROM sequence"))
+        self._live_since = self._store.now().wall_ms
 
     @property
     def in_flight(self) -> int:
@@ -184,19 +206,42 @@ class Outbox:
         return bool(self._store.read(query, (RecordClass.ALERT.value,)))
 
     def next(self) -> Piece | None:
-        """The next message, or None where the window is full or nothing waits. Alerts go before all, images last."""
+        """The next message, or None where the window is full, nothing waits or the backlog has had its share.
+
+        Alerts go before all, then live records, then the backlog's, by class; then live chunks, then the backlog's.
+        """
+        self.held_back = False
         records_fit = len(self._flight.records) < self._records and self._flight.record_bytes < self._bytes
-        for cls in self._waiting_classes() if records_fit else ():
-            envelopes = self._fitting(cls)
-            if envelopes:
+        if records_fit and (piece := self._next_records()):
+            return piece
+        # records that wait for a full window go before any chunk: chunks fill what the records leave
+        if not records_fit or self.held_back or self._flight.chunk_bytes >= self._bytes:
+            return None
+        return self._next_chunk()
+
+    def _next_records(self) -> Piece | None:
+        waiting = self._waiting_classes()
+        turns = [(cls, live) for live in (True, False) for cls in waiting]
+        alert = RecordClass.ALERT.value
+        for cls, live in sorted(turns, key=lambda turn: turn[0] != alert):
+            if not live and cls != alert and not self._may_send_backlog():
+                self.held_back = True
+                return None
+            if envelopes := self._fitting(cls, live):
                 for one in envelopes:
                     self._flight.records[cls, one.seq] = _Sent(one.epoch, len(one.body))
+                if not live:
+                    self._allowance -= sum(len(one.body) for one in envelopes)
                 return Piece(cls, Records(tuple(envelopes)))
-        # records that wait for a full window go before any chunk: chunks fill what the records leave
-        if not records_fit or self._flight.chunk_bytes >= self._bytes:
-            return None
-        chunk = self._next_chunk()
-        return Piece("blob", Chunks((chunk,))) if chunk else None
+        return None
+
+    def _may_send_backlog(self) -> bool:
+        if not self._rate:
+            return True
+        now = self._seconds()
+        self._allowance = min(self._rate, self._allowance + self._rate * (now - self._counted_at))
+        self._counted_at = now
+        return self._allowance >= 0
 
     def _waiting_classes(self) -> list[str]:
         # not DISTINCT over the queue, which would read all of a backlog for each message
@@ -207,20 +252,23 @@ class Outbox:
         order = {cls.value: cls.rank for cls in RecordClass}
         return sorted((row[0] for row in rows), key=lambda cls: order.get(cls, len(order)))
 
-    def _fitting(self, cls: str) -> list[Envelope]:
+    def _fitting(self, cls: str, live: bool) -> list[Envelope]:
         """Records of a class that are not under way, as many as one message and the window take; at least one."""
         room = self._records - len(self._flight.records)
         limit = room + sum(1 for one, _ in self._flight.records if one == cls)
-        while chosen := self._choose(cls, limit, room):
+        while chosen := self._choose(cls, live, limit, room):
             # none where each of them no longer opens: they are dead letters now, and others take their place
             if envelopes := self._store.envelopes(cls, chosen):
                 return envelopes
         return []
 
-    def _choose(self, cls: str, limit: int, room: int) -> list[int]:
+    def _choose(self, cls: str, live: bool, limit: int, room: int) -> list[int]:
+        # a class that was not there at the beginning is live from its first record
+        mark = (1 << 62) if self._live_after is None else self._live_after.get(cls, 0)
         rows = self._store.read(
-            "SELECT seq, size FROM record INDEXED BY record_open WHERE state = 0 AND cls = ? ORDER BY seq LIMIT ?",
-            (cls, limit),
+            "SELECT seq, size FROM record INDEXED BY record_open"
+            f" WHERE state = 0 AND cls = ? AND seq {'>' if live else '<='} ? ORDER BY seq LIMIT ?",
+            (cls, mark, limit),
         )
         chosen: list[int] = []
         size = 0
@@ -233,24 +281,38 @@ class Outbox:
             size += body
         return chosen
 
-    def _next_chunk(self) -> Chunk | None:
+    def _next_chunk(self) -> Piece | None:
         # its manifest is at the hub, or under way before it: all records have been sent when chunks begin
-        rows = self._store.read(
-            "SELECT sha256, size, hub_ranges FROM blob INDEXED BY blob_open WHERE state = 0"
-            " ORDER BY cls DESC, at_ms LIMIT 8"
+        query = (
+            "SELECT sha256, size, hub_ranges FROM blob INDEXED BY blob_open"
+            " WHERE state = 0 AND cls = ? AND at_ms {} ? ORDER BY at_ms LIMIT 8"
         )
-        for sha256, size, packed in rows:
-            under_way = [(offset, offset + CHUNK) for one, offset in self._flight.chunks if one == sha256]
-            taken = ranges.merge([*hub_ranges(packed), *under_way])
-            for start, _ in ranges.missing(taken, 0, size):
-                offset = start - start % CHUNK
-                try:
-                    data = self._store.read_blob(bytes(sha256).hex(), offset, min(size, offset + CHUNK))
-                except StoreDamagedError as error:
-                    self._give_up(sha256, error.cause)
-                    break
-                self._flight.chunks[sha256, offset] = len(data)
-                return Chunk(sha256, size, offset, data)
+        for live in (True, False):
+            for cls in (RecordClass.WAVEFORM.value, RecordClass.IMAGE.value):
+                rows = self._store.read(query.format(">=" if live else "<"), (cls, self._live_since))
+                if rows and not live and not self._may_send_backlog():
+                    self.held_back = True
+                    return None
+                for row in rows:
+                    if chunk := self._chunk_of(*row):
+                        if not live:
+                            self._allowance -= len(chunk.data)
+                        return Piece("blob", Chunks((chunk,)))
+        return None
+
+    def _chunk_of(self, sha256: bytes, size: int, packed: bytes) -> Chunk | None:
+        """The first piece of a blob that neither the hub has nor is under way."""
+        under_way = [(offset, offset + CHUNK) for one, offset in self._flight.chunks if one == sha256]
+        taken = ranges.merge([*hub_ranges(packed), *under_way])
+        for start, _ in ranges.missing(taken, 0, size):
+            offset = start - start % CHUNK
+            try:
+                data = self._store.read_blob(bytes(sha256).hex(), offset, min(size, offset + CHUNK))
+            except StoreDamagedError as error:
+                self._give_up(sha256, error.cause)
+                return None
+            self._flight.chunks[sha256, offset] = len(data)
+            return Chunk(sha256, size, offset, data)
         return None
 
     def _give_up(self, sha256: bytes, reason: str) -> None:
@@ -299,13 +361,13 @@ class Outbox:
 
         def work(db: sqlite3.Connection) -> None:
             for one in held:
-                _mark_held(db, one, store.lives.column(one.epoch), now)
+                mark_held(db, one, store.lives.column(one.epoch), now)
             for reject in rejected:
-                _mark_rejected(db, reject, store.lives, now)
+                mark_rejected(db, reject, store.lives, now)
             for one in wanted:
-                _queue_again(db, one, store.lives.column(one.epoch))
+                queue_again(db, one, store.lives.column(one.epoch))
             for blob in receipt.blobs:
-                _mark_blob(db, blob, now)
+                mark_blob(db, blob, now)
             if receipt.answers:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('hub_epoch', ?)", (receipt.hub_epoch,))
 
@@ -338,44 +400,6 @@ class Outbox:
             for key in [key for key in flight if key[0] == one.cls and ranges.contains(one.ranges, key[1])]:
                 if flight[key].epoch == one.epoch:
                     del flight[key]
-
-
-def _mark_held(db: sqlite3.Connection, held: Held, epoch: bytes | None, now: int) -> None:
-    for start, stop in held.ranges:
-        db.execute(
-            "UPDATE record SET state = ?, settled_ms = ?, code = '', reason = ''"
-            " WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? AND state != ?",
-            (RECEIPTED, now, held.cls, start, stop, epoch, RECEIPTED),
-        )
-
-
-def _mark_rejected(db: sqlite3.Connection, reject: Reject, lives: Lives, now: int) -> None:
-    if reject.code == "conflict":
-        lives.settle_conflict(db, reject.epoch, reject.cls, reject.seq, now)
-        return
-    db.execute(
-        "UPDATE record SET state = ?, settled_ms = ?, code = ?, reason = ?"
-        " WHERE cls = ? AND seq = ? AND epoch IS ? AND state = ?",
-        (DEAD, now, reject.code, reject.reason, reject.cls, reject.seq, lives.column(reject.epoch), QUEUED),
-    )
-
-
-def _queue_again(db: sqlite3.Connection, wanted: Held, epoch: bytes | None) -> None:
-    """What the hub has lost (it was restored from an older backup) and the device still has."""
-    for start, stop in wanted.ranges:
-        db.execute(
-            "UPDATE record SET state = ?, settled_ms = NULL"
-            " WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? AND state = ?",
-            (QUEUED, wanted.cls, start, stop, epoch, RECEIPTED),
-        )
-
-
-def _mark_blob(db: sqlite3.Connection, blob: BlobHeld, now: int) -> None:
-    state = DEAD if blob.refused else RECEIPTED if blob.complete else QUEUED
-    db.execute(
-        "UPDATE blob SET state = ?, hub_ranges = ?, reason = ?, settled_ms = ? WHERE sha256 = ?",
-        (state, msgspec.msgpack.encode(blob.ranges), blob.refused, None if state == QUEUED else now, blob.sha256),
-    )
 
 
 def hub_ranges(packed: bytes) -> Ranges:

@@ -72,6 +72,7 @@ class Link:
     keepalive_s: int = 30
     window_records: int = 64
     window_bytes: int = 32 * 1024
+    backlog_bytes_s: int = 512_000
 
 
 class Publisher:
@@ -80,7 +81,12 @@ class Publisher:
 
     def __init__(self, store: Store, link: Link, installed: Callable[[], tuple[Installed, ...]] = lambda: ()) -> None:
         self._store, self._link, self._installed = store, link, installed
-        self._outbox = Outbox(store, window_records=link.window_records, window_bytes=link.window_bytes)
+        self._outbox = Outbox(
+            store,
+            window_records=link.window_records,
+            window_bytes=link.window_bytes,
+            backlog_bytes_s=link.backlog_bytes_s,
+        )
         self._stopping, self._emptied = threading.Event(), threading.Event()
         self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -276,7 +282,7 @@ class Publisher:
         while self._client is not None and not self._client.want_write():
             piece = self._outbox.next()
             if piece is None:
-                if not self._outbox.in_flight:
+                if not self._outbox.in_flight and not self._outbox.held_back:
                     self._emptied.set()
                 return sent
             self._emptied.clear()
@@ -339,6 +345,8 @@ class Publisher:
 
     def _receive(self, receipt: Receipt) -> bool:
         if receipt.answers in self._nonces:
+            if not self._greeted:
+                self._outbox.begin()
             self._greeted, self._hub_epoch = True, receipt.hub_epoch
             if dropped := self._outbox.gone(receipt):
                 self._publish("dropped", dropped)

@@ -247,12 +247,12 @@ class Store:
             ) from error
 
     def _insert_blobs(self, db: sqlite3.Connection, blobs: Iterable[tuple[uuid.UUID, Blob]]) -> None:
-        at = self._clock.wall_ms()
+        at = self._clock.wall_ms
         db.executemany(
             # the same photograph twice for one patient: one file, sent once
             "INSERT OR IGNORE INTO blob (sha256, patient, size, media_type, cls, at_ms) VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (bytes.fromhex(ref.sha256), patient.bytes, ref.size, ref.media_type, _class_of(blob).value, at)
+                (bytes.fromhex(ref.sha256), patient.bytes, ref.size, ref.media_type, _class_of(blob).value, at())
                 for patient, blob in blobs
                 for ref in [blob.ref]
             ],
