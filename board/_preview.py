@@ -14,17 +14,9 @@ _QUALITIES = (60, 45, 30)
 
 def preview(photograph: bytes) -> bytes:
     """A JPEG of at most `MAX_PREVIEW` bytes, to look at and not to grade; empty where a photograph does not decode."""
-    data = np.frombuffer(photograph, np.uint8)
-    # a JPEG is decoded at an eighth of its size for little more than its entropy decoding
-    for reduced in (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_COLOR):
-        try:
-            picture = cv2.imdecode(data, reduced)
-        except cv2.error:
-            return b""
-        if picture is None:
-            return b""
-        if max(picture.shape[:2]) >= LONGEST_PX:
-            break
+    picture = _decoded(np.frombuffer(photograph, np.uint8))
+    if picture is None:
+        return b""
     factor = min(1.0, LONGEST_PX / max(picture.shape[:2]))
     if factor < 1:
         size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
@@ -34,3 +26,15 @@ def preview(photograph: bytes) -> bytes:
         if done and packed.size <= MAX_PREVIEW:
             return packed.tobytes()
     return b""
+
+
+def _decoded(data: np.ndarray) -> np.ndarray | None:
+    # a JPEG is decoded at an eighth of its size for little more than its entropy decoding
+    for reduced in (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_COLOR):
+        try:
+            picture = cv2.imdecode(data, reduced)
+        except cv2.error:
+            return None
+        if picture is None or max(picture.shape[:2]) >= LONGEST_PX:
+            break
+    return picture
