@@ -214,7 +214,8 @@ def outbox_state(at: Surroundings) -> Answer:
 
 
 def _damaged(path: Path, verdict: str) -> Answer:
-    return Answer("failed", f"{path} is damaged: {verdict}", "keep the folder as it is, and restore a backup")
+    why = f"{path} is damaged: {verdict}"
+    return Answer("failed", why, "start the device again: it recovers what is whole, and keeps the rest in quarantine/")
 
 
 def _outbox(path: Path, reader: _StoreReader) -> Answer:
@@ -229,12 +230,21 @@ def _outbox(path: Path, reader: _StoreReader) -> Answer:
     queued, dead = sum(one.queued for one in classes), sum(one.dead for one in classes)
     oldest = max((one.oldest_s for one in classes if one.oldest_s is not None), default=0)
     why = f"{queued} records wait, the oldest for {_time(oldest)}" if queued else "nothing waits"
+    if said := _notes(reader):
+        return Answer("warning", f"{said}; {why}", "aidpost outbox status; tell whoever looks after the devices")
     if dead:
         why = f"the hub refused {dead} records; {why}"
         return Answer("warning", why, "aidpost outbox status shows the reasons; then: aidpost outbox retry")
     if oldest > WAITS_LONG_DAYS * 86_400:
         return Answer("warning", why, "connect the device to the hub's network, or: aidpost outbox status")
     return Answer("ok", why)
+
+
+def _notes(reader: _StoreReader) -> str:
+    """What happened to the store that people should know."""
+    if not reader.read("SELECT 1 FROM sqlite_schema WHERE name = 'note'"):
+        return ""  # of the version before
+    return "; ".join(f"{what}: {detail}" for what, detail in reader.read("SELECT what, detail FROM note"))
 
 
 def _time(seconds: int) -> str:

@@ -76,6 +76,7 @@ class SyncSection(Section, frozen=True, kw_only=True):
     hub_key_file: str = ""
     window_records: Annotated[int, Meta(ge=1, le=10_000)] = 64
     window_bytes: Annotated[int, Meta(ge=1024)] = 32 * 1024
+    backlog_kb_s: Annotated[int, Meta(ge=0)] = 512
 
 
 class InferenceSection(Section, frozen=True, kw_only=True):

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from aidpost.board._preview import preview
 from aidpost.board.configuration import Configuration
-from aidpost.board.exam import ExamOutcome
+from aidpost.board.exam import Body, ExamOutcome
 from aidpost.errors import ConfigurationError, KeyUnavailableError
 from aidpost.inference.model import SHIPPED
 from aidpost.inference.worker import WorkerSettings
 from aidpost.records import TriageLevel
 from aidpost.sync import enrolment, keys
+from aidpost.sync._space import Budget
 from aidpost.sync.clock import Clock, SystemClock
 from aidpost.sync.envelope import RecordClass, RecordKey
 from aidpost.sync.publisher import Link
-from aidpost.sync.store import Blob, Budget, Item, Store
+from aidpost.sync.store import Blob, Item, Store
 
 
 def device_key(
@@ -56,7 +58,7 @@ def device_key(
 def open_store(configuration: Configuration, state_dir: Path, key: keys.DeviceKey, clock: Clock | None = None) -> Store:
     """The device's store; made at the first use. Raises as `Store.open`."""
     section = configuration.store
-    budget = Budget(bytes=section.budget_mb << 20, reserve=section.reserve_mb << 20)
+    budget = Budget(section.budget_mb << 20, section.reserve_mb << 20, section.keep_receipted_days)
     return Store.open(state_dir, key, clock=clock or SystemClock(), name=configuration.device.name, budget=budget)
 
 
@@ -83,11 +85,15 @@ def accept(store: Store, outcome: ExamOutcome) -> RecordKey:
     cls = RecordClass.ALERT if report.triage.level >= TriageLevel.URGENT else RecordClass.REPORT
     # the same bytes twice (a file given for both eyes) are one blob
     bodies = {body.ref.sha256: body for body in outcome.bodies}
-    blobs = [Blob(body.ref, body.data, body.origin) for body in bodies.values()]
+    blobs = [Blob(body.ref, body.data, body.origin, _preview_of(body)) for body in bodies.values()]
     items = [Item(cls, report, report.patient.id, report.exam.id, blobs)]
     # readings that may be another person's are kept, under nobody's name, until a person assigns them
     items += [Item(RecordClass.VITALS, reading, None) for reading in outcome.unassigned]
     return store.append_many(items)[0]
+
+
+def _preview_of(body: Body) -> bytes:
+    return preview(body.data) if body.ref.media_type.startswith("image/") else b""
 
 
 def link(configuration: Configuration, store: Store | None = None) -> Link:
@@ -107,7 +113,10 @@ def link(configuration: Configuration, store: Store | None = None) -> Link:
     enrolled = enrolment.load(store.folder / enrolment.FOLDER, store.key) if store is not None else None
     if enrolled is not None and not section.hub_key_file:
         return enrolled.link(
-            keepalive_s=section.keepalive_s, window_records=section.window_records, window_bytes=section.window_bytes
+            keepalive_s=section.keepalive_s,
+            window_records=section.window_records,
+            window_bytes=section.window_bytes,
+            backlog_bytes_s=section.backlog_kb_s * 1000,
         )
     if not section.hub_key_file:
         raise _link_error(
@@ -128,6 +137,7 @@ def link(configuration: Configuration, store: Store | None = None) -> Link:
         keepalive_s=section.keepalive_s,
         window_records=section.window_records,
         window_bytes=section.window_bytes,
+        backlog_bytes_s=section.backlog_kb_s * 1000,
     )
 
 

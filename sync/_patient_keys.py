@@ -22,7 +22,8 @@ class Reads(Protocol):
 
 
 class PatientKeys:
-    """The table `patient_key`, and the keys that were opened since the store was."""
+    """The table `patient_key`, and the keys that were opened since the store was. Each key stands a second time in
+    `spare_key`, on another page of the disk, since a lost one would take all of a patient's records with it."""
 
     def __init__(self, device: DeviceKey) -> None:
         self._device = device
@@ -44,9 +45,19 @@ class PatientKeys:
         if row is None:
             wrapped = seal.seal(self._device.secret, seal.new_key(), _belongs_to(patient))
             db.execute("INSERT INTO patient_key (patient, wrapped) VALUES (?, ?)", (patient.bytes, wrapped))
+            db.execute("INSERT INTO spare_key VALUES (?, ?)", (patient.bytes, wrapped))
             return self._unwrap(patient, wrapped)
         self.require(db, patient)
         return self._unwrap(patient, bytes(row[0]))
+
+    def even_out(self, db: sqlite3.Connection) -> None:
+        """The spares as the keys are: the version before makes and erases keys without them."""
+        erased = "SELECT patient FROM patient_key WHERE wrapped IS NULL"
+        db.execute(f"DELETE FROM spare_key WHERE patient IN ({erased})")
+        db.execute(
+            "INSERT OR REPLACE INTO spare_key SELECT patient, wrapped FROM patient_key AS key WHERE wrapped IS NOT NULL"
+            " AND NOT EXISTS (SELECT 1 FROM spare_key WHERE patient = key.patient AND wrapped = key.wrapped)"
+        )
 
     def require(self, db: sqlite3.Connection, patient: uuid.UUID) -> None:
         """Nothing, unless the patient was erased, perhaps by another process a moment ago: a StoreError."""
@@ -86,16 +97,25 @@ class PatientKeys:
             "UPDATE patient_key SET wrapped = NULL, erased_ms = ? WHERE patient = ? AND wrapped IS NOT NULL",
             (now_ms, patient.bytes),
         )
+        db.execute("DELETE FROM spare_key WHERE patient = ?", (patient.bytes,))
         self._opened.pop(patient, None)
         return changed.rowcount > 0
 
     def _unwrap(self, patient: uuid.UUID, wrapped: bytes) -> bytes:
-        try:
-            return seal.unseal(self._device.secret, wrapped, _belongs_to(patient))
-        except seal.SealBrokenError:
+        key = open_wrapped(self._device, patient.bytes, wrapped)
+        if key is None:
             raise StoreDamagedError(
                 operation="opening a record", target=str(patient), cause="the patient's key does not open"
-            ) from None
+            )
+        return key
+
+
+def open_wrapped(device: DeviceKey, patient: bytes, wrapped: bytes) -> bytes | None:
+    """A patient's key from its row; None where it does not open."""
+    try:
+        return seal.unseal(device.secret, wrapped, b"patient" + patient)
+    except seal.SealBrokenError:
+        return None
 
 
 def _belongs_to(patient: uuid.UUID) -> bytes:

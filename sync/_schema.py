@@ -1,8 +1,15 @@
-"""The store's tables, and how an older store becomes a newer one: additive steps, each one transaction."""
+"""The store's tables, and how an older store becomes a newer one: steps, each one transaction.
+
+`user_version` is the oldest version of this program that can work with the store; a higher one than ours is refused.
+An addition (a table, an index, a column with a default) leaves it as it is: until an update is confirmed, the version
+before must be able to come back, read everything and go on writing. What cannot be added takes two releases, of which
+the first one only reads it (docs/update.md).
+"""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Sequence
 
 from aidpost.errors import SchemaError, StoreDamagedError
 
@@ -42,6 +49,39 @@ _STEPS: tuple[str, ...] = (
 )
 VERSION = len(_STEPS)
 
+_ADDITIONS: tuple[str, ...] = (
+    # the wire's epoch of a record where it is not the store's first; what an older version writes belongs to the first
+    """
+    ALTER TABLE record ADD COLUMN epoch BLOB;
+    CREATE TABLE life (number INTEGER PRIMARY KEY, epoch BLOB NOT NULL UNIQUE, before BLOB NOT NULL);
+    CREATE INDEX record_life ON record (epoch, cls, seq) WHERE epoch IS NOT NULL;
+    """,
+    """
+    CREATE TABLE intake (day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
+    CREATE TABLE note (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, what TEXT NOT NULL, detail TEXT NOT NULL);
+    CREATE INDEX record_settled ON record (settled_ms) WHERE state = 1;
+    ALTER TABLE blob ADD COLUMN settled_ms INTEGER;
+    CREATE TABLE spare_key (patient BLOB PRIMARY KEY, wrapped BLOB NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+
+def fault(connection: sqlite3.Connection) -> str:
+    """What SQLite finds wrong with its file; empty where it is well.
+
+    Raises
+    ------
+    sqlite3.OperationalError
+        It is locked, or the disk failed: that says nothing of the data.
+    """
+    try:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if verdict == "ok" else str(verdict)
+
 
 def check(connection: sqlite3.Connection, target: str) -> None:
     """Nothing, where SQLite finds its file well.
@@ -51,11 +91,7 @@ def check(connection: sqlite3.Connection, target: str) -> None:
     StoreDamagedError
         It does not.
     """
-    try:
-        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.DatabaseError as error:
-        verdict = str(error)
-    if verdict != "ok":
+    if verdict := fault(connection):
         raise StoreDamagedError(
             operation="opening the store",
             target=target,
@@ -80,22 +116,35 @@ def migrate(connection: sqlite3.Connection, target: str) -> None:
             cause=f"it has schema {version}, this version reads up to {VERSION}",
             remedy="Update Aidpost on this device.",
         )
-    while version < VERSION:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            # read again under the lock: another process may have opened the same store and been faster
-            version = _version(connection)
-            if version < VERSION:
-                for statement in filter(str.strip, _STEPS[version].split(";")):
-                    connection.execute(statement)
-                version += 1
-                connection.execute(f"PRAGMA user_version = {version}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+    while _version(connection) < VERSION:
+        _step(connection, _version, _STEPS[:VERSION], "PRAGMA user_version = {}")
+    while _added(connection) < len(_ADDITIONS):
+        _step(connection, _added, _ADDITIONS, "INSERT OR REPLACE INTO meta VALUES ('additions', '{}')")
+
+
+def _step(
+    connection: sqlite3.Connection, done: Callable[[sqlite3.Connection], int], steps: Sequence[str], note: str
+) -> None:
+    """Do the next step: its statements and the note that it was done are one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # read under the lock: another process may have opened the same store and been faster
+        number = done(connection)
+        if number < len(steps):
+            for statement in filter(str.strip, steps[number].split(";")):
+                connection.execute(statement)
+            connection.execute(note.format(number + 1))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _added(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT value FROM meta WHERE name = 'additions'").fetchone()
+    return int(row[0]) if row else 0

@@ -207,7 +207,14 @@ class Enrolled:
         hub, _ = _kept(folder)
         self.url, self._answer = hub.url, hub.answer
 
-    def link(self, *, keepalive_s: int = 30, window_records: int = 64, window_bytes: int = 32 * 1024) -> Link:
+    def link(
+        self,
+        *,
+        keepalive_s: int = 30,
+        window_records: int = 64,
+        window_bytes: int = 32 * 1024,
+        backlog_bytes_s: int = 512_000,
+    ) -> Link:
         """How the sender reaches the hub."""
         answer = self._answer
         return Link(
@@ -219,6 +226,7 @@ class Enrolled:
             keepalive_s=keepalive_s,
             window_records=window_records,
             window_bytes=window_bytes,
+            backlog_bytes_s=backlog_bytes_s,
         )
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -111,11 +111,13 @@ class Chunk(_Wire, frozen=True):
 
 
 class Held(_Wire, frozen=True):
-    """Sequences of one (epoch, class), as sorted half-open ranges."""
+    """Sequences of one (epoch, class), as sorted half-open ranges. `check` is `records_check` of the records meant: a
+    copied store has other records under the same keys, and must not take them for receipted."""
 
     epoch: Epoch
     cls: ClassName
     ranges: Annotated[tuple[_Range, ...], msgspec.Meta(max_length=10_000)]
+    check: Annotated[bytes, msgspec.Meta(max_length=8)] = b""
 
 
 class Reject(_Wire, frozen=True):
@@ -151,9 +153,20 @@ class Chunks(_Wire, frozen=True, tag="chunks"):
     chunks: Annotated[tuple[Chunk, ...], msgspec.Meta(min_length=1, max_length=64)]
 
 
+class Life(_Wire, frozen=True):
+    """What a store has of one (epoch, class): sequences `first` to `last`, `waiting` the first un-receipted or 0."""
+
+    epoch: Epoch
+    cls: ClassName
+    first: Sequence
+    last: _Natural
+    waiting: _Natural = 0
+
+
 class Hello(_Wire, frozen=True, tag="hello"):
     """The first message after each connection, on `up/hello`: who is there, its clock now (the anchor by which the hub
-    corrects times), and the last sequence of each class. The hub answers with a full receipt that repeats `nonce`."""
+    corrects times), and the last sequence of each class. The hub answers with a full receipt that repeats `nonce`.
+    `lives` says the same of every epoch that the store has had, and what waits; without it `last` counts."""
 
     nonce: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     at: Timestamp
@@ -161,6 +174,7 @@ class Hello(_Wire, frozen=True, tag="hello"):
     last: dict[ClassName, int]
     hub_epoch: Annotated[bytes, msgspec.Meta(max_length=8)] = b""
     software: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    lives: Annotated[tuple[Life, ...], _Few] = ()
 
 
 class Dropped(_Wire, frozen=True, tag="dropped"):
@@ -234,6 +248,11 @@ _content_decoder = msgspec.msgpack.Decoder(Content)
 def content_hash(kind: str, patient: uuid.UUID | None, exam: uuid.UUID | None, body: bytes) -> bytes:
     """SHA-256 of the MessagePack array [kind, patient, exam, body], the UUIDs as 16 bytes or nil."""
     return hashlib.sha256(_encoder.encode((kind, patient, exam, body))).digest()
+
+
+def records_check(hashes: Iterable[bytes]) -> bytes:
+    """The first 8 bytes of SHA-256 over the hashes of records, by rising sequence."""
+    return hashlib.sha256(b"".join(hashes)).digest()[:8]
 
 
 def pack_message(

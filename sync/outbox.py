@@ -7,7 +7,9 @@ counts what is under way without a receipt, so that memory and sockets stay smal
 from __future__ import annotations
 
 import sqlite3
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,10 +17,11 @@ import msgspec
 
 from aidpost.errors import StoreDamagedError
 from aidpost.sync import ranges
-from aidpost.sync._schema import DEAD, QUEUED, RECEIPTED
+from aidpost.sync._schema import DEAD, QUEUED
+from aidpost.sync._settle import mark_blob, mark_held, mark_rejected, queue_again
+from aidpost.sync.bodies import Erasure
 from aidpost.sync.envelope import (
     CHUNK,
-    BlobHeld,
     Chunk,
     Chunks,
     Dropped,
@@ -27,7 +30,7 @@ from aidpost.sync.envelope import (
     Receipt,
     RecordClass,
     Records,
-    Reject,
+    records_check,
 )
 from aidpost.sync.ranges import Ranges
 from aidpost.sync.store import Store
@@ -91,12 +94,15 @@ def status(store: Store) -> list[ClassStatus]:
 
 def blob_status(store: Store) -> BlobStatus:
     """What of photographs and waveforms is still to be sent."""
-    queued, size, dead, held = 0, 0, 0, 0
-    for state, full, packed in store.read("SELECT state, size, hub_ranges FROM blob"):
-        dead += state == DEAD
-        if state == QUEUED:
-            queued, size, held = queued + 1, size + full, held + ranges.count(hub_ranges(packed))
-    return BlobStatus(queued=queued, bytes=size - held, dead=dead)
+    counts = {
+        state: (number, size)
+        for state, number, size in store.read("SELECT state, count(*), sum(size) FROM blob GROUP BY state")
+    }
+    queued, size = counts.get(QUEUED, (0, 0))
+    # of a hundred thousand that wait only the few that have begun are looked at one by one
+    begun = store.read("SELECT hub_ranges FROM blob WHERE state = 0 AND hub_ranges != x''")
+    held = sum(ranges.count(hub_ranges(packed)) for (packed,) in begun)
+    return BlobStatus(queued=queued, bytes=size - held, dead=counts.get(DEAD, (0, 0))[0])
 
 
 def dead_letters(store: Store) -> list[DeadLetter]:
@@ -130,16 +136,21 @@ class Piece(NamedTuple):
     content: Records | Chunks
 
 
+class _Sent(NamedTuple):
+    epoch: bytes
+    size: int
+
+
 @dataclass
 class _Flight:
     """What is under way without a receipt."""
 
-    records: dict[tuple[str, int], int] = field(default_factory=dict)
+    records: dict[tuple[str, int], _Sent] = field(default_factory=dict)
     chunks: dict[tuple[bytes, int], int] = field(default_factory=dict)
 
     @property
     def record_bytes(self) -> int:
-        return sum(self.records.values())
+        return sum(one.size for one in self.records.values())
 
     @property
     def chunk_bytes(self) -> int:
@@ -156,10 +167,29 @@ class Outbox:
         alert waits for the bytes already written, never for the hub's word on a photograph.
     """
 
-    def __init__(self, store: Store, *, window_records: int = 64, window_bytes: int = 32 * 1024) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        window_records: int = 64,
+        window_bytes: int = 32 * 1024,
+        backlog_bytes_s: int = 0,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store, self._records, self._bytes = store, window_records, window_bytes
         self._flight = _Flight()
-        self._blobs: dict[bytes, Ranges] = {}
+        self._rate, self._seconds = backlog_bytes_s, seconds
+        self._allowance, self._counted_at = 0.0, seconds()
+        # what is live: sequences after these, blobs accepted since; without a `begin` all of it is backlog
+        self._live_after: dict[str, int] | None = None
+        self._live_since = 1 << 62
+        self.held_back = False
+        """Whether `next` gave nothing only because the backlog has had its share of this second."""
+
+    def begin(self) -> None:
+        """A conversation begins: what is accepted from now on is live and goes before what has waited."""
+        self._live_after = dict(self._store.read("SELECT cls, last FROM sequence"))
+        self._live_since = self._store.now().wall_ms
 
     @property
     def in_flight(self) -> int:
@@ -176,19 +206,42 @@ class Outbox:
         return bool(self._store.read(query, (RecordClass.ALERT.value,)))
 
     def next(self) -> Piece | None:
-        """The next message, or None where the window is full or nothing waits. Alerts go before all, images last."""
+        """The next message, or None where the window is full, nothing waits or the backlog has had its share.
+
+        Alerts go before all, then live records, then the backlog's, by class; then live chunks, then the backlog's.
+        """
+        self.held_back = False
         records_fit = len(self._flight.records) < self._records and self._flight.record_bytes < self._bytes
-        for cls in self._waiting_classes() if records_fit else ():
-            envelopes = self._fitting(cls)
-            if envelopes:
-                for one in envelopes:
-                    self._flight.records[cls, one.seq] = len(one.body)
-                return Piece(cls, Records(tuple(envelopes)))
+        if records_fit and (piece := self._next_records()):
+            return piece
         # records that wait for a full window go before any chunk: chunks fill what the records leave
-        if not records_fit or self._flight.chunk_bytes >= self._bytes:
+        if not records_fit or self.held_back or self._flight.chunk_bytes >= self._bytes:
             return None
-        chunk = self._next_chunk()
-        return Piece("blob", Chunks((chunk,))) if chunk else None
+        return self._next_chunk()
+
+    def _next_records(self) -> Piece | None:
+        waiting = self._waiting_classes()
+        turns = [(cls, live) for live in (True, False) for cls in waiting]
+        alert = RecordClass.ALERT.value
+        for cls, live in sorted(turns, key=lambda turn: turn[0] != alert):
+            if not live and cls != alert and not self._may_send_backlog():
+                self.held_back = True
+                return None
+            if envelopes := self._fitting(cls, live):
+                for one in envelopes:
+                    self._flight.records[cls, one.seq] = _Sent(one.epoch, len(one.body))
+                if not live:
+                    self._allowance -= sum(len(one.body) for one in envelopes)
+                return Piece(cls, Records(tuple(envelopes)))
+        return None
+
+    def _may_send_backlog(self) -> bool:
+        if not self._rate:
+            return True
+        now = self._seconds()
+        self._allowance = min(self._rate, self._allowance + self._rate * (now - self._counted_at))
+        self._counted_at = now
+        return self._allowance >= 0
 
     def _waiting_classes(self) -> list[str]:
         # not DISTINCT over the queue, which would read all of a backlog for each message
@@ -199,20 +252,23 @@ class Outbox:
         order = {cls.value: cls.rank for cls in RecordClass}
         return sorted((row[0] for row in rows), key=lambda cls: order.get(cls, len(order)))
 
-    def _fitting(self, cls: str) -> list[Envelope]:
+    def _fitting(self, cls: str, live: bool) -> list[Envelope]:
         """Records of a class that are not under way, as many as one message and the window take; at least one."""
         room = self._records - len(self._flight.records)
         limit = room + sum(1 for one, _ in self._flight.records if one == cls)
-        while chosen := self._choose(cls, limit, room):
+        while chosen := self._choose(cls, live, limit, room):
             # none where each of them no longer opens: they are dead letters now, and others take their place
             if envelopes := self._store.envelopes(cls, chosen):
                 return envelopes
         return []
 
-    def _choose(self, cls: str, limit: int, room: int) -> list[int]:
+    def _choose(self, cls: str, live: bool, limit: int, room: int) -> list[int]:
+        # a class that was not there at the beginning is live from its first record
+        mark = (1 << 62) if self._live_after is None else self._live_after.get(cls, 0)
         rows = self._store.read(
-            "SELECT seq, size FROM record INDEXED BY record_open WHERE state = 0 AND cls = ? ORDER BY seq LIMIT ?",
-            (cls, limit),
+            "SELECT seq, size FROM record INDEXED BY record_open"
+            f" WHERE state = 0 AND cls = ? AND seq {'>' if live else '<='} ? ORDER BY seq LIMIT ?",
+            (cls, mark, limit),
         )
         chosen: list[int] = []
         size = 0
@@ -225,24 +281,38 @@ class Outbox:
             size += body
         return chosen
 
-    def _next_chunk(self) -> Chunk | None:
+    def _next_chunk(self) -> Piece | None:
         # its manifest is at the hub, or under way before it: all records have been sent when chunks begin
-        rows = self._store.read(
-            "SELECT sha256, size, hub_ranges FROM blob INDEXED BY blob_open WHERE state = 0"
-            " ORDER BY cls DESC, at_ms LIMIT 8"
+        query = (
+            "SELECT sha256, size, hub_ranges FROM blob INDEXED BY blob_open"
+            " WHERE state = 0 AND cls = ? AND at_ms {} ? ORDER BY at_ms LIMIT 8"
         )
-        for sha256, size, packed in rows:
-            under_way = [(offset, offset + CHUNK) for one, offset in self._flight.chunks if one == sha256]
-            taken = ranges.merge([*hub_ranges(packed), *under_way])
-            for start, _ in ranges.missing(taken, 0, size):
-                offset = start - start % CHUNK
-                try:
-                    data = self._store.read_blob(bytes(sha256).hex(), offset, min(size, offset + CHUNK))
-                except StoreDamagedError as error:
-                    self._give_up(sha256, error.cause)
-                    break
-                self._flight.chunks[sha256, offset] = len(data)
-                return Chunk(sha256, size, offset, data)
+        for live in (True, False):
+            for cls in (RecordClass.WAVEFORM.value, RecordClass.IMAGE.value):
+                rows = self._store.read(query.format(">=" if live else "<"), (cls, self._live_since))
+                if rows and not live and not self._may_send_backlog():
+                    self.held_back = True
+                    return None
+                for row in rows:
+                    if chunk := self._chunk_of(*row):
+                        if not live:
+                            self._allowance -= len(chunk.data)
+                        return Piece("blob", Chunks((chunk,)))
+        return None
+
+    def _chunk_of(self, sha256: bytes, size: int, packed: bytes) -> Chunk | None:
+        """The first piece of a blob that neither the hub has nor is under way."""
+        under_way = [(offset, offset + CHUNK) for one, offset in self._flight.chunks if one == sha256]
+        taken = ranges.merge([*hub_ranges(packed), *under_way])
+        for start, _ in ranges.missing(taken, 0, size):
+            offset = start - start % CHUNK
+            try:
+                data = self._store.read_blob(bytes(sha256).hex(), offset, min(size, offset + CHUNK))
+            except StoreDamagedError as error:
+                self._give_up(sha256, error.cause)
+                return None
+            self._flight.chunks[sha256, offset] = len(data)
+            return Chunk(sha256, size, offset, data)
         return None
 
     def _give_up(self, sha256: bytes, reason: str) -> None:
@@ -254,92 +324,82 @@ class Outbox:
         self._store.write(work)
 
     def gone(self, receipt: Receipt) -> Dropped | None:
-        """What the hub wants and this store no longer has (its patient was erased): to be announced, so that the hub
-        stops asking."""
+        """What the hub wants and this store no longer has (its patient was erased, it was pruned, or it went under
+        another epoch): to be announced, so that the hub stops asking."""
         lacking = []
         for one in receipt.wanted:
-            if one.epoch == self._store.epoch:
-                stored = self._stored(one.cls, one.ranges)
+            if one.epoch in self._epochs():
+                stored = self._stored(one)
                 gaps = [gap for start, stop in one.ranges for gap in ranges.missing(stored, start, stop)]
                 if gaps:
                     lacking.append(Held(one.epoch, one.cls, ranges.merge(gaps)))
-        return Dropped(tuple(lacking), "erased") if lacking else None
+        return Dropped(tuple(lacking), "erased, pruned or sent as another") if lacking else None
 
-    def _stored(self, cls: str, wanted: Ranges) -> Ranges:
-        query = "SELECT seq FROM record WHERE cls = ? AND seq >= ? AND seq < ?"
+    def _epochs(self) -> set[bytes]:
+        return {self._store.lives.first, *(bytes(row[0]) for row in self._store.read("SELECT epoch FROM life"))}
+
+    def _stored(self, wanted: Held) -> Ranges:
+        query = "SELECT seq FROM record WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? ORDER BY seq"
+        mine = self._store.lives.column(wanted.epoch)
         return ranges.from_numbers(
-            row[0] for start, stop in wanted for row in self._store.read(query, (cls, start, stop))
+            row[0] for start, stop in wanted.ranges for row in self._store.read(query, (wanted.cls, start, stop, mine))
         )
 
     def receive(self, receipt: Receipt) -> bool:
-        """Take a receipt in, durably. True where it settled anything."""
-        store, epoch = self._store, self._store.epoch
-        held = [one for one in receipt.held if one.epoch == epoch]
-        rejected = [one for one in receipt.rejected if one.epoch == epoch]
-        wanted = [one for one in receipt.wanted if one.epoch == epoch]
+        """Take a receipt in, durably. True where it settled anything.
+
+        Records are settled only where the receipt proves that it means these: a copy of this store sends others under
+        the same keys. What is not proven goes again, and is receipted, or refused as a conflict, by itself.
+        """
+        store, epochs = self._store, self._epochs()
+        held = [one for one in receipt.held if one.epoch in epochs and one.check and self._is_mine(one)]
+        rejected = [one for one in receipt.rejected if one.epoch in epochs]
+        wanted = [one for one in receipt.wanted if one.epoch in epochs]
         if not (held or rejected or wanted or receipt.blobs or receipt.answers):
             return False
         now = store.now().wall_ms
 
         def work(db: sqlite3.Connection) -> None:
             for one in held:
-                _mark_held(db, one, now)
+                mark_held(db, one, store.lives.column(one.epoch), now)
             for reject in rejected:
-                _mark_rejected(db, reject, now)
+                mark_rejected(db, reject, store.lives, now)
             for one in wanted:
-                _queue_again(db, one)
+                queue_again(db, one, store.lives.column(one.epoch))
             for blob in receipt.blobs:
-                _mark_blob(db, blob)
+                mark_blob(db, blob, now)
             if receipt.answers:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('hub_epoch', ?)", (receipt.hub_epoch,))
 
         store.write(work)
-        for one in held:
-            self._land(one.cls, one.ranges)
-        for reject in rejected:
-            self._flight.records.pop((reject.cls, reject.seq), None)
+        self._land([*held, *(Held(one.epoch, one.cls, ((one.seq, one.seq + 1),)) for one in rejected)])
         for blob in receipt.blobs:
             for key in [key for key in self._flight.chunks if key[0] == blob.sha256]:
                 if blob.complete or blob.refused or ranges.contains(blob.ranges, key[1]):
                     del self._flight.chunks[key]
         return True
 
-    def _land(self, cls: str, receipted: Ranges) -> None:
-        for key in [key for key in self._flight.records if key[0] == cls and ranges.contains(receipted, key[1])]:
-            del self._flight.records[key]
+    def _is_mine(self, held: Held) -> bool:
+        """Whether the records that the hub has under these keys are this store's."""
+        query = "SELECT seq, kind, hash FROM record WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? ORDER BY seq"
+        mine, hashes = self._store.lives.column(held.epoch), []
+        for start, stop in held.ranges:
+            rows = self._store.read(query, (held.cls, start, stop, mine))
+            if len(rows) != stop - start:
+                return False
+            # the version before hashed a tombstone without whom it names
+            hashes += [self._hash(held.cls, seq) if kind == Erasure.__name__ else got for seq, kind, got in rows]
+        return records_check(hashes) == held.check
 
+    def _hash(self, cls: str, seq: int) -> bytes:
+        return b"".join(one.hash for one in self._store.envelopes(cls, [seq]))
 
-def _mark_held(db: sqlite3.Connection, held: Held, now: int) -> None:
-    for start, stop in held.ranges:
-        db.execute(
-            "UPDATE record SET state = ?, settled_ms = ?, code = '', reason = ''"
-            " WHERE cls = ? AND seq >= ? AND seq < ? AND state != ?",
-            (RECEIPTED, now, held.cls, start, stop, RECEIPTED),
-        )
-
-
-def _mark_rejected(db: sqlite3.Connection, reject: Reject, now: int) -> None:
-    db.execute(
-        "UPDATE record SET state = ?, settled_ms = ?, code = ?, reason = ? WHERE cls = ? AND seq = ? AND state = ?",
-        (DEAD, now, reject.code, reject.reason, reject.cls, reject.seq, QUEUED),
-    )
-
-
-def _queue_again(db: sqlite3.Connection, wanted: Held) -> None:
-    """What the hub has lost (it was restored from an older backup) and the device still has."""
-    for start, stop in wanted.ranges:
-        db.execute(
-            "UPDATE record SET state = ?, settled_ms = NULL WHERE cls = ? AND seq >= ? AND seq < ? AND state = ?",
-            (QUEUED, wanted.cls, start, stop, RECEIPTED),
-        )
-
-
-def _mark_blob(db: sqlite3.Connection, blob: BlobHeld) -> None:
-    state = DEAD if blob.refused else RECEIPTED if blob.complete else QUEUED
-    db.execute(
-        "UPDATE blob SET state = ?, hub_ranges = ?, reason = ? WHERE sha256 = ?",
-        (state, msgspec.msgpack.encode(blob.ranges), blob.refused, blob.sha256),
-    )
+    def _land(self, settled: list[Held]) -> None:
+        flight = self._flight.records
+        for one in settled:
+            for key in [key for key in flight if key[0] == one.cls and ranges.contains(one.ranges, key[1])]:
+                if flight[key].epoch == one.epoch:
+                    del flight[key]
 
 
 def hub_ranges(packed: bytes) -> Ranges:

@@ -72,6 +72,7 @@ class Link:
     keepalive_s: int = 30
     window_records: int = 64
     window_bytes: int = 32 * 1024
+    backlog_bytes_s: int = 512_000
 
 
 class Publisher:
@@ -80,7 +81,12 @@ class Publisher:
 
     def __init__(self, store: Store, link: Link, installed: Callable[[], tuple[Installed, ...]] = lambda: ()) -> None:
         self._store, self._link, self._installed = store, link, installed
-        self._outbox = Outbox(store, window_records=link.window_records, window_bytes=link.window_bytes)
+        self._outbox = Outbox(
+            store,
+            window_records=link.window_records,
+            window_bytes=link.window_bytes,
+            backlog_bytes_s=link.backlog_bytes_s,
+        )
         self._stopping, self._emptied = threading.Event(), threading.Event()
         self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -249,6 +255,7 @@ class Publisher:
                 if now - status_at > _STATUS_EVERY_S:
                     status_at = now
                     self._publish("status", self._status(online=True), retain=True)
+                    self._store.space.prune(self._store.now())
             self._turn()
 
     def _turn(self) -> None:
@@ -263,10 +270,10 @@ class Publisher:
         store = self._store
         nonce = os.urandom(16)
         self._nonces.add(nonce)
-        last = dict(store.read("SELECT cls, last FROM sequence"))
         known = store.read("SELECT value FROM meta WHERE name = 'hub_epoch'")
         self._hub_epoch = known[0][0] if known else b""
-        hello = Hello(nonce, store.now(), store.epoch, last, self._hub_epoch, f"aidpost {__version__}")
+        lives = tuple(store.lives.all())
+        hello = Hello(nonce, store.now(), store.epoch, {}, self._hub_epoch, f"aidpost {__version__}", lives)
         self._publish("hello", hello)
 
     def _send(self) -> bool:
@@ -275,7 +282,7 @@ class Publisher:
         while self._client is not None and not self._client.want_write():
             piece = self._outbox.next()
             if piece is None:
-                if not self._outbox.in_flight:
+                if not self._outbox.in_flight and not self._outbox.held_back:
                     self._emptied.set()
                 return sent
             self._emptied.clear()
@@ -338,6 +345,8 @@ class Publisher:
 
     def _receive(self, receipt: Receipt) -> bool:
         if receipt.answers in self._nonces:
+            if not self._greeted:
+                self._outbox.begin()
             self._greeted, self._hub_epoch = True, receipt.hub_epoch
             if dropped := self._outbox.gone(receipt):
                 self._publish("dropped", dropped)

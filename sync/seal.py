@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -34,8 +34,18 @@ def new_key() -> bytes:
 
 def seal(key: bytes, plain: bytes, belongs_to: bytes) -> bytes:
     """`plain` under `key`, bound to `belongs_to`. A random nonce is safe for 2**32 values a key."""
-    nonce = os.urandom(_NONCE)
-    return nonce + AESGCM(key).encrypt(nonce, plain, belongs_to)
+    return sealer(key)(plain, belongs_to)
+
+
+def sealer(key: bytes) -> Callable[[bytes, bytes], bytes]:
+    """`seal` with one key for many values."""
+    cipher = AESGCM(key)
+
+    def sealed(plain: bytes, belongs_to: bytes) -> bytes:
+        nonce = os.urandom(_NONCE)
+        return nonce + cipher.encrypt(nonce, plain, belongs_to)
+
+    return sealed
 
 
 def unseal(key: bytes, sealed: bytes, belongs_to: bytes) -> bytes:

@@ -13,16 +13,18 @@ import shutil
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from aidpost import records
 from aidpost.errors import KeyUnavailableError, StorageFullError, StoreDamagedError, StoreError
 from aidpost.records import BlobRef, ExamReport, Origin, Patient, Record, Referral, Review, Timestamp, VitalSign
-from aidpost.sync import _schema, seal
+from aidpost.sync import _integrity, _recovery, _schema, seal
 from aidpost.sync._durable import make_folder
+from aidpost.sync._lives import Lives
 from aidpost.sync._patient_keys import NOBODY, PatientKeys
+from aidpost.sync._space import SEND, Budget, Space, note_intake
 from aidpost.sync._writer import Writer, connect
 from aidpost.sync.blobs import BlobFiles
 from aidpost.sync.bodies import BlobManifest, Erasure
@@ -37,7 +39,6 @@ _REPORTS = "SELECT cls, seq, patient, body FROM record WHERE kind = 'ExamReport'
 _OF_PATIENT = (
     "SELECT kind, cls, seq, patient, body FROM record WHERE patient = ? AND kind IN ('ExamReport', 'VitalSign')"
 )
-_SEND = "Send the records on (check the network), or make room; nothing stored was touched."
 
 
 class Blob(NamedTuple):
@@ -59,25 +60,40 @@ class Item(NamedTuple):
     blobs: Sequence[Blob] = ()
 
 
-class Budget(NamedTuple):
-    """How much disk the store may use, and how much must stay free besides."""
+class Note(NamedTuple):
+    """When, by the device's clock; `copied` or `damaged`; and the details, which name no patient."""
 
-    bytes: int = 8 << 30
-    reserve: int = 64 << 20
+    at_ms: int
+    what: str
+    detail: str
+
+
+class _Row(NamedTuple):
+    """A record ready to be numbered and sealed."""
+
+    cls: str
+    kind: str
+    id: uuid.UUID | None
+    patient: uuid.UUID | None
+    exam: uuid.UUID | None
+    body: bytes
+    hash: bytes
 
 
 class Store:
     """Open with `Store.open`; close when done. Every method may be called from any thread."""
 
     def __init__(self, folder: Path, key: DeviceKey, clock: Clock, budget: Budget) -> None:
-        self.folder, self.key, self._clock, self._budget = folder, key, clock, budget
-        self.path = folder / "store.sqlite3"
+        self.folder, self.key, self._clock = folder, key, clock
+        self.path = folder / _integrity.NAME
         self.blobs = BlobFiles(folder / "blobs")
         self._reader = connect(self.path)
         self._reading = threading.Lock()
         self._writer = Writer(self.path)
         self._keys = PatientKeys(key)
         self.inbox = Inbox(self._writer, self._keys, self.read)
+        self._lock: int | None = None
+        self.space = Space(folder, budget, self.read, self._writer, self.blobs)
 
     @classmethod
     def open(
@@ -95,17 +111,23 @@ class Store:
         KeyUnavailableError
             The store was sealed with another device key.
         StoreDamagedError
-            The database does not pass SQLite's check.
+            The database is damaged, and nothing can be made of it, or another process has it open.
         SchemaError
             It was written by a newer version.
         """
         make_folder(folder)
-        # the database's name is on the disk with SQLite's own sync of the folder, before its first page is written
-        store = cls(folder, key, clock, budget or Budget())
+        lock = _integrity.make_whole(folder, key, clock)
         try:
-            _schema.check(store._reader, str(store.path))
+            # the database's name is on the disk with SQLite's own sync of the folder, before its first page is written
+            store = cls(folder, key, clock, budget or Budget())
+        except BaseException:
+            os.close(lock)
+            raise
+        store._lock = lock
+        try:
             _schema.migrate(store._reader, str(store.path))
             store._begin(name)
+            _integrity.set_damaged_files_aside(store.read, store._writer, store.blobs, clock)
         except BaseException:
             store.close()
             raise
@@ -115,6 +137,9 @@ class Store:
         """Finish what was accepted and let go of the files."""
         self._writer.close()
         self._reader.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> Store:
         return self
@@ -123,6 +148,11 @@ class Store:
         self.close()
 
     # -- who and when
+
+    @property
+    def epoch(self) -> bytes:
+        """The epoch of what is accepted now."""
+        return self.lives.current
 
     def now(self) -> Timestamp:
         """The present moment by the device's clock, with its boot counter."""
@@ -136,7 +166,7 @@ class Store:
     def _begin(self, name: str | None) -> None:
         self._writer.run(lambda db: self._first_start(db, name))
         meta = dict(self.read("SELECT name, value FROM meta"))
-        self.epoch: bytes = meta["epoch"]
+        self.lives = Lives(bytes(meta["epoch"]), self.read)
         self.boot = int(meta["boot"])
         try:
             self.identity = Identity.from_bytes(seal.unseal(self.key.secret, meta["identity"], b"identity"))
@@ -147,6 +177,7 @@ class Store:
                 cause=f"it was sealed with another device key than the {self.key.source}",
                 remedy="Give the right passphrase, or restore the key.",
             ) from None
+        _recovery.keep_base(self.folder, _recovery.Base(self.lives.first, bytes(meta["identity"])))
 
     def _first_start(self, db: sqlite3.Connection, name: str | None) -> None:
         boot_id = self._clock.boot_id()
@@ -158,6 +189,7 @@ class Store:
         elif meta["boot_id"] != boot_id:
             db.execute("UPDATE meta SET value = ? WHERE name = 'boot'", (str(int(meta["boot"]) + 1).encode(),))
             db.execute("UPDATE meta SET value = ? WHERE name = 'boot_id'", (boot_id,))
+        self._keys.even_out(db)
 
     # -- accepting
 
@@ -175,55 +207,31 @@ class Store:
         StoreError
             A patient among them was erased, or the disk failed.
         """
-        self._require_room(sum(len(blob.data) for item in items for blob in item.blobs))
+        rows = [row for item in items for row in self._rows(item)]
+        size = sum(len(row.body) for row in rows)
+        blobs = [(item.patient or NOBODY, blob) for item in items for blob in item.blobs]
+        self.space.require(size + sum(len(blob.data) for _, blob in blobs))
         patients = {item.patient or NOBODY for item in items}
         keys = {patient: self._patient_key(patient) for patient in patients}
-        for item in items:
-            for blob in item.blobs:
-                self._write_blob(keys[item.patient or NOBODY], item.patient or NOBODY, blob)
+        for patient, blob in blobs:
+            self._write_blob(keys[patient], patient, blob)
 
         def work(db: sqlite3.Connection) -> list[RecordKey]:
             for patient in patients:
                 self._keys.require(db, patient)
-            return [key for item in items for key in self._insert(db, item, keys)]
+            self._insert_blobs(db, blobs)
+            note_intake(db, self._clock.wall_ms(), size + sum(len(blob.data) for _, blob in blobs))
+            return self._insert(db, rows, keys)
 
         return self._writer.run(work)
 
-    def _require_room(self, size: int) -> None:
-        """The policy for a full disk: photographs and waveforms that the hub has go first, the oldest first; then new
-        captures are refused. What the hub lacks is never dropped."""
-        used = sum(part.stat().st_size for part in self.folder.glob("store.sqlite3*"))
-        used += int(self.read("SELECT coalesce(sum(size), 0) FROM blob")[0][0])
-        free = shutil.disk_usage(self.folder).free
-        lacking = max(used + size - self._budget.bytes, self._budget.reserve + size - free)
-        if lacking > 0:
-            freed = self._drop_receipted_blobs(lacking)
-            lacking, used, free = lacking - freed, used - freed, free + freed
-        if lacking > 0:
-            raise StorageFullError(
-                operation="accepting a recording",
-                target=str(self.folder),
-                cause=f"{free >> 20} MB are free and {used >> 20} of {self._budget.bytes >> 20} MB in use",
-                remedy=_SEND,
-            )
-
-    def _drop_receipted_blobs(self, lacking: int) -> int:
-        """Remove files that the hub has until `lacking` bytes are free, or none is left; the bytes freed."""
-
-        def work(db: sqlite3.Connection) -> list[tuple[bytes, bytes, int]]:
-            chosen: list[tuple[bytes, bytes, int]] = []
-            query = "SELECT sha256, patient, size FROM blob WHERE state = ? ORDER BY at_ms"
-            for row in db.execute(query, (_schema.RECEIPTED,)):
-                if sum(one[2] for one in chosen) >= lacking:
-                    break
-                chosen.append(row)
-            db.executemany("DELETE FROM blob WHERE sha256 = ? AND patient = ?", [row[:2] for row in chosen])
-            return chosen
-
-        dropped = self._writer.run(work)
-        for sha256, patient, _ in dropped:
-            self.blobs.remove(sha256, uuid.UUID(bytes=patient))
-        return sum(row[2] for row in dropped)
+    def _rows(self, item: Item) -> list[_Row]:
+        """What an item puts into the table: its record, and a manifest for each of its blobs."""
+        rows = [_row(item.cls.value, item.record, item.patient, item.exam)]
+        for blob in item.blobs:
+            manifest = BlobManifest(blob=blob.ref, origin=blob.origin, at=self.now(), preview=blob.preview)
+            rows.append(_row(_class_of(blob).value, manifest, item.patient, item.exam))
+        return rows
 
     def _write_blob(self, key: bytes, patient: uuid.UUID, blob: Blob) -> None:
         sha256 = hashlib.sha256(blob.data).digest()
@@ -235,54 +243,41 @@ class Store:
             self.blobs.write(key, sha256, patient, blob.data)
         except OSError as error:
             raise StorageFullError(
-                operation="accepting a recording", target=str(self.folder), cause=str(error.strerror), remedy=_SEND
+                operation="accepting a recording", target=str(self.folder), cause=str(error.strerror), remedy=SEND
             ) from error
 
-    def _insert(self, db: sqlite3.Connection, item: Item, keys: dict[uuid.UUID, bytes]) -> Iterator[RecordKey]:
-        key = keys[item.patient or NOBODY]
-        yield self._insert_record(db, item.cls.value, item.record, item.patient, item.exam, key)
-        for blob in item.blobs:
-            cls = RecordClass.IMAGE if blob.ref.media_type.startswith("image/") else RecordClass.WAVEFORM
-            manifest = BlobManifest(blob=blob.ref, origin=blob.origin, at=self.now(), preview=blob.preview)
-            self._insert_record(db, cls.value, manifest, item.patient, item.exam, key)
-            row = (bytes.fromhex(blob.ref.sha256), (item.patient or NOBODY).bytes, blob.ref.size, blob.ref.media_type)
+    def _insert_blobs(self, db: sqlite3.Connection, blobs: Iterable[tuple[uuid.UUID, Blob]]) -> None:
+        at = self._clock.wall_ms
+        db.executemany(
             # the same photograph twice for one patient: one file, sent once
-            db.execute(
-                "INSERT OR IGNORE INTO blob (sha256, patient, size, media_type, cls, at_ms) VALUES (?, ?, ?, ?, ?, ?)",
-                (*row, cls.value, self._clock.wall_ms()),
-            )
-
-    def _insert_record(
-        self,
-        db: sqlite3.Connection,
-        cls: str,
-        record: Record,
-        patient: uuid.UUID | None,
-        exam: uuid.UUID | None,
-        key: bytes,
-    ) -> RecordKey:
-        db.execute("INSERT INTO sequence VALUES (?, 1) ON CONFLICT DO UPDATE SET last = last + 1", (cls,))
-        (seq,) = db.execute("SELECT last FROM sequence WHERE cls = ?", (cls,)).fetchone()
-        body, kind = records.encode(record), type(record).__name__
-        name = RecordKey(self.epoch, cls, seq)
-        identity = getattr(record, "id", None)
-        db.execute(
-            "INSERT INTO record (cls, seq, kind, id, patient, exam, body, hash, size, at_ms)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                cls,
-                seq,
-                kind,
-                identity.bytes if identity else None,
-                patient.bytes if patient else None,
-                exam.bytes if exam else None,
-                seal.seal(key, body, _place(name)),
-                content_hash(kind, patient, exam, body),
-                len(body),
-                self._clock.wall_ms(),
-            ),
+            "INSERT OR IGNORE INTO blob (sha256, patient, size, media_type, cls, at_ms) VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (bytes.fromhex(ref.sha256), patient.bytes, ref.size, ref.media_type, _class_of(blob).value, at())
+                for patient, blob in blobs
+                for ref in [blob.ref]
+            ],
         )
-        return name
+
+    def _insert(self, db: sqlite3.Connection, rows: list[_Row], keys: dict[uuid.UUID, bytes]) -> list[RecordKey]:
+        """Number, seal and insert: a few statements for any number of rows."""
+        begun = db.execute("SELECT value FROM meta WHERE name = 'wire_epoch'").fetchone()
+        epoch, at = bytes(begun[0]) if begun else self.lives.first, self._clock.wall_ms()
+        last = {cls: _reserve(db, cls, sum(row.cls == cls for row in rows)) for cls in {row.cls for row in rows}}
+        sealers = {patient: seal.sealer(key) for patient, key in keys.items()}
+        names, values = [], []
+        for row in rows:
+            last[row.cls] += 1
+            seq = last[row.cls]
+            names.append(RecordKey(epoch, row.cls, seq))
+            body = sealers[row.patient or NOBODY](row.body, self._place(row.cls, seq))
+            ids = [one.bytes if one else None for one in (row.id, row.patient, row.exam)]
+            values.append((row.cls, seq, row.kind, *ids, body, row.hash, len(row.body), at, begun and epoch))
+        db.executemany(
+            "INSERT INTO record (cls, seq, kind, id, patient, exam, body, hash, size, at_ms, epoch)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+        return names
 
     def _patient_key(self, patient: uuid.UUID) -> bytes:
         known = self._keys.opened(patient)
@@ -321,13 +316,20 @@ class Store:
             db.execute("DELETE FROM received WHERE patient = ?", (patient.bytes,))
             nobody = self._keys.make(db, NOBODY)
             tombstone = Erasure(patient=patient, at=self.now(), operator=operator)
-            self._insert_record(db, RecordClass.ALERT.value, tombstone, None, None, nobody)
+            # the envelope names whom its body does; the row is nobody's, since the patient's key is gone
+            row = _row(RecordClass.ALERT.value, tombstone, patient, None)._replace(patient=None)
+            self._insert(db, [row], {NOBODY: nobody})
             return files
 
         for sha256 in self._writer.run(work):
             self.blobs.remove(sha256, patient)
-        # the log still has the page with the wrapped key as it was
+        # the log still has the page with the wrapped key as it was, and so has a database that was set aside
         self._writer.fold_log()
+        shutil.rmtree(self.folder / _recovery.QUARANTINE, ignore_errors=True)
+
+    def notes(self) -> list[Note]:
+        """What happened to this store that people should know: that it was copied, or damaged. The oldest first."""
+        return [Note(*row) for row in self.read("SELECT at_ms, what, detail FROM note ORDER BY number")]
 
     # -- reading
 
@@ -389,16 +391,15 @@ class Store:
         """These records as they go out. One that does not open any more is left out, and becomes a dead letter."""
         out, damaged = [], []
         marks = ",".join("?" * len(seqs))
-        query = f"SELECT cls, seq, patient, body, kind, exam FROM record WHERE cls = ? AND seq IN ({marks})"
+        query = f"SELECT cls, seq, patient, body, kind, exam, epoch FROM record WHERE cls = ? AND seq IN ({marks})"
         for row in self.read(f"{query} ORDER BY seq", (cls, *seqs)):
             patient = uuid.UUID(bytes=row[2]) if row[2] else None
             exam = uuid.UUID(bytes=row[5]) if row[5] else None
             try:
                 body = self._open(*row[:4])
                 if row[4] == Erasure.__name__:
-                    # its row is nobody's, since the patient's key is gone; the wire's envelope names whom its body does
                     patient = records.decode(Erasure, body).patient
-                out.append(Envelope(self.epoch, cls, row[1], row[4], patient, exam, body))
+                out.append(Envelope(row[6] or self.lives.first, cls, row[1], row[4], patient, exam, body))
             except StoreDamagedError:
                 damaged.append(row[1])
         for seq in damaged:
@@ -420,18 +421,33 @@ class Store:
         return self.blobs.read(self._keys.find(self.read, patient), bytes.fromhex(sha256), patient, start, stop)
 
     def _open(self, cls: str, seq: int, patient: bytes | None, body: bytes) -> bytes:
-        name = RecordKey(self.epoch, cls, seq)
         owner = uuid.UUID(bytes=patient) if patient else NOBODY
         try:
-            return seal.unseal(self._keys.find(self.read, owner), body, _place(name))
+            return seal.unseal(self._keys.find(self.read, owner), body, self._place(cls, seq))
         except seal.SealBrokenError:
             raise StoreDamagedError(
-                operation="opening a record", target=str(name), cause="it does not open: damaged or moved"
+                operation="opening a record", target=f"{cls}/{seq}", cause="it does not open: damaged or moved"
             ) from None
 
+    def _place(self, cls: str, seq: int) -> bytes:
+        # the first epoch whatever the record's is on the wire: that may change, and the row stays where it is
+        return f"record {self.lives.first.hex()}/{cls}/{seq}".encode()
 
-def _place(name: RecordKey) -> bytes:
-    return f"record {name}".encode()
+
+def _row(cls: str, record: Record, patient: uuid.UUID | None, exam: uuid.UUID | None) -> _Row:
+    body, kind = records.encode(record), type(record).__name__
+    return _Row(cls, kind, getattr(record, "id", None), patient, exam, body, content_hash(kind, patient, exam, body))
+
+
+def _class_of(blob: Blob) -> RecordClass:
+    return RecordClass.IMAGE if blob.ref.media_type.startswith("image/") else RecordClass.WAVEFORM
+
+
+def _reserve(db: sqlite3.Connection, cls: str, count: int) -> int:
+    """Take `count` sequences of a class; the last one that was taken before."""
+    db.execute("INSERT INTO sequence VALUES (?, ?) ON CONFLICT DO UPDATE SET last = last + excluded.last", (cls, count))
+    (last,) = db.execute("SELECT last FROM sequence WHERE cls = ?", (cls,)).fetchone()
+    return int(last) - count
 
 
 def _kill(db: sqlite3.Connection, cls: str, seq: int, code: str, reason: str) -> None:

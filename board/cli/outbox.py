@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -23,19 +24,25 @@ def outbox() -> None:
 @json_option
 @settings_of
 def status(settings: Settings, as_json: bool) -> None:
-    """Queued, receipted and refused records by class, and the age of the oldest.
+    """Queued, receipted and refused records by class, the age of the oldest, the days of storage left, and whether this
+    store was damaged or copied.
 
     Example: aidpost outbox status --json
     """
     with opened_store(settings, load_configuration(settings)) as store:
         classes, blobs, dead = outbox_of.status(store), outbox_of.blob_status(store), outbox_of.dead_letters(store)
+        days, notes = store.space.days_left(), store.notes()
     if as_json:
-        print_json({"classes": classes, "blobs": blobs, "dead_letters": dead})
+        told = [note._asdict() for note in notes]
+        print_json({"classes": classes, "blobs": blobs, "dead_letters": dead, "days_left": days, "notes": told})
         return
     click.echo(f"{'class':12} {'queued':>8} {'at the hub':>11} {'refused':>8} {'oldest waits':>13}")
     for one in classes:
         click.echo(f"{one.cls:12} {one.queued:8} {one.receipted:11} {one.dead:8} {_waits(one.oldest_s):>13}")
     click.echo(f"photographs and waveforms to send: {blobs.queued} ({blobs.bytes / 1e6:.1f} MB)")
+    click.echo(f"room for {days} days of work, if the hub stays away")
+    for note in notes:
+        click.echo(f"{datetime.fromtimestamp(note.at_ms / 1000, timezone.utc):%Y-%m-%d}: {note.what}: {note.detail}")
     for letter in dead:
         click.echo(f"refused: {letter.cls}/{letter.seq} {letter.kind}: {letter.code}: {letter.reason}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +12,6 @@ from aidpost.records import ReferralStatus, Review, TriageLevel
 from aidpost.sync import outbox
 
 WARN_DAYS = 14
-_EXAM_MB = 3.0
-_EXAMS_A_DAY = 30
-"""What a day of work takes where this device has no history of its own to tell: thirty exams with two photographs."""
 
 
 class Status(NamedTuple):
@@ -71,7 +67,7 @@ def look(workspace: Workspace, connected: Callable[[], bool] | None, root: Path 
         clock_sure=now.synced,
         battery=battery,
         charging=charging,
-        days_left=_days_left(workspace),
+        days_left=workspace.store.space.days_left(),
         reviews=reviews,
         unanswered=unanswered,
         overdue=_overdue(workspace, now.wall_ms),
@@ -87,15 +83,6 @@ def _battery(root: Path) -> tuple[int | None, bool]:
         except (OSError, ValueError):
             continue
     return None, False
-
-
-def _days_left(workspace: Workspace) -> int:
-    store, section = workspace.store, workspace.configuration.store
-    used = sum(part.stat().st_size for part in store.folder.glob("store.sqlite3*"))
-    used += int(store.read("SELECT coalesce(sum(size), 0) FROM blob")[0][0])
-    free = shutil.disk_usage(store.folder).free - (section.reserve_mb << 20)
-    room = max(0, min((section.budget_mb << 20) - used, free))
-    return int(room / (_EXAM_MB * _EXAMS_A_DAY * (1 << 20)))
 
 
 def _answers(workspace: Workspace) -> tuple[int, int]:

@@ -34,7 +34,6 @@ from aidpost.sync.hub._views import Stored
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.clocks import note_anchor
 from aidpost.sync.hub.config import HubConfig
-from aidpost.sync.ranges import from_numbers
 
 _INT32_MAX = (1 << 31) - 1
 _PAGE = 500
@@ -59,7 +58,7 @@ class Batch:
         self._connection, self._hub_epoch, self._files, self._intake = connection, hub_epoch, files, blobs
         self._streams: dict[tuple[str, bytes, str], Stream] = {}
         self._stored: list[Stored] = []
-        self._held: dict[str, dict[tuple[bytes, str], set[int]]] = {}
+        self._held: dict[str, dict[tuple[bytes, str], dict[int, bytes]]] = {}
         self._dropped: dict[str, list[Held]] = {}
         self._rejected: dict[str, dict[tuple[bytes, str, int], Reject]] = {}
         self._blobs: dict[str, dict[bytes, BlobHeld]] = {}
@@ -132,7 +131,9 @@ class Batch:
         """What to tell each device."""
         for device in {*self._held, *self._dropped, *self._rejected, *self._blobs}:
             held = [
-                Held(epoch, cls, from_numbers(numbers)) for (epoch, cls), numbers in self._held.get(device, {}).items()
+                block
+                for (epoch, cls), hashes in self._held.get(device, {}).items()
+                for block in _full_receipt.held_blocks(epoch, cls, hashes)
             ]
             yield (
                 device,
@@ -184,7 +185,8 @@ class Batch:
             if isinstance(verdict.record, BlobManifest):
                 self._intake.allow(self._connection, device.name, verdict.record.blob.sha256)
         self._rejected.get(device.name, {}).pop((envelope.epoch, envelope.cls, envelope.seq), None)
-        self._held.setdefault(device.name, {}).setdefault((envelope.epoch, envelope.cls), set()).add(envelope.seq)
+        held = self._held.setdefault(device.name, {}).setdefault((envelope.epoch, envelope.cls), {})
+        held[envelope.seq] = content_hash
         if envelope.kind == BlobManifest.__name__:
             blob = msgspec.msgpack.decode(envelope.body, type=BlobManifest).blob
             self._manifests[device.name, blob.sha256] = blob.size

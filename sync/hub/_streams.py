@@ -80,9 +80,9 @@ class Stream:
             .values(held=pack_ranges(self.held), dropped=pack_ranges(self.dropped), rejected=pack_ranges(self.rejected))
         )
 
-    def lacking(self, last: int) -> Held | None:
-        """What of 1 to `last` the hub has neither taken nor refused."""
-        gaps = missing(merge((*self.held, *self.rejected)), 1, last + 1)
+    def lacking(self, first: int, last: int) -> Held | None:
+        """What of `first` to `last` the hub has neither taken nor refused."""
+        gaps = missing(merge((*self.held, *self.rejected)), first, last + 1)
         return Held(self.epoch, self.cls, gaps) if gaps else None
 
 

@@ -393,11 +393,17 @@ def store(tmp_path: Path) -> Store:
         (8, "", "warning", "the oldest for 8 days"),
         (0, "UPDATE record SET state = 1", "ok", "nothing waits"),
         (0, "UPDATE record SET state = 2, code = 'invalid'", "warning", "the hub refused 1 records"),
+        (
+            0,
+            "INSERT INTO note VALUES (1, 5, 'copied', 'the hub has another')",
+            "warning",
+            "copied: the hub has another",
+        ),
         (0, "PRAGMA user_version = 99", "failed", "a newer version wrote it"),
     ],
 )
 def test_outbox(days: int, sql: str, state: str, why: str, check: Examine, store: Store) -> None:
-    if sql.startswith("UPDATE"):
+    if sql.startswith(("UPDATE", "INSERT")):
         store.write(lambda db: (db.execute(sql), None)[1])
     store.close()
     if sql.startswith("PRAGMA"):
@@ -422,7 +428,7 @@ def test_outbox_that_was_never_made_or_is_damaged(check: Examine, tmp_path: Path
     assert list((tmp_path / "state").iterdir()) == []
     (tmp_path / "state/store.sqlite3").write_bytes(b"this is no database" * 100)
     found = check("outbox")
-    assert (found.state, "damaged" in found.why, "backup" in found.mend) == ("failed", True, True)
+    assert (found.state, "damaged" in found.why, "quarantine" in found.mend) == ("failed", True, True)
 
 
 def test_sender_is_the_process_that_holds_the_lock(check: Examine, tmp_path: Path) -> None:

@@ -25,6 +25,16 @@ def test_no_promise_is_broken_by_a_cut_at_any_moment(harness: ModuleType, shim: 
     assert found == []
 
 
+def test_no_promise_is_broken_by_a_cut_at_any_moment_of_a_migration(
+    harness: ModuleType, shim: Path, tmp_path: Path
+) -> None:
+    trace = harness.traced(shim, tmp_path, seed=2, AIDPOST_OLD_STORE="1")
+    assert sum(one.path == "acknowledged" and b'"seq"' in one.data for one in trace) == 3 + 14
+    looked, found = harness.violations(trace, tmp_path, variants=("nothing more", "bytes survive", "some"))
+    assert looked > 150
+    assert found == []
+
+
 def test_the_places_above_are_all_that_there_are(harness: ModuleType, shim: Path, tmp_path: Path) -> None:
     listing = tmp_path / "places"
     harness.traced(shim, tmp_path, 1, AIDPOST_LIST_SYNCS=str(listing))

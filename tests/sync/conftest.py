@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from device_records import KEY, FakeClock
 
+from aidpost.sync._space import Budget
 from aidpost.sync.keys import DeviceKey
-from aidpost.sync.store import Budget, Store
+from aidpost.sync.store import Store
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aidpost.sync import outbox
-from aidpost.sync.envelope import CHUNK, BlobHeld, Chunks, Held, Receipt, RecordClass, Records, Reject
+from aidpost.sync.envelope import (
+    CHUNK,
+    BlobHeld,
+    Chunks,
+    Held,
+    Receipt,
+    RecordClass,
+    Records,
+    Reject,
+    records_check,
+)
 from aidpost.sync.outbox import Outbox, Piece
 from aidpost.sync.ranges import from_numbers
 from aidpost.sync.store import Store
@@ -23,7 +34,8 @@ PATIENT = uuid.UUID(int=9)
 
 
 def receipt(store: Store, cls: str, *seqs: int, **more: object) -> Receipt:
-    return Receipt(HUB, held=(Held(store.epoch, cls, from_numbers(seqs)),), **more)  # type: ignore[arg-type]
+    check = records_check(one.hash for one in store.envelopes(cls, seqs))
+    return Receipt(HUB, held=(Held(store.epoch, cls, from_numbers(seqs), check),), **more)  # type: ignore[arg-type]
 
 
 def drain(box: Outbox) -> list[Piece]:
@@ -214,3 +226,81 @@ def test_queue_of_many_records_is_read_a_window_at_a_time(store: Store, monkeypa
     monkeypatch.setattr(store, "envelopes", lambda cls, numbers: asked.append(len(numbers)) or envelopes(cls, numbers))
     drain(Outbox(store))
     assert max(asked) <= 64
+
+
+def test_live_records_go_before_the_backlog_and_alerts_before_all(store: Store) -> None:
+    def accept(*classes: RecordClass) -> None:
+        store.append_many([make_item(cls, patient=PATIENT) for cls in classes])
+
+    accept(RecordClass.REPORT, RecordClass.VITALS, RecordClass.ALERT)
+    box = Outbox(store)
+    box.begin()
+    accept(RecordClass.VITALS, RecordClass.REPORT, RecordClass.ALERT, RecordClass.REVIEW_ACK)
+    found = [(piece.leaf, seqs(piece)) for piece in drain(box)]
+    assert found == [
+        ("alert", [2]),
+        ("alert", [1]),
+        ("report", [2]),
+        ("vitals", [2]),
+        ("review-ack", [1]),
+        ("report", [1]),
+        ("vitals", [1]),
+    ]
+
+
+def test_a_live_photograph_goes_before_the_backlog_s(store: Store) -> None:
+    old, new = (make_item(RecordClass.REPORT, name * 9_000, patient=PATIENT) for name in (b"old", b"new"))
+    store.append(old)
+    box = Outbox(store, window_bytes=1 << 20)
+    box.begin()
+    store.append(new)
+    sent = [one.content.chunks[0].sha256.hex() for one in drain(box) if isinstance(one.content, Chunks)]
+    assert sent == [new.blobs[0].ref.sha256] * 2 + [old.blobs[0].ref.sha256] * 2
+
+
+def test_the_backlog_keeps_to_its_share_and_alerts_and_live_records_do_not_wait_for_it(store: Store) -> None:
+    store.append_many([make_item(patient=PATIENT) for _ in range(300)])
+    store.append(make_item(RecordClass.REPORT, os.urandom(100_000), patient=PATIENT))
+    now, rate = [0.0], 20_000
+    box = Outbox(store, window_records=10_000, window_bytes=1 << 30, backlog_bytes_s=rate, seconds=lambda: now[0])
+    box.begin()
+    sent = 0
+    for tenth in range(400):
+        now[0] = tenth / 10
+        for piece in drain(box):
+            content = piece.content
+            sent += sum(len(one.body) for one in content.envelopes) if isinstance(content, Records) else 0
+            sent += sum(len(one.data) for one in content.chunks) if isinstance(content, Chunks) else 0
+        # a message is not divided: the share may be overdrawn by one, and is then paid back
+        assert sent <= rate * now[0] + 32 * 1024
+        if tenth == 10:
+            assert box.held_back
+            store.append_many([make_item(RecordClass.ALERT), make_item()])
+            assert [box.next().leaf for _ in range(2)] == ["alert", "report"]  # type: ignore[union-attr]
+    assert not box.held_back
+    assert sent >= 300 * 400 + 100_000
+
+
+def test_a_hundred_thousand_that_wait_take_no_memory(store: Store) -> None:
+    """Peak of Python's memory while a message is chosen, a hello made and the status told: as with a thousand."""
+    store.append(make_item(patient=PATIENT))
+    columns = "kind, id, patient, exam, body, hash, size, at_ms, state, settled_ms, code, reason, epoch"
+    peaks = []
+    have = 1
+    for target in (1_000, 100_000):
+        while have < target:
+            copied = f"INSERT INTO record SELECT cls, seq + {have}, {columns} FROM record WHERE seq <= {target - have}"
+            store.write(lambda db, copied=copied: db.execute(copied) and None)  # type: ignore[misc]
+            have = min(2 * have, target)
+        store.write(lambda db, have=have: db.execute("UPDATE sequence SET last = ?", (have,)) and None)  # type: ignore[misc]
+        tracemalloc.start()
+        box = Outbox(store)
+        box.begin()
+        chosen = box._choose("report", False, 64, 64)
+        assert chosen == list(range(1, len(chosen) + 1))
+        store.lives.all()
+        outbox.status(store)
+        outbox.blob_status(store)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 20_000
