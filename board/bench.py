@@ -61,7 +61,7 @@ def _timed(name: str, work: Callable[[], object], runs: int) -> Stage:
 def _steps(name: str, elapsed: Sequence[Mapping[str, float]]) -> list[Stage]:
     """The steps of a stage, as each run of it has timed them."""
     found = []
-    for step in (name for name in elapsed[-1] if name != "total"):
+    for step in (one for one in elapsed[-1] if one != "total"):
         first, *others = [one.get(step, 0.0) for one in elapsed]
         median = statistics.median(others)
         found.append(
