@@ -15,7 +15,7 @@ import msgspec
 
 from aidpost.board.configuration import Configuration
 from aidpost.inference.model import SHIPPED, Verification, verify
-from aidpost.inference.runtime import available_runtimes
+from aidpost.inference.runtime import available_runtimes, delegate
 from aidpost.sync.clock import Clock
 
 State = Literal["ok", "warning", "failed", "unknown"]
@@ -82,6 +82,7 @@ class Surroundings:
     free_bytes: Callable[[Path], int] = _free_bytes
     may_open: Callable[[Path], bool] = _may_open
     runtimes: Callable[[], Sequence[str]] = available_runtimes
+    delegate: Callable[[str], str] = delegate
     verify_models: Callable[[Iterable[Path]], Sequence[Verification]] = verify
 
     @property

@@ -34,13 +34,19 @@ _PIP = "pip install --force-reinstall aidpost"
 
 
 def runtime(at: Surroundings) -> Answer:
-    """Whether a model runtime works here: a small model has run on it."""
+    """Whether a model runtime works here: a small model has run on it; and by what it computes."""
     found = at.runtimes()
     if not found:
         # LiteRT has no wheel for a 32-bit system
         package = "ai-edge-litert" if sys.maxsize > 2**32 else '"aidpost[tflite]"'
         return Answer("failed", "no model runtime works here", f"pip install {package}")
-    return Answer("ok", ", ".join(found))
+    delegates = {name: at.delegate(name) for name in found}
+    why = ", ".join(f"{name} {f'with {by}' if by else 'without a delegate'}" for name, by in delegates.items())
+    if idle := _tree.names(at.root / "dev", r"apex_\d+|hailo\d+"):
+        why += f"; {', '.join(idle)} is there and not used: models run on the processor"
+    if not delegates[found[0]]:
+        return Answer("warning", f"{why}: models are many times slower", "pip install --upgrade ai-edge-litert")
+    return Answer("ok", why)
 
 
 def models(at: Surroundings) -> Answer:

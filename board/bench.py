@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,14 +24,15 @@ RECORD_BYTES = 4096
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage: the first run (which loads), median and slowest of the others, and their median processor time, which
-    other programs on the board do not change much; all in milliseconds."""
+    """One stage, or a step of the stage before it: the first run (which loads), median and slowest of the others, and
+    their median processor time, which other programs on the board do not change much (None for a step); all in
+    milliseconds."""
 
     name: str
     first_ms: float
     median_ms: float
     slowest_ms: float
-    processor_ms: float
+    processor_ms: float | None
 
 
 class Bench(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +58,18 @@ def _timed(name: str, work: Callable[[], object], runs: int) -> Stage:
     )
 
 
+def _steps(name: str, elapsed: Sequence[Mapping[str, float]]) -> list[Stage]:
+    """The steps of a stage, as each run of it has timed them."""
+    found = []
+    for step in (one for one in elapsed[-1] if one != "total"):
+        first, *others = [one.get(step, 0.0) for one in elapsed]
+        median = statistics.median(others)
+        found.append(
+            Stage(name=f"{name}: {step}", first_ms=first, median_ms=median, slowest_ms=max(others), processor_ms=None)
+        )
+    return found
+
+
 def bench(models: Models, state_dir: Path, runs: int = 5, root: Path = Path("/")) -> Bench:
     """Time reading an ECG of 30 s, reading a photograph, and keeping a record safe on the disk of `state_dir`.
 
@@ -79,9 +92,11 @@ def bench(models: Models, state_dir: Path, runs: int = 5, root: Path = Path("/")
         place = place.parent
     with tempfile.TemporaryDirectory(prefix=".aidpost-bench-", dir=place) as folder:
         record = os.urandom(RECORD_BYTES)
+        elapsed: list[Mapping[str, float]] = []
         stages = (
             _timed("ECG, 30 s", lambda: ecg.analyze(recording, models), runs),
-            _timed("photograph, 2048", lambda: fundus.analyze(photo, models), runs),
+            _timed("photograph, 2048", lambda: elapsed.append(fundus.analyze(photo, models).elapsed_ms), runs),
+            *_steps("photograph", elapsed),
             _timed("safe on disk, 4 kB", lambda: replace_file(Path(folder) / "record", record), runs * 4),
         )
     kilobytes = _tree.first(r"^Pss:\s*(\d+) kB", _tree.text(root / "proc/self/smaps_rollup"))

@@ -1,4 +1,4 @@
-"""From a board to a device of a clinic, and back: key, configuration, hub, time, sheet; and the wiping that ends it.
+"""From a board to a device of a clinic: key, configuration, sensors, hub, time, sheet.
 
 Each step looks at what is there before it does anything: run again, after an interruption or a change, it does what is
 missing and keeps the rest. Nothing private ever leaves the device.
@@ -10,7 +10,6 @@ import contextlib
 import html
 import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -26,11 +25,11 @@ from aidpost.board import configuration
 from aidpost.board.detect import detect
 from aidpost.board.flash import receipt
 from aidpost.board.flash.first_boot import RECEIPT, SETTINGS
-from aidpost.errors import ConfigurationError, NotPossibleError, StoreError, UnreadableInputError, UsageError
+from aidpost.errors import AidpostError, ConfigurationError, NotPossibleError, UnreadableInputError, UsageError
 from aidpost.sync import enrolment
 from aidpost.sync._durable import replace_file, sync_folder
 from aidpost.sync.clock import Clock
-from aidpost.sync.keys import CREDENTIAL, Identity, public_bytes
+from aidpost.sync.keys import Identity, public_bytes
 from aidpost.sync.store import Store
 
 if sys.version_info >= (3, 11):
@@ -124,16 +123,6 @@ def configure(path: Path, wanted: Wanted, state_dir: Path) -> Done:
     ConfigurationError
         The file is damaged, or a value is not one that its key takes.
     """
-    import tomlkit
-    import tomlkit.exceptions
-
-    try:
-        old = path.read_text(encoding="utf-8") if path.exists() else ""
-        document = tomlkit.parse(old)
-    except (OSError, tomlkit.exceptions.TOMLKitError) as error:
-        raise ConfigurationError(
-            operation="reading the configuration", target=str(path), cause=str(error), remedy="Correct the file."
-        ) from None
     host, port = _address(wanted.hub) if wanted.hub else ("", None)
     key_file = ""
     if wanted.hub_key:
@@ -146,7 +135,7 @@ def configure(path: Path, wanted: Wanted, state_dir: Path) -> Done:
             )
         key_file = str(path.parent / "hub.key")
         replace_file(Path(key_file), f"{wanted.hub_key}\n".encode(), 0o644)
-    values: dict[tuple[str, str], Any] = {
+    values = {
         ("clinic", "id"): wanted.clinic,
         ("clinic", "name"): wanted.clinic_name,
         ("device", "name"): wanted.name,
@@ -155,12 +144,29 @@ def configure(path: Path, wanted: Wanted, state_dir: Path) -> Done:
         ("sync", "hub_name"): wanted.hub_name,
         ("sync", "hub_key_file"): key_file,
     }
+    changed = _write(path, {name: value for name, value in values.items() if value})
+    if not changed:
+        return Done(step="configuration", state="kept", what=f"{path} says it already")
+    return Done(step="configuration", state="done", what=str(path))
+
+
+def _write(path: Path, values: Mapping[tuple[str, str], Any]) -> bool:
+    """Put values into the configuration file; False where it says them already."""
+    import tomlkit
+    import tomlkit.exceptions
+
+    try:
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        document = tomlkit.parse(old)
+    except (OSError, tomlkit.exceptions.TOMLKitError) as error:
+        raise ConfigurationError(
+            operation="reading the configuration", target=str(path), cause=str(error), remedy="Correct the file."
+        ) from None
     for (section, key), value in values.items():
-        if value:
-            document.setdefault(section, tomlkit.table())[key] = value
+        document.setdefault(section, tomlkit.table())[key] = value
     new = tomlkit.dumps(document)
     if new == old:
-        return Done(step="configuration", state="kept", what=f"{path} says it already")
+        return False
     trial = path.with_name(f".{path.name}.new")
     replace_file(trial, new.encode(), 0o640)
     try:
@@ -170,7 +176,54 @@ def configure(path: Path, wanted: Wanted, state_dir: Path) -> Done:
         raise
     trial.replace(path)
     sync_folder(path.parent)
-    return Done(step="configuration", state="done", what=str(path))
+    return True
+
+
+PROOF_S = 2.0
+"""An ECG board that gives this much of a recording works, whatever it is connected to."""
+
+
+def open_sensor(key: str, source: str) -> str:
+    """Prove that a sensor is there, and say what it is. A Bluetooth one is paired with, an ECG recorded for a moment,
+    a camera takes a picture. Other vital signs wait for a person.
+
+    Raises
+    ------
+    AidpostError
+        It is not there, or gives nothing.
+    """
+    from aidpost.firmware_bridge.clock import SystemClock
+    from aidpost.firmware_bridge.ports.ble import BleSource
+    from aidpost.firmware_bridge.ports.camera import CameraSource
+    from aidpost.firmware_bridge.sources import open_source
+
+    with contextlib.closing(open_source(source, clock=SystemClock(0))) as opened:
+        if isinstance(opened, BleSource):
+            return f"{source}, paired with {opened.pair().name}"
+        if key == "ecg":
+            opened.read_ecg(PROOF_S)
+        elif isinstance(opened, CameraSource):
+            opened.read_photo()
+    return source
+
+
+def sensor_step(path: Path, key: str, source: str, prove: Callable[[str, str], str] = open_sensor) -> Done:
+    """Prove a sensor and write it into `sensors.KEY`; one that does not answer is waited for, and not written.
+
+    Parameters
+    ----------
+    key
+        `ecg`, `fundus_right`, `fundus_left` or `vitals`, which takes several.
+    """
+    has = getattr(configuration.load(path).sensors, key)
+    if source == has or (isinstance(has, tuple) and source in has):
+        return Done(step=f"sensor {key}", state="kept", what=source)
+    try:
+        what = prove(key, source)
+    except AidpostError as error:
+        return Done(step=f"sensor {key}", state="waiting", what=f"{source}: {error.cause}; {error.remedy}".rstrip("; "))
+    _write(path, {("sensors", key): [*has, source] if isinstance(has, tuple) else source})
+    return Done(step=f"sensor {key}", state="done", what=what)
 
 
 def clock_step(clock: Clock) -> Done:
@@ -210,7 +263,9 @@ def hub_step(config: configuration.Configuration, identity: Identity) -> Done:
     return Done(step="hub", state="waiting", what=what)
 
 
-def sheet(path: Path, identity: Identity, config: configuration.Configuration, board: str) -> Done:
+def sheet(
+    path: Path, identity: Identity, config: configuration.Configuration, board: str, enrolled_at: str = ""
+) -> Done:
     """The sheet that goes with the device: who it is, as text and as a QR code that the hub's operator scans. It holds
     public things only.
 
@@ -229,16 +284,19 @@ def sheet(path: Path, identity: Identity, config: configuration.Configuration, b
             remedy='pip install "aidpost[provision]"',
         ) from None
     key = public_bytes(identity.public).hex()
+    sensors = config.sensors
     said = {"aidpost": 1, "name": identity.name, "key": key, "clinic": config.clinic.id}
     drawing = segno.make(msgspec.json.encode(said), error="m", micro=False).svg_inline(scale=6)
     rows = {
         "Device": identity.name,
         "Clinic": " ".join(filter(None, (config.clinic.id, config.clinic.name))),
         "Board": board,
-        "Hub": f"{config.sync.host}:{config.sync.port}",
+        "Hub": enrolled_at or f"{config.sync.host}:{config.sync.port}",
+        "Sensors": ", ".join(filter(None, (sensors.ecg, sensors.fundus_right, sensors.fundus_left, *sensors.vitals))),
         "Public key": " ".join(key[at : at + 8] for at in range(0, 64, 8)),
-        "At the hub": f"aidpost hub enroll {identity.name} {key}",
     }
+    if not enrolled_at:
+        rows["At the hub"] = f"aidpost hub enroll {identity.name} {key}"
     table = "".join(f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items())
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Aidpost device</title><style>'
@@ -317,52 +375,3 @@ def _report(where: str, content: bytes) -> Done:
     except (OSError, ValueError) as error:
         return Done(step="report", state="waiting", what=f"{where} does not take it ({error}); it is on the card")
     return Done(step="report", state="done", what=where)
-
-
-KEYS = ("device.key", "device-key.salt")
-
-
-def deprovision(state_dir: Path, waiting: int, lose: int, credentials: Path) -> list[str]:
-    """Wipe the device: its keys first, so that whatever is left after an interruption opens no more; then the records.
-    Gives what was removed. Run again, it removes what is left.
-
-    Parameters
-    ----------
-    waiting
-        Records that the hub has not receipted.
-    lose
-        How many of those the operator has said may be lost.
-    credentials
-        The folder of encrypted credentials of the system.
-
-    Raises
-    ------
-    StoreError
-        Records that the hub has not would be lost.
-    """
-    if waiting > lose:
-        raise StoreError(
-            operation="wiping the device",
-            target=str(state_dir),
-            cause=f"the hub has not receipted {waiting} records: they would be lost for ever",
-            remedy=f"Connect the device, or: aidpost outbox export. To lose them: --lose {waiting}",
-        )
-    removed = []
-    for path in (*(state_dir / name for name in KEYS), credentials / CREDENTIAL):
-        if path.is_file():
-            # one more write cannot harm; on flash memory the old block may live on until it is used again
-            with path.open("r+b", buffering=0) as file:
-                file.write(os.urandom(path.stat().st_size))
-                os.fsync(file.fileno())
-            path.unlink()
-            sync_folder(path.parent)
-            removed.append(str(path))
-    if state_dir.is_dir():
-        for one in sorted(state_dir.iterdir()):
-            if one.is_dir() and not one.is_symlink():
-                shutil.rmtree(one)
-            else:
-                one.unlink()
-            removed.append(str(one))
-        sync_folder(state_dir)
-    return removed

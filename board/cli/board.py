@@ -107,11 +107,12 @@ def doctor(settings: Settings, root: Path, with_bench: bool, as_json: bool) -> N
             if check.mend:
                 click.echo(f"{'':8} {'':16} do: {check.mend}")
     if timed and not as_json:
-        click.echo(f"\n{'stage':20} {'first ms':>10} {'median ms':>10} {'slowest ms':>11} {'processor ms':>13}")
+        click.echo(f"\n{'stage':24} {'first ms':>10} {'median ms':>10} {'slowest ms':>11} {'processor ms':>13}")
         for one in timed.stages:
-            times = f"{one.first_ms:10.1f} {one.median_ms:10.1f} {one.slowest_ms:11.1f} {one.processor_ms:13.1f}"
-            click.echo(f"{one.name:20} {times}")
-        click.echo(f"{'memory':20} {'unknown' if timed.memory_mb is None else f'{timed.memory_mb:.0f} MB'}")
+            processor = "" if one.processor_ms is None else f"{one.processor_ms:13.1f}"
+            times = f"{one.first_ms:10.1f} {one.median_ms:10.1f} {one.slowest_ms:11.1f} {processor}"
+            click.echo(f"{one.name:24} {times}".rstrip())
+        click.echo(f"{'memory':24} {'unknown' if timed.memory_mb is None else f'{timed.memory_mb:.0f} MB'}")
     sys.exit(exit_code(checks))
 
 

@@ -13,8 +13,10 @@ from aidpost.board import provision as steps
 from aidpost.board.cli import Settings
 from aidpost.board.cli._common import json_option, print_json, settings_of
 from aidpost.board.cli._device import opened_store
+from aidpost.board.deprovision import deprovision as wipe
 from aidpost.board.detect import detect
 from aidpost.errors import UsageError
+from aidpost.sync import enrolment
 from aidpost.sync.clock import SystemClock
 
 root_option = click.option(
@@ -32,6 +34,10 @@ root_option = click.option(
 @click.option("--hub-name", default="", help="The hub's name, as `aidpost hub enroll` prints it.")
 @click.option("--hub-key", default="", help="The hub's public key, as `aidpost hub enroll` prints it.")
 @click.option("--code", default="", help="The line that `aidpost hub enroll NAME` printed; it works once.")
+@click.option("--ecg", default="", help="SOURCE of the ECG; a Bluetooth one is paired with.")
+@click.option("--fundus-right", default="", help="SOURCE of the right eye's photographs.")
+@click.option("--fundus-left", default="", help="SOURCE of the left eye's photographs.")
+@click.option("--vitals", multiple=True, help="SOURCE of a vital signs sensor; may be given several times.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write the sheet with the QR code here (HTML).")
 @json_option
 @settings_of
@@ -46,11 +52,15 @@ def provision(
     hub_name: str,
     hub_key: str,
     code: str,
+    ecg: str,
+    fundus_right: str,
+    fundus_left: str,
+    vitals: tuple[str, ...],
     sheet: Path | None,
     as_json: bool,
 ) -> None:
-    """Make this board a device of a clinic: key, configuration, hub, time, sheet. Run it again whenever something was
-    missing: what is done is kept.
+    """Make this board a device of a clinic: key, configuration, sensors, hub, time, sheet. Run it again whenever
+    something was missing: what is done is kept.
 
     Example: aidpost --config /etc/aidpost/aidpost.toml board provision --clinic c7 --hub hub.example:8883
     """
@@ -68,6 +78,10 @@ def provision(
         )
     )
     done = [steps.configure(settings.config_path, wanted, settings.state_dir)]
+    sensors = [("ecg", ecg), ("fundus_right", fundus_right), ("fundus_left", fundus_left)]
+    for key, source in [*sensors, *(("vitals", one) for one in vitals)]:
+        if source:
+            done.append(steps.sensor_step(settings.config_path, key, source))
     config = configuration.load(settings.config_path)
     had = (settings.state_dir / "store.sqlite3").exists()
     with opened_store(settings, config) as store:
@@ -77,7 +91,8 @@ def provision(
         enrolled = steps.enrol_step(store, settings.state_dir, code or setup.get("token", ""), clock)
         done += [enrolled or steps.hub_step(config, identity), steps.clock_step(clock)]
         if sheet:
-            done.append(steps.sheet(sheet, identity, config, detect(root).model))
+            told = enrolment.told(settings.state_dir / enrolment.FOLDER)
+            done.append(steps.sheet(sheet, identity, config, detect(root).model, told.url if told else ""))
         if boot is not None:
             done += steps.leave_receipt(boot, root, setup, config, identity)
     if as_json:
@@ -100,7 +115,7 @@ def deprovision(settings: Settings, yes: bool, lose: int, as_json: bool) -> None
     if not yes:
         click.confirm(f"Destroy the keys and all records in {settings.state_dir}?", abort=True, err=True)
     waiting = _waiting(settings.state_dir / "store.sqlite3")
-    removed = steps.deprovision(settings.state_dir, waiting, lose, Path("/etc/credstore.encrypted"))
+    removed = wipe(settings.state_dir, waiting, lose, Path("/etc/credstore.encrypted"))
     if as_json:
         print_json({"schema": "aidpost.deprovision/1", "removed": removed})
     else:

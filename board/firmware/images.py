@@ -52,6 +52,11 @@ class Firmware(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes
     version: str = ""
 
+    def refused(self, cause: str) -> UsageError:
+        """The error that it does not belong where it was to be written."""
+        remedy = "Take the firmware that was built for this board. Nothing was written."
+        return UsageError(operation="checking the firmware", target=self.path, cause=cause, remedy=remedy)
+
 
 def read_firmware(
     path: Path, *, sha256: str = "", signature: tuple[Path, TrustedKey] | None = None, address: int | None = None

@@ -29,7 +29,8 @@ _AVR_BOOT = {"atmega328p": 512, "atmega2560": 8192, "atmega32u4": 4096, "atmega1
 _PROGRAMMERS = {"atmega328p": "arduino", "atmega168": "arduino", "atmega2560": "wiring", "atmega32u4": "avr109"}
 
 
-def _run(command: Sequence[str], what: str, port: str, deadline_s: float) -> subprocess.CompletedProcess[str]:
+def run_tool(command: Sequence[str], what: str, port: str, deadline_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a programmer to its end, or until the deadline."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=deadline_s, check=False)
     except subprocess.TimeoutExpired:
@@ -41,7 +42,8 @@ def _run(command: Sequence[str], what: str, port: str, deadline_s: float) -> sub
 _AGAIN = "Check cable and supply, hold the board's boot button while it is reset, and repeat."
 
 
-def _failed(what: str, port: str, output: str) -> DeviceError:
+def failed(what: str, port: str, output: str) -> DeviceError:
+    """An error with the telling lines of what a programmer said."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     telling = [line for line in lines if re.search(r"error|fail|wrong|mismatch|not ", line, re.IGNORECASE)]
     return DeviceError(operation=what, target=port, cause="; ".join((telling or lines)[-2:])[-300:], remedy=_AGAIN)
@@ -87,9 +89,9 @@ def write_esp(
                 report(len(firmware.content), len(firmware.content))
                 return wanted
             pairs = [word for pair in missing for word in pair]
-            done = _run([*base, "write-flash", *pairs], "writing firmware", port, deadline_s)
+            done = run_tool([*base, "write-flash", *pairs], "writing firmware", port, deadline_s)
             if done.returncode and attempt == ATTEMPTS - 1:
-                raise _failed("writing firmware", port, done.stdout + done.stderr)
+                raise failed("writing firmware", port, done.stdout + done.stderr)
             missing = _esp_missing(base, parts, port, deadline_s)
     if not missing:
         return wanted
@@ -107,12 +109,12 @@ def _esp_missing(
     """The parts that the chip does not hold, by asking for each one's MD5."""
     missing = []
     for part in parts:
-        done = _run([*base, "verify-flash", *part], "comparing firmware", port, deadline_s)
+        done = run_tool([*base, "verify-flash", *part], "comparing firmware", port, deadline_s)
         if done.returncode == 0:
             continue
         text = done.stdout + done.stderr
         if "erification failed" not in text and "mismatch" not in text.lower() and "differ" not in text.lower():
-            raise _failed("comparing firmware", port, text)
+            raise failed("comparing firmware", port, text)
         missing.append(part)
     return missing
 
@@ -164,11 +166,11 @@ def write_avr(firmware: Firmware, port: str, chip: str, *, baud: int = 115_200, 
         )
     check_avr(firmware, chip)
     base = [tool, "-p", chip, "-c", _PROGRAMMERS[chip], "-P", port, "-b", str(baud), "-q", "-q", "-D"]
-    same = _run([*base, "-U", f"flash:v:{firmware.path}:i"], "comparing firmware", port, deadline_s)
+    same = run_tool([*base, "-U", f"flash:v:{firmware.path}:i"], "comparing firmware", port, deadline_s)
     if same.returncode == 0:
         return 0
     # without -V avrdude reads back and compares by itself
-    done = _run([*base, "-U", f"flash:w:{firmware.path}:i"], "writing firmware", port, deadline_s)
+    done = run_tool([*base, "-U", f"flash:w:{firmware.path}:i"], "writing firmware", port, deadline_s)
     if done.returncode:
-        raise _failed("writing firmware", port, done.stdout + done.stderr)
+        raise failed("writing firmware", port, done.stdout + done.stderr)
     return len(firmware.content)

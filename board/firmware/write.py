@@ -13,7 +13,7 @@ import msgspec
 
 from aidpost.board.firmware import tools, uf2_drive
 from aidpost.board.firmware.images import Firmware
-from aidpost.board.firmware.stm32 import Bootloader, write_stm32
+from aidpost.board.firmware.stm32 import write_stm32
 from aidpost.errors import DeviceError, UsageError
 from aidpost.firmware_bridge.decoders.base import Announcement
 from aidpost.firmware_bridge.decoders.own import OwnDecoder
@@ -128,15 +128,10 @@ def write(
     where = board.where
     rate: dict[str, Any] = {"baud": baud} if baud else {}
     if chip and firmware.kind in {"esp", "uf2"} and chip != firmware.target:
-        raise _other(firmware, f"it is for {firmware.target}, not for {chip}")
+        raise firmware.refused(f"it is for {firmware.target}, not for {chip}")
     found = chip or board.chip or firmware.target
     if firmware.kind == "stm32":
-        with Bootloader(where, **rate) as boot:
-            found = f"0x{boot.product():03x}"
-            if chip and int(chip, 16) != int(found, 16):
-                raise _other(firmware, f"the chip's product id is {found}, not {chip}")
-            written = write_stm32(boot, firmware.address, firmware.content, report)
-            boot.go(firmware.address)
+        written, found = write_stm32(firmware, where, chip, report, **rate)
     elif firmware.kind == "esp":
         written = tools.write_esp(firmware, where, report, options=esptool_options, **rate)
     elif firmware.kind == "avr":
@@ -152,11 +147,6 @@ def write(
             remedy="The firmware is written and compared. Reset the board; if it stays silent, it is the wrong one.",
         )
     return Written(where=where, kind=firmware.kind, chip=found, written=written, answer=answer)
-
-
-def _other(firmware: Firmware, cause: str) -> UsageError:
-    remedy = "Take the firmware that was built for this board. Nothing was written."
-    return UsageError(operation="checking the firmware", target=firmware.path, cause=cause, remedy=remedy)
 
 
 def ask(port: str, seconds: float, baud: int = 115_200) -> str:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import alerts, audit, leases, readings, referrals, schema
+from aidpost.sync.hub import alerts, audit, leases, readings, referrals, schema, updates
 from aidpost.sync.hub._site import Form, Site, day
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.readings import Part
@@ -163,6 +163,7 @@ def devices(site: Site, request: Request, session: Session) -> Response:
             .where(schema.manifests.c.waiting.is_(True))
             .group_by(schema.manifests.c.device),
         )
+        found = updates.rollouts(connection)
     silent = {row.name for row in rows if row.seen_ms is None or now_ms() - row.seen_ms > _SILENT_MS}
     return site.render(
         request,
@@ -173,6 +174,7 @@ def devices(site: Site, request: Request, session: Session) -> Response:
         rejected=rejected,
         waiting=waiting,
         silent=silent,
+        rollouts=found,
         broker=site.broker_connected() if site.broker_connected else None,
     )
 

@@ -14,13 +14,18 @@ from typing import Any
 
 import pytest
 from card_images import BOOT_START, make_card, make_image, mtools
+from enrolment_hub import enrolment_hub
 
 from aidpost.board import configuration, provision
+from aidpost.board.deprovision import deprovision
+from aidpost.board.device import device_key, open_store
 from aidpost.board.flash import receipt
 from aidpost.board.flash.first_boot import FirstBoot, new_nonce
 from aidpost.board.flash.plan import confirm, make_plan, run
 from aidpost.board.provision import Wanted
 from aidpost.errors import AidpostError, ConfigurationError, StoreError, UnreadableInputError, UsageError
+from aidpost.sync.clock import SystemClock
+from aidpost.sync.hub import operations
 from aidpost.sync.keys import Identity
 
 AIDPOST = [sys.executable, "-c", "from aidpost.board.cli import main\nif __name__ == '__main__': main()"]
@@ -193,11 +198,11 @@ def test_wiping_destroys_the_keys_first_and_leaves_nothing(tmp_path: Path, monke
     state = provisioned(tmp_path)
     (tmp_path / "credentials").mkdir()
     (tmp_path / "credentials/aidpost-device-key").write_bytes(b"sealed")
-    removed = provision.deprovision(state, 0, 0, tmp_path / "credentials")
+    removed = deprovision(state, 0, 0, tmp_path / "credentials")
     assert removed[0].endswith("device.key")
     assert list(state.iterdir()) == []
     assert list((tmp_path / "credentials").iterdir()) == []
-    assert provision.deprovision(state, 0, 0, tmp_path / "credentials") == []
+    assert deprovision(state, 0, 0, tmp_path / "credentials") == []
 
 
 def test_interrupted_after_the_keys_what_is_left_opens_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,14 +214,14 @@ def test_interrupted_after_the_keys_what_is_left_opens_no_more(tmp_path: Path, m
 
     monkeypatch.setattr(Path, "iterdir", cut)
     with pytest.raises(KeyboardInterrupt):
-        provision.deprovision(state, 0, 0, tmp_path)
+        deprovision(state, 0, 0, tmp_path)
     monkeypatch.undo()
     assert (state / "store.sqlite3").exists()
     left = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
     assert key not in left
     done = aidpost("--state-dir", state, "board", "identity")
     assert done.returncode != 0
-    provision.deprovision(state, 0, 0, tmp_path)
+    deprovision(state, 0, 0, tmp_path)
     assert list(state.iterdir()) == []
 
 
@@ -224,7 +229,7 @@ def test_records_that_the_hub_has_not_stop_the_wiping(tmp_path: Path) -> None:
     state = provisioned(tmp_path)
     before = sorted(path.name for path in state.iterdir())
     with pytest.raises(StoreError, match=r"has not receipted 3 records.*--lose 3"):
-        provision.deprovision(state, 3, 2, tmp_path)
+        deprovision(state, 3, 2, tmp_path)
     assert sorted(path.name for path in state.iterdir()) == before
 
 
@@ -248,41 +253,106 @@ def test_every_error_of_provisioning_is_one_of_ours(tmp_path: Path) -> None:
 
 
 def test_a_code_enrols_once_and_is_kept_when_provisioned_again(tmp_path: Path) -> None:
-    from aidpost.board.device import device_key, open_store
-    from aidpost.sync.clock import SystemClock
-    from aidpost.sync.hub import operations
-    from aidpost.sync.hub.config import HubConfig
-    from aidpost.sync.hub.database import Database
-    from aidpost.sync.hub.server import EnrolmentPort
-
-    def free_port() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    hub = HubConfig(
-        state_dir=str(tmp_path / "hub"),
-        name="hub-1",
-        broker_host="",
-        listen_port=0,
-        public_host="127.0.0.1",
-        public_broker_port=free_port(),
-        enrolment_bind="127.0.0.1",
-        enrolment_port=free_port(),
-    )
     config, state = configuration.Configuration(), tmp_path / "state"
-    database = Database(hub.url)
-    port = EnrolmentPort(hub, database)
-    port.start()
-    try:
-        with open_store(config, state, device_key(config, state, passphrase=lambda: "", credentials=None)) as store:
-            assert provision.enrol_step(store, state, "", SystemClock()) is None
-            code = operations.enrolment_code(hub, store.identity.name)
-            done = provision.enrol_step(store, state, code, SystemClock())
-            again = provision.enrol_step(store, state, code, SystemClock())
-        assert done is not None
-        assert again is not None
-        assert (done.state, again.state) == ("done", "kept")
-    finally:
-        port.stop()
-        database.close()
+    key = device_key(config, state, passphrase=lambda: "", credentials=None)
+    with enrolment_hub(tmp_path / "hub") as (hub, _), open_store(config, state, key) as store:
+        assert provision.enrol_step(store, state, "", SystemClock()) is None
+        code = operations.enrolment_code(hub, store.identity.name)
+        done = provision.enrol_step(store, state, code, SystemClock())
+        again = provision.enrol_step(store, state, code, SystemClock())
+        page = tmp_path / "sheet.html"
+        provision.sheet(page, store.identity, config, "Raspberry Pi 4", enrolled_at="https://hub:8443")
+    assert done is not None
+    assert again is not None
+    assert (done.state, again.state) == ("done", "kept")
+    assert "https://hub:8443" in page.read_text()
+    assert "aidpost hub enroll" not in page.read_text(), "an enrolled device is not to be enrolled once more"
+
+
+def test_a_sensor_is_paired_with_before_it_is_written_and_kept_when_provisioned_again(config_path: Path) -> None:
+    asked: list[str] = []
+
+    def prove(key: str, source: str) -> str:
+        asked.append(source)
+        assert source not in config_path.read_text()
+        return f"{source}, paired with an oximeter"
+
+    one, other = "ble:AA:BB:CC:DD:EE:FF", "ble:AA:BB:CC:DD:EE:00"
+    assert provision.sensor_step(config_path, "vitals", one, prove).state == "done"
+    assert provision.sensor_step(config_path, "vitals", other, prove).state == "done"
+    assert provision.sensor_step(config_path, "vitals", one, prove).state == "kept"
+    assert provision.sensor_step(config_path, "ecg", "sim:ecg", prove).state == "done"
+    assert provision.sensor_step(config_path, "ecg", "sim:ecg", prove).state == "kept"
+    assert asked == [one, other, "sim:ecg"]
+    found = configuration.load(config_path).sensors
+    assert (found.ecg, found.vitals) == ("sim:ecg", (one, other))
+    assert "# kept" in config_path.read_text()
+
+
+def test_a_sensor_that_does_not_answer_is_waited_for_and_not_written(config_path: Path) -> None:
+    before = config_path.read_text()
+    found = provision.sensor_step(config_path, "ecg", "serial:/dev/ttyACM99?device=healthypi4")
+    assert (found.step, found.state) == ("sensor ecg", "waiting")
+    assert "ttyACM99" in found.what
+    assert config_path.read_text() == before
+
+
+_KILLED_AT_EACH_SYNC = """
+import json, os, signal, sys
+from pathlib import Path
+from aidpost.board.cli import cli
+from aidpost.board.cli.provision import provision  # imported before the first fork
+
+def provisioned(folder, code, kill_at):
+    words = ["--config", folder / "aidpost.toml", "--state-dir", folder / "state", "board", "provision"]
+    words += ["--root", folder, "--clinic", "c7", "--name", folder.name, "--code", code, "--ecg", "sim:ecg"]
+    words += ["--sheet", folder / "s.html"]
+    if (child := os.fork()) == 0:
+        real, left = os.fsync, [kill_at]
+        def fsync(descriptor):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(descriptor)
+        os.fsync = fsync
+        try:
+            sys.stdout = (folder / "out").open("w")
+            cli.main([*map(str, words), "--json"], standalone_mode=False)
+        except SystemExit as end:
+            assert not end.code, end.code
+        finally:
+            sys.stdout.flush()
+            os._exit(0 if sys.exc_info()[0] in (None, SystemExit) else 1)
+    status = os.waitpid(child, 0)[1]
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+for number, code in enumerate(sys.argv[2:], 1):
+    folder = Path(sys.argv[1]) / f"unit-{number}"
+    folder.mkdir()
+    cut = provisioned(folder, code, number)
+    again = provisioned(folder, code, 0)
+    steps = {one["step"]: one["state"] for one in json.loads((folder / "out").read_text())["steps"]}
+    last = provisioned(folder, code, 0) if cut == 0 or number % 5 == 0 else 0
+    kept = {one["step"]: one["state"] for one in json.loads((folder / "out").read_text())["steps"]}
+    print(json.dumps([cut, again, steps, last, kept]), flush=True)
+    if cut == 0:
+        break
+"""
+
+
+def test_killed_at_each_write_provisioning_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Key, configuration, sensor, enrolment at a real hub and sheet; the same code is used again after each kill."""
+    with enrolment_hub(tmp_path / "hub") as (hub, _):
+        codes = [operations.enrolment_code(hub, f"unit-{number}") for number in range(1, 60)]
+        command = [sys.executable, "-c", _KILLED_AT_EACH_SYNC, str(tmp_path), *codes]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    runs = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert runs[-1][0] == 0, "the last one was not killed: every write was"
+    assert len(runs) > 10
+    for number, (cut, again, steps, last, kept) in enumerate(runs, 1):
+        assert cut == (0 if number == len(runs) else -9)
+        assert (again, last) == (0, 0), (number, done.stderr[-1000:])
+        assert {state for step, state in steps.items() if step != "time"} <= {"done", "kept"}, (number, steps)
+        if cut == 0 or number % 5 == 0:
+            assert {state for step, state in kept.items() if step != "time"} == {"kept"}, (number, kept)

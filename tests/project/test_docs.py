@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,3 +74,28 @@ def test_no_file_names_the_machine_or_tools_it_was_made_with() -> None:
         if path.is_file() and path.suffix not in {".tflite", ".npz", ".png", ".jpg", ".bin"}:
             found = forbidden.search(path.read_text(encoding="utf-8", errors="replace"))
             assert found is None, f"{name} says {found.group() if found else ''}"
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    """Every `aidpost …` that a document tells to type; how a command is written in general ([…], A|B) is left out."""
+    for path in DOCUMENTS:
+        for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+            found = re.match(r"(?: {4}|sudo )+(aidpost .+)", line)
+            # what stands three spaces further is about it
+            typed = re.split(r" {3,}(?!-)|  #", found[1])[0] if found else ""
+            if typed and not re.search(r"[\[\]…|]|\.\.\.", typed):
+                yield path.name, typed
+
+
+@pytest.mark.parametrize(("document", "typed"), list(command_lines()), ids=lambda value: str(value)[:60])
+def test_what_a_document_tells_to_type_is_a_command_with_these_options(document: str, typed: str) -> None:
+    words, command = shlex.split(typed)[1:], cli
+    context = click.Context(cli, info_name="aidpost")
+    while True:
+        _, words, _ = command.make_parser(context).parse_args(list(words))
+        if not isinstance(command, click.Group) or not words:
+            break  # a group by itself lists its commands
+        found = command.get_command(context, words[0])
+        assert found is not None, f"{document}: no command {words[0]}"
+        context, command, words = click.Context(found, parent=context), found, words[1:]  # type: ignore[assignment]
+    assert not words, f"{document}: {typed}: {words} is too much"

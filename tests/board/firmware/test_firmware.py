@@ -22,7 +22,6 @@ from rom_boot import ArduinoRom, Esp32Rom, SimulatedRom, Stm32Rom
 from aidpost.board.firmware import tools, uf2_drive
 from aidpost.board.firmware import write as writing
 from aidpost.board.firmware.images import Firmware, read_firmware
-from aidpost.board.firmware.stm32 import Bootloader
 from aidpost.errors import (
     DeviceError,
     DeviceLostError,
@@ -149,8 +148,23 @@ def test_an_elf_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
         proven(tmp_path / "fw", b"\x7fELF" + bytes(1000))
 
 
+@pytest.fixture(scope="module")
+def preload(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = tmp_path_factory.mktemp("preload") / "modem_lines.so"
+    source = Path(__file__).parents[2] / "support/modem_lines.c"
+    compiler = shutil.which("gcc") or "cc"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", built, source, "-ldl"], check=True)
+    return built
+
+
+@pytest.fixture
+def modem_lines(preload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """stm32loader sets DTR and RTS, and parity twice, which a serial port has and a pseudo-terminal has not."""
+    monkeypatch.setenv("LD_PRELOAD", str(preload))
+
+
 @pytest.mark.parametrize("extended", [True, False])
-def test_stm32_is_written_read_back_and_says_who_it_is(extended: bool, tmp_path: Path) -> None:
+def test_stm32_is_written_read_back_and_says_who_it_is(extended: bool, tmp_path: Path, modem_lines: None) -> None:
     content = stm32_binary()
     with Stm32Rom(extended=extended, name="aidpost-ecg 1.2") as rom:
         done = writing.write(proven(tmp_path / "fw", content), at(rom, "stm32"), chip="0x410", expect="aidpost-ecg 1.2")
@@ -160,7 +174,7 @@ def test_stm32_is_written_read_back_and_says_who_it_is(extended: bool, tmp_path:
     assert done.written == len(content)
 
 
-def test_stm32_that_held_something_else_is_erased_first(tmp_path: Path) -> None:
+def test_stm32_that_held_something_else_is_erased_first(tmp_path: Path, modem_lines: None) -> None:
     content = stm32_binary()
     with Stm32Rom() as rom:
         rom.flash[:8000] = bytes(8000)
@@ -169,7 +183,7 @@ def test_stm32_that_held_something_else_is_erased_first(tmp_path: Path) -> None:
         assert rom.erases == 1
 
 
-def test_stm32_goes_on_where_an_interrupted_write_stopped(tmp_path: Path) -> None:
+def test_stm32_goes_on_where_an_interrupted_write_stopped(tmp_path: Path, modem_lines: None) -> None:
     content, firmware = stm32_binary(), proven(tmp_path / "fw", stm32_binary())
     with Stm32Rom(die_after_writes=7) as rom, pytest.raises((DeviceTimeoutError, DeviceLostError)):
         writing.write(firmware, at(rom, "stm32"), answer_s=0)
@@ -186,7 +200,7 @@ def test_stm32_goes_on_where_an_interrupted_write_stopped(tmp_path: Path) -> Non
         assert writing.write(firmware, at(third, "stm32"), answer_s=0).written == 0
 
 
-def test_stm32_that_does_not_hold_what_was_written_is_found(tmp_path: Path) -> None:
+def test_stm32_that_does_not_hold_what_was_written_is_found(tmp_path: Path, modem_lines: None) -> None:
     class Worn(Stm32Rom):
         def program(self, at: int, data: bytes) -> None:
             super().program(at, data)
@@ -196,23 +210,25 @@ def test_stm32_that_does_not_hold_what_was_written_is_found(tmp_path: Path) -> N
         writing.write(proven(tmp_path / "fw", stm32_binary()), at(rom, "stm32"), answer_s=0)
 
 
-def test_stm32_another_chip_is_refused_untouched(tmp_path: Path) -> None:
+def test_stm32_another_chip_is_refused_untouched(tmp_path: Path, modem_lines: None) -> None:
     with Stm32Rom(product=0x422) as rom:
         with pytest.raises(UsageError, match="0x422, not 0x410"):
             writing.write(proven(tmp_path / "fw", stm32_binary()), at(rom, "stm32"), chip="0x410")
         assert rom.writes == rom.erases == 0
 
 
-def test_stm32_whose_memory_is_protected_says_so(tmp_path: Path) -> None:
+def test_stm32_whose_memory_is_protected_says_so(tmp_path: Path, modem_lines: None) -> None:
     with Stm32Rom(protected=True) as rom, pytest.raises(DeviceError, match="protected"):
         writing.write(proven(tmp_path / "fw", stm32_binary()), at(rom, "stm32"))
 
 
-def test_stm32_silence_and_a_missing_port_are_told_apart() -> None:
+def test_stm32_silence_and_a_missing_port_are_told_apart(tmp_path: Path, modem_lines: None) -> None:
+    firmware = proven(tmp_path / "fw", stm32_binary())
     with SimulatedRomThatIsSilent() as rom, pytest.raises(DeviceTimeoutError, match="BOOT0"):
-        Bootloader(rom.port, deadline_s=0.05).__enter__()
+        writing.write(firmware, at(rom, "stm32"), answer_s=0)
+    nowhere = writing.Connected(where="/dev/ttyNOWHERE", kind="stm32", chip="", name="")
     with pytest.raises(DeviceNotFoundError):
-        Bootloader("/dev/ttyNOWHERE")
+        writing.write(firmware, nowhere, answer_s=0)
 
 
 class SimulatedRomThatIsSilent(SimulatedRom):
@@ -220,7 +236,7 @@ class SimulatedRomThatIsSilent(SimulatedRom):
         self.take(1)
 
 
-def test_firmware_that_comes_up_as_another_is_no_success(tmp_path: Path) -> None:
+def test_firmware_that_comes_up_as_another_is_no_success(tmp_path: Path, modem_lines: None) -> None:
     with Stm32Rom(name="aidpost-ecg 1.1") as rom, pytest.raises(DeviceError, match=r"1\.1.*1\.2.*was expected"):
         writing.write(proven(tmp_path / "fw", stm32_binary()), at(rom, "stm32"), expect="aidpost-ecg 1.2")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 from sqlalchemy import select
 
@@ -106,3 +109,13 @@ def test_a_last_will_leaves_what_is_known_and_a_later_word_replaces_it(hub: Hub,
     assert [(one.version, one.trial) for one in operations.rollouts(config)] == [(NEW, 1), ("2.0.0", 0)]
     says(hub, device, serves())
     assert [(one.version, one.serves, one.trial) for one in operations.rollouts(config)] == [(NEW, 1, 0)]
+
+
+@hub_with(update_halt_failures=1)
+def test_devices_page_shows_what_updates_came_to_and_what_is_halted(hub: Hub, config: HubConfig, reader: Any) -> None:
+    says(hub, enrolled(config, 5), serves(), failed("1.3.0", why="models: <broken>"))
+    reader.get("/devices")
+    row = next(line for line in re.split(r"<tr>", reader.text) if "1.3.0" in line)
+    assert "halted" in row
+    assert "models: &lt;broken&gt;" in row
+    assert "halted" not in next(line for line in re.split(r"<tr>", reader.text) if NEW in line)
