@@ -13,7 +13,7 @@ from aidpost.inference._card import card_error
 from aidpost.inference.model import SHIPPED, Model
 from aidpost.kernels.resample import resample
 
-__all__ = ["CLASSES", "agreed", "beat_probabilities", "classes_of", "classify", "joined", "without_early_beats"]
+__all__ = ["CLASSES", "agreed", "beat_probabilities", "classes_of", "classify", "doubting_early_beats", "joined"]
 
 CLASSES = ("N", "S", "V", "F")
 Signal = npt.NDArray[np.float64]
@@ -27,6 +27,7 @@ _V = CLASSES.index("V")
 _BLOCK, _VOICES, _SAME, _OTHERS = 600, 30, 0.95, 0.7
 _SHAPE = slice(38, 85)  # of the WINDOW: from 0.1 s before the QRS to 0.28 s after
 _SECOND = 0.4
+_DOUBT = 50.0
 
 
 def beat_probabilities(
@@ -85,13 +86,14 @@ def classes_of(probability: npt.NDArray[np.float64], thresholds: Mapping[str, fl
     return np.where(reached.max(axis=1) > 0.0, reached.argmax(axis=1) + 1, 0)
 
 
-def without_early_beats(
+def doubting_early_beats(
     probability: npt.NDArray[np.float64], fibrillating: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """The probabilities with S's set to 0 where the atria fibrillate: no beat is early there."""
+    """The probabilities with S's divided by fifty where the rhythm model reads atrial fibrillation: no beat is early
+    there, but of a rhythm that is called fibrillation falsely the clearly early beats remain."""
     out: npt.NDArray[np.float64] = probability.copy()
-    out[fibrillating, CLASSES.index("S")] = 0.0
-    return out
+    out[fibrillating, CLASSES.index("S")] /= _DOUBT
+    return np.asarray(out / out.sum(axis=1, keepdims=True))
 
 
 def classify(
@@ -104,7 +106,8 @@ def classify(
 ) -> tuple[str, ...]:
     """The class of each beat; all are Q without a model, with fewer than five beats, or under 100 Hz.
 
-    `fibrillating` (beats,) is where the rhythm model reads atrial fibrillation: no beat there is S. `second` is another
+    `fibrillating` (beats,) is where the rhythm model reads atrial fibrillation: only a beat that is
+    clearly early is S there. `second` is another
     lead of the same moments, finite, and where (n,) it is usable: it has a say on the beats there.
     """
     if model is None or peaks.size < FEWEST_BEATS or fs_hz < _RATES_HZ[0]:
@@ -114,5 +117,5 @@ def classify(
         logits = joined(logits, _logits(model, second[0], fs_hz, peaks), second[1][peaks])
     probability = model.probabilities(logits)
     if fibrillating is not None:
-        probability = without_early_beats(probability, fibrillating)
+        probability = doubting_early_beats(probability, fibrillating)
     return tuple(CLASSES[k] for k in classes_of(probability, model.card.thresholds))

@@ -16,7 +16,7 @@ from ecg_data import Array, Noise, add_noise
 from ecg_evaluate import calibration_error, softmax
 from ecg_export import Int8Model
 
-from aidpost.inference._beats import agreed, classes_of, joined, without_early_beats
+from aidpost.inference._beats import agreed, classes_of, doubting_early_beats, joined
 from aidpost.inference._beats_input import LIMIT, WINDOW
 from aidpost.inference._rhythm import read_rhythm
 from aidpost.inference.model import SHIPPED, load_model
@@ -26,6 +26,7 @@ from aidpost.kernels.resample import resample
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 SCALE = np.float32(2 * LIMIT / 255.0)
+SENSITIVITY = 0.80  # asked of S
 
 
 def logits_of(model: BeatNet | Path, table: Table, rows: Ints) -> Floats:
@@ -90,16 +91,16 @@ def calibrate(logits: Floats, label: Ints) -> tuple[float, Array]:
 
 
 def thresholds(probability: Array, label: Ints) -> dict[str, float]:
-    """For each class but N the probability at which its F1 is best."""
-    grid = np.arange(0.10, 0.91, 0.05)
+    """For V and F the probability at which F1 is best; for S the highest at which eight in ten are found."""
+    grid = {"V": np.arange(0.10, 0.91, 0.05), "S": np.arange(0.10, 0.91, 0.02)}
+    grid["F"] = grid["V"][grid["V"] >= 0.3]  # one normal beat called F costs more than one F is worth
     best = dict.fromkeys(CLASSES[1:], 0.5)
     for _ in range(2):
         for k, name in ((2, "V"), (1, "S"), (3, "F")):
-            tried = (
-                grid[grid >= 0.3] if name == "F" else grid
-            )  # one normal beat called F costs more than one F is worth
-            scores = [score(label, classes_of(probability, best | {name: t}), k)[2] for t in tried]
-            best[name] = round(float(tried[int(np.argmax(scores))]), 2)
+            scores = [score(label, classes_of(probability, best | {name: t}), k) for t in grid[name]]
+            found = [i for i, one in enumerate(scores) if one[0] >= SENSITIVITY]
+            last = max(found, default=0) if name == "S" else int(np.argmax([one[2] for one in scores]))
+            best[name] = round(float(grid[name][last]), 2)
     return best
 
 
@@ -154,7 +155,7 @@ def judge(
     fibrillating = np.concatenate([in_fibrillation(half) for half in halves])
 
     def probability(logits: Array, where: npt.NDArray[np.bool_]) -> Array:
-        return without_early_beats(softmax(logits, temperature), where)
+        return doubting_early_beats(softmax(logits, temperature), where)
 
     both = {name: probability(one.both, fibrillating[first]) for name, one in readings.items()}
     each = probability(readings["int8"].each, fibrillating)

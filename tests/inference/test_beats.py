@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aidpost.inference._beats import CLASSES, agreed, classes_of, joined
+from aidpost.inference._beats import CLASSES, agreed, classes_of, doubting_early_beats, joined
 from aidpost.inference._beats_input import FEWEST_BEATS, LIMIT, ROWS, beats_input
 from aidpost.inference._beats_timing import rhythm
 from aidpost.inference._ecg_signal import choose_lead, second_lead
@@ -77,6 +77,14 @@ def test_beats_of_one_shape_agree_on_v_and_on_nothing_else(count: int, seed: int
         assert (out[doubtful, 2] > 0.0) == kind[doubtful]
     if peers == 1:
         assert out[doubtful, 2] == 0.0
+
+
+def test_in_fibrillation_only_clearly_early_beats_are_s() -> None:
+    probability = np.array([[0.6, 0.39, 0.005, 0.005], [0.02, 0.97, 0.005, 0.005]] * 2)
+    out = doubting_early_beats(probability, np.array([True, True, False, False]))
+    np.testing.assert_allclose(out.sum(axis=1), 1.0)
+    thresholds = {"S": 0.15, "V": 0.4, "F": 0.3}
+    assert [CLASSES[k] for k in classes_of(out, thresholds)] == ["N", "S", "S", "S"]
 
 
 def test_a_second_lead_is_heard_only_where_it_is_usable(make_ecg: MakeEcg) -> None:
