@@ -2,16 +2,16 @@
 
 One patient's ectopic beat is another's normal one, so everything is told relative to the recording. Its beats are
 compared with each other; the largest family, weighed against coming early and being wide, gives the usual beat, and the
-scale. A beat is then (128, 3) within ±4, so that one int8 scale serves all:
+scale. A beat is then (144, 3) within ±4, so that one int8 scale serves all:
 
     0  beat      asinh-companded, its usual QRS upright and of unit size, 0.40 s before to 0.50 s after the QRS
     1  usual     the median of the usual beats, likewise
     2  rest      before the QRS, what is left of the beat when the T wave of a usual beat before it is taken away (a
                  premature P wave hides there); from the QRS on, its difference from the usual beat
 
-Below stand sixteen rows of three that are no signal: forty-eight numbers on RR intervals against those around, and on
-likeness. The same function makes the training data and the device's input; a change to it needs a new
-`BEATS_INPUT_VERSION` and a new model.
+Below stand thirty-two rows of three that are no signal: ninety-six numbers on RR intervals against those around, and on
+likeness, the last ones zeros. The same function makes the training data and the device's input; a change to it needs a
+new `BEATS_INPUT_VERSION` and a new model.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from aidpost.inference._beats_timing import against, around_each, log, rhythm, timing
 from aidpost.kernels.filters import highpass, lowpass, sosfiltfilt
 from aidpost.kernels.resample import resample
 
-BEATS_INPUT_VERSION = 1
+BEATS_INPUT_VERSION = 2
 FS_HZ = 125.0
 BEFORE, AFTER = 50, 62  # samples of a beat around its QRS
 WINDOW = BEFORE + AFTER
 CHANNELS = ("beat", "usual", "rest")
-FEATURES = 48
+FEATURES = 96
 FEATURE_ROWS = FEATURES // len(CHANNELS)
 ROWS = WINDOW + FEATURE_ROWS
 LIMIT = 4.0
@@ -41,6 +42,7 @@ _CORE = 12  # samples either side of the R-peak that hold the QRS
 _SHIFT = 6
 _BLOCK = 600  # beats that are compared with each other
 _ALIKE = 0.90
+_SAME = 0.95
 _CANDIDATES = 3
 _TAIL_S = 0.5
 
@@ -49,7 +51,7 @@ Input = npt.NDArray[np.float32]
 
 
 def beats_input(samples_mv: Signal, fs_hz: float, peaks: npt.NDArray[np.int64]) -> Input:
-    """(n, 128, 3) float32 of the beats at `peaks` (n,), samples of a finite lead in millivolts at `fs_hz`.
+    """(n, 144, 3) float32 of the beats at `peaks` (n,), samples of a finite lead in millivolts at `fs_hz`.
 
     Gain and polarity of the lead change nothing but rounding.
 
@@ -67,7 +69,7 @@ def beats_input(samples_mv: Signal, fs_hz: float, peaks: npt.NDArray[np.int64]) 
     signal = np.concatenate([one.signal for one in parts])
     usual = np.concatenate([one.usual for one in parts])
     likeness = np.concatenate([one.likeness for one in parts])
-    numbers = np.concatenate((timing(rr, usual), _with_neighbours(likeness)), axis=1)
+    numbers = np.concatenate((timing(rr, usual), _with_neighbours(likeness), rhythm(rr)), axis=1)
     table = np.zeros((at.size, FEATURES))
     table[:, : numbers.shape[1]] = np.clip(np.nan_to_num(numbers), -LIMIT, LIMIT)
     return np.concatenate((signal, table.reshape(-1, FEATURE_ROWS, len(CHANNELS))), axis=1).astype(np.float32)
@@ -105,7 +107,11 @@ def _look(wave: Signal, at: Signal, rr: Signal) -> _Look:
     rest = beats - _expected(template, rr, float(np.median(rr)))
     channels = np.stack((beats, np.broadcast_to(template, beats.shape), rest), axis=2)
     return _Look(
-        np.clip(np.arcsinh(_COMPAND * channels), -LIMIT, LIMIT), usual, _likeness(beats, template, rest, alike, usual)
+        np.clip(np.arcsinh(_COMPAND * channels), -LIMIT, LIMIT),
+        usual,
+        np.concatenate(
+            (_likeness(beats, template, rest, alike, usual), _family(beats, template, rest, alike, usual, rr)), axis=1
+        ),
     )
 
 
@@ -158,45 +164,6 @@ def _expected(template: Signal, rr: Signal, middle: float) -> Signal:
     return np.asarray(np.where(time < -_CORE, tail, template))
 
 
-def timing(rr: Signal, usual: npt.NDArray[np.bool_]) -> Signal:
-    """(n, 20) numbers on the RR intervals (n - 1,), seconds, around each beat, against those of the beats around."""
-    middle = float(np.median(rr))
-    padded = np.concatenate(([middle] * 2, rr, [middle] * 2))
-    before2, before, after, after2 = (padded[k : k + rr.size + 1] for k in (0, 1, 2, 3))
-    near, far = _around(rr, 10), _around(rr, 50)
-    pair = usual[1:] & usual[:-1]
-    calm = np.where(_around(pair.astype(float), 50) > 0, _around(np.where(pair, rr, np.nan), 50), np.nan)
-    near_median, far_median = np.median(near, axis=1), np.median(far, axis=1)
-    slow = np.percentile(far, 80, axis=1)
-    counted = np.isfinite(calm).sum(axis=1)
-    calm_median = far_median.copy()
-    calm_median[counted >= 5] = np.nanmedian(calm[counted >= 5], axis=1)
-    step = np.abs(np.diff(near, axis=1)) / near_median[:, np.newaxis]
-    wide_step = np.abs(np.diff(far, axis=1)) / far_median[:, np.newaxis]
-
-    def against(a: Signal, b: Signal) -> Signal:
-        return np.asarray(4.0 * np.log2(np.maximum(a, 1e-3) / np.maximum(b, 1e-3)))
-
-    columns = [against(one, near_median) for one in (before2, before, after, after2)]
-    columns += [against(before, one) for one in (calm_median, slow, before2, after)]
-    columns += [against(after, calm_median), against(before + after, 2.0 * near_median)]
-    columns += [2.0 * np.log2(one / 0.8) for one in (near_median, calm_median, before)]
-    columns += [_log(np.median(step, axis=1)), _log(step.mean(axis=1)), _log(np.median(wide_step, axis=1))]
-    columns += [
-        4.0 * (one < 0.88 * middle_of[:, np.newaxis]).mean(axis=1)
-        for one, middle_of in ((near, near_median), (far, calm_median))
-    ]
-    columns += [_log(near.std(axis=1) / near_median), against(np.minimum(before, before2), far_median)]
-    return np.stack(columns, axis=1)
-
-
-def _around(values: Signal, reach: int) -> Signal:
-    """(n + 1, 2·reach) the values before and after each beat, the ends reflected."""
-    reach = min(reach, values.size - 1)
-    padded = np.pad(values, reach, mode="reflect")
-    return np.lib.stride_tricks.sliding_window_view(padded, 2 * reach)
-
-
 def _likeness(beats: Signal, template: Signal, rest: Signal, alike: Signal, usual: npt.NDArray[np.bool_]) -> Signal:
     """(n, 14) how like the usual beat, and the beats around, each is."""
     core = slice(BEFORE - _CORE, BEFORE + _CORE + 1)
@@ -221,10 +188,36 @@ def _likeness(beats: Signal, template: Signal, rest: Signal, alike: Signal, usua
         2.0 * (1.0 - previous),
         2.0 * (1.0 - following),
         3.0 * np.log2((slope.max(axis=1) + 1e-3) / (usual_slope.max() + 1e-3)),
-        _log(rest[:, p_wave].std(axis=1)) + 1.0,
-        _log(rest[:, core].std(axis=1)),
+        log(rest[:, p_wave].std(axis=1)) + 1.0,
+        log(rest[:, core].std(axis=1)),
         3.0 * beats[:, t_wave].mean(axis=1) - 3.0 * template[t_wave].mean(),
     ]
+    return np.stack(columns, axis=1)
+
+
+def _family(
+    beats: Signal, template: Signal, rest: Signal, alike: Signal, usual: npt.NDArray[np.bool_], rr: Signal
+) -> Signal:
+    """(n, 9) how each compares with what is common among the usual beats, and how beats of its own shape come."""
+    p_wave, core = slice(BEFORE - 32, BEFORE - 9), slice(BEFORE - _CORE, BEFORE + _CORE + 1)
+    own = template[p_wave] - template[p_wave].mean()
+    rows = beats[:, p_wave] - beats[:, p_wave].mean(axis=1, keepdims=True)
+    moved = [_correlation(beats[:, BEFORE - 32 + k : BEFORE - 9 + k], template[p_wave]) for k in range(-6, 7, 2)]
+    left = [np.log2(rest[:, part].std(axis=1) + 1e-3) for part in (p_wave, core)]
+    columns = [
+        np.clip(rows @ own / max(float(own @ own), 1e-6), -2.0, 3.0),
+        2.0 * (1.0 - np.max(moved, axis=0)),
+        *(one - np.median(one[usual]) for one in left),
+        2.0 * (np.median(_correlation(rows[usual], own)) - _correlation(rows, own)),
+        np.full(len(beats), 2.0 * np.median(_correlation(rows[usual], own))),
+    ]
+    weight = np.maximum(alike - _SAME, 0.0)
+    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-9)
+    padded = np.concatenate(([rr[0]], rr, [rr[-1]]))
+    near = np.median(around_each(padded, 8), axis=1)
+    early, late = (against(padded[k : k + len(beats)], near[k : k + len(beats)]) for k in (0, 1))
+    columns += [weight @ np.clip(early, -LIMIT, LIMIT), weight @ np.clip(late, -LIMIT, LIMIT)]
+    columns += [4.0 * (weight @ usual.astype(float))]
     return np.stack(columns, axis=1)
 
 
@@ -232,13 +225,8 @@ def _with_neighbours(likeness: Signal) -> Signal:
     """The likeness numbers with the first (QRS) of the two beats either side, and the running medians of two: noise."""
     first = np.pad(likeness[:, 0], 2, mode="edge")
     around = [first[k : k + len(likeness)] for k in (0, 1, 3, 4)]
-    noise = [np.median(_around_each(likeness[:, k], 7), axis=1) for k in (0, 11, 12)]
+    noise = [np.median(around_each(likeness[:, k], 7), axis=1) for k in (0, 11, 12)]
     return np.concatenate((likeness, np.stack(around + noise, axis=1)), axis=1)
-
-
-def _around_each(values: Signal, reach: int) -> Signal:
-    reach = min(reach, values.size - 1)
-    return np.lib.stride_tricks.sliding_window_view(np.pad(values, reach, mode="reflect"), 2 * reach + 1)
 
 
 def _width(slope: Signal) -> Signal:
@@ -251,7 +239,3 @@ def _width(slope: Signal) -> Signal:
 def _correlation(rows: Signal, one: Signal) -> Signal:
     rows, one = rows - rows.mean(axis=1, keepdims=True), one - one.mean()
     return np.asarray(rows @ one / np.maximum(np.linalg.norm(rows, axis=1) * np.linalg.norm(one), 1e-6))
-
-
-def _log(x: Signal) -> Signal:
-    return np.asarray(np.log2(x + 1e-3) / 2.0 + 2.0)

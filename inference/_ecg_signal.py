@@ -76,6 +76,18 @@ def choose_lead(recording: EcgRecording, wanted: str | None) -> Lead:
     return min(good, key=lambda lead: (_preference(lead.name), lead.number))
 
 
+def second_lead(recording: EcgRecording, first: Lead) -> Lead | None:
+    """Another usable lead, nearly as good as the best other one, seen from elsewhere where there is such; None where
+    there is none."""
+    others = [_read_lead(recording, number) for number in range(len(recording.leads)) if number != first.number]
+    usable = [lead for lead in others if lead.quality.usable]
+    if not usable:
+        return None
+    best = max(lead.quality.score for lead in usable)
+    good = [lead for lead in usable if lead.quality.score >= best - _LEAD_MARGIN]
+    return min(good, key=lambda lead: (-_preference(lead.name) % len(PREFERRED_LEADS), lead.number))
+
+
 def _preference(name: str) -> int:
     upper = name.upper().removeprefix("LEAD ").removeprefix("ECG ").strip()
     return PREFERRED_LEADS.index(upper) if upper in PREFERRED_LEADS else len(PREFERRED_LEADS)

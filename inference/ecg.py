@@ -17,7 +17,7 @@ import numpy.typing as npt
 from aidpost.inference._beats import classify
 from aidpost.inference._delineation import delineate
 from aidpost.inference._ecg_measure import Timing, measure_timing
-from aidpost.inference._ecg_signal import Lead, choose_lead
+from aidpost.inference._ecg_signal import Lead, choose_lead, second_lead
 from aidpost.inference._ectopy import measure_ectopy
 from aidpost.inference._fibrillation import suspected_spans
 from aidpost.inference._intervals import LOWEST_RATE_HZ, Measured, measure_intervals
@@ -46,7 +46,7 @@ def analyze(
     models
         Where the rhythm model is (and a beat model, where there is one).
     lead
-        The lead to read; None takes the best of the usual ones.
+        The lead to read; None takes the best of the usual ones, and lets a second one have a say on the beats' classes.
     limits
         A site's own values for limits of `rules/ecg.toml`, by name.
 
@@ -73,7 +73,10 @@ def analyze(
     measurements = _measurements(recording, chosen, peaks, timing, rhythm)
     beat_model = models.find("ecg-beats")
     af = None if reading is None else reading.within(model.card.output.labels.index("A"), peaks / chosen.fs_hz)
-    classes = classify(beat_model if chosen.quality.usable else None, chosen.samples_mv, chosen.fs_hz, peaks, af)
+    other = second_lead(recording, chosen) if lead is None and chosen.quality.usable else None
+    second = None if other is None else (other.samples_mv, other.usable)
+    reader = beat_model if chosen.quality.usable else None
+    classes = classify(reader, chosen.samples_mv, chosen.fs_hz, peaks, af, second)
     facts = _facts(chosen, rhythm, measurements, timing, reading, model)
     ectopy = measure_ectopy(peaks, classes, chosen.fs_hz, float(chosen.usable.sum() / chosen.fs_hz))
     if ectopy is not None:

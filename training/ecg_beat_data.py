@@ -1,10 +1,8 @@
 """What the beat network learns from, as the device sees it: MIT-BIH, whole and in pieces, and CinC 2017.
 
 MIT-BIH DS1 has beat labels but ectopic beats of some ten patients. So the recordings of CinC 2017 that are labelled
-normal or AF lend their thousands of patients: in most of them some beats are moved early (as atrial ectopic beats come,
-P wave and all) or replaced by ventricular beats of DS1, stretched, scaled and turned over at random, or by mixtures of
-both (fusion beats). What is not touched counts as normal where it looks like the rest of its recording. In atrial
-fibrillation no beat is moved: irregular beats that are none of S are what those recordings teach.
+normal or AF lend their thousands of patients, rebuilt with ectopic beats of both kinds (`ecg_beat_made.py`). What is
+not touched counts as normal where it looks like the rest of its recording.
 """
 
 from __future__ import annotations
@@ -17,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import wfdb
+from ecg_beat_made import FS_HZ, V_AFTER_S, V_BEFORE_S, rebuilt
 from ecg_beats import matched
 from ecg_data import LABELS as RHYTHMS
 from ecg_data import Array, Noise, disturb
 
-from aidpost.inference._beats_input import BEATS_INPUT_VERSION, FEWEST_BEATS, LIMIT, WINDOW, beats_input
+from aidpost.inference._beats_input import BEATS_INPUT_VERSION, FEWEST_BEATS, LIMIT, ROWS, WINDOW, beats_input
 from aidpost.kernels import rpeaks
 from aidpost.kernels.filters import highpass, lowpass, sosfiltfilt
 from aidpost.kernels.resample import resample
@@ -40,9 +39,7 @@ GROUPS = (
     ("114", "116", "201", "205", "207"),
 )
 INPUT_SCALE = 2 * LIMIT / 255.0
-_FS_HZ = 300.0  # that of CinC 2017
 _TOLERANCE_S = 0.15
-_LEAD_IN_S, _V_BEFORE_S, _V_AFTER_S = 0.26, 0.14, 0.50
 
 Ints = npt.NDArray[np.int64]
 Counts = npt.NDArray[np.int8]
@@ -105,15 +102,20 @@ def read_mitdb(data: Path, limit: int | None = None) -> list[Half]:
 
 
 def seen(
-    samples_mv: Array, fs_hz: float, beats_s: Array, label: Ints, ignored_s: Sequence[tuple[float, float]] = ()
+    samples_mv: Array,
+    fs_hz: float,
+    beats_s: Array,
+    label: Ints,
+    ignored_s: Sequence[tuple[float, float]] = (),
+    peaks: Ints | None = None,
 ) -> tuple[Counts, Ints, Ints]:
-    """What the device sees: its own detections as (n, 128, 3) counts, their labels, and how many of each it missed.
+    """What the device sees: its own detections as (n, 144, 3) counts, their labels, and how many of each it missed.
 
-    What lies in `ignored_s` is neither.
+    What lies in `ignored_s` is neither. `peaks` are those of another lead, where that is the one that is read.
     """
-    peaks = rpeaks.detect(samples_mv, fs_hz).sample
+    peaks = rpeaks.detect(samples_mv, fs_hz).sample if peaks is None else peaks
     if peaks.size < FEWEST_BEATS:
-        return np.zeros((0, 128, 3), np.int8), np.zeros(0, np.int64), np.zeros(4, np.int64)
+        return np.zeros((0, ROWS, 3), np.int8), np.zeros(0, np.int64), np.zeros(4, np.int64)
     counts = to_counts(beats_input(samples_mv, fs_hz, peaks))
     hit, found = matched(peaks, beats_s * fs_hz, _TOLERANCE_S * fs_hz)
     out, label = np.full(peaks.size, EXTRA), label.copy()
@@ -132,6 +134,13 @@ def to_counts(values: npt.NDArray[np.float32]) -> Counts:
 def whole(half: Half) -> tuple[Counts, Ints, Ints]:
     """A whole lead of half an hour."""
     return seen(half.samples_mv, half.fs_hz, half.beats / half.fs_hz, half.label, half.flutter_s(0.0))
+
+
+def beside(first: Half, second: Half) -> tuple[Counts, Ints, Ints]:
+    """A second lead at the detections of the first."""
+    peaks = rpeaks.detect(first.samples_mv, first.fs_hz).sample
+    ignored = second.flutter_s(0.0)
+    return seen(second.samples_mv, second.fs_hz, second.beats / second.fs_hz, second.label, ignored, peaks)
 
 
 def pieces(half: Half, noise: Noise, rng: np.random.Generator) -> Iterator[tuple[Counts, Ints, Ints]]:
@@ -154,97 +163,20 @@ def ventricular_shapes(halves: list[Half]) -> list[tuple[int, Array]]:
     """(group, wave) of ventricular beats of DS1 at 300 Hz, in units of their lead's median QRS, at most 40 a lead."""
     out = []
     for half in halves:
-        wave, at = _cleaned(half.samples_mv, half.fs_hz), np.rint(half.beats * (_FS_HZ / half.fs_hz)).astype(int)
+        wave, at = _cleaned(half.samples_mv, half.fs_hz), np.rint(half.beats * (FS_HZ / half.fs_hz)).astype(int)
         size = np.median([np.ptp(wave[max(p - 20, 0) : p + 20]) for p in at[half.label == 0][::10]])
         chosen = np.flatnonzero(half.label == 2)
         for i in chosen[:: max(chosen.size // 40, 1)]:
-            piece = wave[at[i] - round(_V_BEFORE_S * _FS_HZ) : at[i] + round(_V_AFTER_S * _FS_HZ)]
-            alone = i + 1 >= at.size or at[i + 1] - at[i] > 0.55 * _FS_HZ
-            if piece.size == round(_V_BEFORE_S * _FS_HZ) + round(_V_AFTER_S * _FS_HZ) and alone:
+            piece = wave[at[i] - round(V_BEFORE_S * FS_HZ) : at[i] + round(V_AFTER_S * FS_HZ)]
+            alone = i + 1 >= at.size or at[i + 1] - at[i] > 0.55 * FS_HZ
+            if piece.size == round(V_BEFORE_S * FS_HZ) + round(V_AFTER_S * FS_HZ) and alone:
                 out.append((half.group, piece / size))
     return out
 
 
 def _cleaned(samples_mv: Array, fs_hz: float) -> Array:
-    wave = sosfiltfilt(highpass(0.5, _FS_HZ), resample(samples_mv - np.median(samples_mv), fs_hz, _FS_HZ))
-    return sosfiltfilt(lowpass(60.0, _FS_HZ), wave)
-
-
-def with_ectopy(
-    wave: Array, shapes: list[Array], fibrillating: bool, rng: np.random.Generator
-) -> tuple[Array, Array, Ints] | None:
-    """A recording (n,) at 300 Hz rebuilt beat by beat, some of them ectopic -> (samples, beats in s, labels)."""
-    at = rpeaks.detect(wave, _FS_HZ).sample
-    if at.size < 8:
-        return None
-    lead_in, rr = round(_LEAD_IN_S * _FS_HZ), np.diff(at)
-    middle = float(np.median(rr))
-    size = float(np.median([np.ptp(wave[max(p - 20, 0) : p + 20]) for p in at]))
-    share_s = 0.0 if fibrillating else rng.choice((0.0, 0.05, 0.15, 0.4))
-    share_v, share_f = rng.choice((0.0, 0.05, 0.15, 0.4)), 0.02
-    own = [shapes[k] for k in rng.choice(len(shapes), 2)]  # a patient has one or two kinds
-    out, places, labels, cursor = np.zeros(2 * wave.size), [], [], lead_in
-    previous = 0
-    for i in range(1, at.size - 1):
-        kind = int(rng.choice(4, p=(1 - share_s - share_v - share_f, share_s, share_v, share_f)))
-        segment = wave[at[i] - lead_in : at[i + 1] - lead_in].copy()
-        ahead, gap = int(rr[i - 1]), 0
-        if kind == 1 or (kind == 2 and rng.random() < 0.85):
-            ahead = round(ahead * rng.uniform(0.45, 0.86))
-            gap = round((rr[i - 1] - ahead) * (1.0 if kind == 2 else rng.uniform(0.0, 0.6)))
-        start = cursor if previous == 0 else previous + ahead - lead_in
-        if start < 0 or start + segment.size + gap + lead_in > out.size:
-            break
-        if kind >= 2:
-            segment = _ventricular(segment, own[int(rng.random() < 0.2)], size, kind == 3, lead_in, rng)
-        _overlay(out, start, segment)
-        previous = start + lead_in
-        places.append(previous)
-        labels.append(kind)
-        if gap:
-            # the next interval is longer by what this one was shorter
-            rr = rr.copy()
-            rr[i] += gap
-    if len(places) < FEWEST_BEATS:
-        return None
-    stop = min(places[-1] + round(middle), out.size)
-    return out[:stop], np.array(places) / _FS_HZ, np.array(labels)
-
-
-def _ventricular(
-    segment: Array, shape: Array, size: float, fused: bool, lead_in: int, rng: np.random.Generator
-) -> Array:
-    """A beat's segment with the QRS and T wave of a ventricular beat instead, or with half of each."""
-    stretch = rng.uniform(0.85, 1.25)
-    before = round(_V_BEFORE_S * _FS_HZ)
-    count = round(shape.size * stretch)
-    wave = np.interp(np.linspace(0, shape.size - 1, count), np.arange(shape.size), shape)
-    wave = wave * size * np.exp(rng.normal(0.0, 0.3)) * rng.choice((-1.0, 1.0)) * np.minimum(1.0, _edges(count, 12))
-    first = lead_in - round(before * stretch)
-    out = np.zeros(max(segment.size, first + count))
-    out[: segment.size] = segment
-    part = rng.uniform(0.35, 0.65) if fused else 1.0
-    stop = first + count
-    keep = np.ones(out.size)
-    if not fused:
-        keep[:first] = np.linspace(1.0, 0.0, max(first, 1))[:first] if rng.random() < 0.7 else 1.0
-    keep[first:stop] = 1.0 - part * np.minimum(1.0, _edges(count, 12))
-    out *= keep
-    out[first:stop] += part * wave
-    return out
-
-
-def _edges(count: int, ramp: int) -> Array:
-    """A trapezium of ones with ramps."""
-    rise = np.minimum(np.arange(count), np.arange(count)[::-1]) / ramp
-    return np.asarray(np.minimum(rise, 1.0))
-
-
-def _overlay(out: Array, start: int, segment: Array) -> None:
-    """Add a segment, its ends ramped, so that an early one rides on the wave before it."""
-    start = max(start, 0)
-    ramp = _edges(segment.size, 10)
-    out[start : start + segment.size] += segment * ramp
+    wave = sosfiltfilt(highpass(0.5, FS_HZ), resample(samples_mv - np.median(samples_mv), fs_hz, FS_HZ))
+    return sosfiltfilt(lowpass(60.0, FS_HZ), wave)
 
 
 def lent(
@@ -252,12 +184,12 @@ def lent(
 ) -> tuple[Counts, Ints]:
     """Beats of a CinC recording, normal (label N) or in fibrillation (A), with ectopic ones put into most."""
     wave, fibrillating = _cleaned(samples_mv, fs_hz), RHYTHMS[rhythm] == "A"
-    made = with_ectopy(wave, shapes, fibrillating, rng) if rng.random() < 0.75 else None
+    made = rebuilt(wave, shapes, fibrillating, rng.uniform(20.0, 110.0), rng) if rng.random() < 0.85 else None
     if made is None:
-        at = rpeaks.detect(wave, _FS_HZ).sample
-        made = wave, at / _FS_HZ, np.zeros(at.size, np.int64)
+        at = rpeaks.detect(wave, FS_HZ).sample
+        made = wave, at / FS_HZ, np.zeros(at.size, np.int64)
     samples, at_s, label = made
-    fs_hz = _FS_HZ
+    fs_hz = FS_HZ
     if rng.random() < 0.5:
         samples, fs_hz = disturb(samples, fs_hz, noise, rng)
     counts, label, _ = seen(samples, fs_hz, at_s, label)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,17 @@ from ecg_data import Array, Noise, add_noise
 from ecg_evaluate import calibration_error, softmax
 from ecg_export import Int8Model
 
-from aidpost.inference._beats import classes_of, without_early_beats
-from aidpost.inference._beats_input import LIMIT
+from aidpost.inference._beats import agreed, classes_of, doubting_early_beats, joined
+from aidpost.inference._beats_input import LIMIT, WINDOW
 from aidpost.inference._rhythm import read_rhythm
 from aidpost.inference.model import SHIPPED, load_model
-from aidpost.kernels import rpeaks
+from aidpost.kernels import ecg_quality, rpeaks
 from aidpost.kernels.resample import resample
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 SCALE = np.float32(2 * LIMIT / 255.0)
+SENSITIVITY = 0.80  # asked of S
 
 
 def logits_of(model: BeatNet | Path, table: Table, rows: Ints) -> Floats:
@@ -34,6 +37,40 @@ def logits_of(model: BeatNet | Path, table: Table, rows: Ints) -> Floats:
     with torch.no_grad():
         parts = np.array_split(rows, max(rows.size // 2048, 1))
         return np.concatenate([model(torch.from_numpy(table.floats(part))).numpy() for part in parts])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Logits as the device has them, the beats of one shape agreed: `each` of every lead alone (table's rows, 4), and
+    `both` of the first leads' rows, the second lead heard where it is usable."""
+
+    each: Array
+    both: Array
+
+
+def read(halves: list[Half], table: Table, second: Table, own: Floats, beside: Floats) -> Reading:
+    """From the network's logits of `table` and of `second`: a record's second lead at the first one's beats."""
+    each, other = _agreed(table, own), _agreed(second, beside)
+    heard = np.concatenate([_usable(a, b) for a, b in pairwise(halves) if (a.lead, b.lead) == (0, 1)])
+    return Reading(each, joined(each[of_first_leads(halves, table)], other, heard))
+
+
+def of_first_leads(halves: list[Half], table: Table) -> npt.NDArray[np.bool_]:
+    """Which rows of a table of all leads are of first leads."""
+    return np.isin(table.source, [k for k, half in enumerate(halves) if half.lead == 0])
+
+
+def _agreed(table: Table, logits: Floats) -> Array:
+    starts = np.flatnonzero(np.diff(table.source)) + 1
+    parts = np.split(np.arange(table.source.size), starts)
+    return np.concatenate([agreed(logits[rows], table.floats(rows)) for rows in parts])
+
+
+def _usable(first: Half, second: Half) -> npt.NDArray[np.bool_]:
+    """At which of the first lead's detections the second lead passes the quality gate."""
+    seconds = ecg_quality.assess(second.samples_mv, second.fs_hz)
+    peaks = rpeaks.detect(first.samples_mv, first.fs_hz).sample
+    return seconds.usable[np.minimum((peaks / first.fs_hz).astype(np.int64), seconds.usable.size - 1)]
 
 
 def calibrate(logits: Floats, label: Ints) -> tuple[float, Array]:
@@ -54,16 +91,16 @@ def calibrate(logits: Floats, label: Ints) -> tuple[float, Array]:
 
 
 def thresholds(probability: Array, label: Ints) -> dict[str, float]:
-    """For each class but N the probability at which its F1 is best."""
-    grid = np.arange(0.10, 0.91, 0.05)
+    """For V and F the probability at which F1 is best; for S the highest at which eight in ten are found."""
+    grid = {"V": np.arange(0.10, 0.91, 0.05), "S": np.arange(0.10, 0.91, 0.02)}
+    grid["F"] = grid["V"][grid["V"] >= 0.3]  # one normal beat called F costs more than one F is worth
     best = dict.fromkeys(CLASSES[1:], 0.5)
     for _ in range(2):
         for k, name in ((2, "V"), (1, "S"), (3, "F")):
-            tried = (
-                grid[grid >= 0.3] if name == "F" else grid
-            )  # one normal beat called F costs more than one F is worth
-            scores = [score(label, classes_of(probability, best | {name: t}), k)[2] for t in tried]
-            best[name] = round(float(tried[int(np.argmax(scores))]), 2)
+            scores = [score(label, classes_of(probability, best | {name: t}), k) for t in grid[name]]
+            found = [i for i, one in enumerate(scores) if one[0] >= SENSITIVITY]
+            last = max(found, default=0) if name == "S" else int(np.argmax([one[2] for one in scores]))
+            best[name] = round(float(grid[name][last]), 2)
     return best
 
 
@@ -105,55 +142,77 @@ def bootstrap(
 def judge(
     halves: list[Half],
     table: Table,
-    float_logits: Floats,
-    int8_logits: Floats,
+    readings: dict[str, Reading],
     temperature: float,
     work: Path,
     noise: Noise,
     tiny: bool,
 ) -> dict[str, Any]:
-    """What the card quotes; the first lead of each record, as the device would choose, unless it says so."""
-    first = np.isin(table.source, [k for k, half in enumerate(halves) if half.lead == 0])
-    named = first & (table.label >= 0)
+    """What the card quotes. `readings` are those of "int8" and "float"; the first lead of each record is read."""
+    first = of_first_leads(halves, table)
+    label, source = table.label[first], table.source[first]
+    named = label >= 0
     fibrillating = np.concatenate([in_fibrillation(half) for half in halves])
-    probability = {"int8": softmax(int8_logits, temperature), "float": softmax(float_logits, temperature)}
-    judged_as = {name: without_early_beats(one, fibrillating) for name, one in probability.items()}
-    limits = thresholds(judged_as["int8"][named], table.label[named])
-    called = {name: classes_of(one, limits) for name, one in judged_as.items()}
 
-    def of(where: npt.NDArray[np.bool_], name: str = "int8") -> dict[str, tuple[float, float, float]]:
-        missed = table.missed[np.unique(table.source[where])].sum(axis=0)
-        return figures(table.label[where], called[name][where], missed)
+    def probability(logits: Array, where: npt.NDArray[np.bool_]) -> Array:
+        return doubting_early_beats(softmax(logits, temperature), where)
 
-    parts = [
-        (table.label[own], called["int8"][own], table.missed[k])
-        for k, half in enumerate(halves)
-        if half.lead == 0
-        for own in [table.source == k]
-    ]
-    made, label = called["int8"][first], table.label[first]
+    both = {name: probability(one.both, fibrillating[first]) for name, one in readings.items()}
+    each = probability(readings["int8"].each, fibrillating)
+    # one set of thresholds for recorders of one lead and of two
+    limits = thresholds(
+        np.concatenate((both["int8"][named], each[first][named])), np.concatenate((label[named], label[named]))
+    )
+    called = classes_of(both["int8"], limits)
+
+    def of(made: Ints, truth: Ints, sources: Ints) -> dict[str, tuple[float, float, float]]:
+        return figures(truth, made, table.missed[np.unique(sources)].sum(axis=0))
+
+    leads = [k for k, half in enumerate(halves) if half.lead == 0]
+    parts = [(label[own], called[own], table.missed[k]) for k in leads for own in [source == k]]
+    alone = classes_of(each, limits)
     return {
         "records": len(parts),
         "beats": int(named.sum()),
         "temperature": temperature,
         "thresholds": limits,
-        "int8": of(first),
-        "float": of(first, "float"),
-        "second_lead": of(~first),
+        "int8": of(called, label, source),
+        "float": of(classes_of(both["float"], limits), label, source),
+        "one_lead": of(alone[first], label, source),
+        "second_lead": of(alone[~first], table.label[~first], table.source[~first]),
         "interval": bootstrap(parts),
         "confusion": np.array(
-            [[np.sum((label == t) & (made == p)) for p in range(4)] for t in range(-2, 4) if t != -1]
+            [[np.sum((label == t) & (called == p)) for p in range(4)] for t in range(-2, 4) if t != -1]
         ),
         "missed": sum(part[2] for part in parts),
-        "calibration_error": calibration_error(probability["int8"][named], table.label[named]),
+        "calibration_error": calibration_error(both["int8"][named], label[named]),
+        "certainty": certainty(both["int8"][named], called[named] == label[named]),
+        "rate": by_rate(table, first, label, called),
         "record": {
-            half.record: of(table.source == k)
-            | {"count": np.bincount(table.label[(table.source == k) & (table.label >= 0)], minlength=4)}
-            for k, half in enumerate(halves)
-            if half.lead == 0
+            halves[k].record: figures(y, z, lost) | {"count": np.bincount(y[y >= 0], minlength=4)}
+            for k, (y, z, lost) in zip(leads, parts, strict=True)
         },
         "conditions": under_conditions(halves, work, temperature, limits, noise, minutes=1 if tiny else 5),
     }
+
+
+def certainty(probability: Array, right: npt.NDArray[np.bool_]) -> dict[str, tuple[float, float]]:
+    """What the answers would be if those under a probability were withheld: share that is left, and errors in it."""
+    highest = probability.max(axis=1)
+    kept = {f"{limit:.2f}": highest >= limit for limit in (0.0, 0.6, 0.8, 0.9, 0.95)}
+    return {name: (float(of.mean()), float(1.0 - right[of].mean()) if of.any() else 0.0) for name, of in kept.items()}
+
+
+def by_rate(
+    table: Table, first: npt.NDArray[np.bool_], label: Ints, called: Ints
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Figures by the heart rate around each beat; beats that were not detected have none."""
+    octaves = (
+        table.counts[first, WINDOW:].reshape(label.size, -1)[:, 10] * SCALE / 2.0
+    )  # of the interval, against 0.8 s
+    rate = 60.0 / (0.8 * 2.0**octaves)
+    groups = {"under 60": rate < 60, "60 to 100": (rate >= 60) & (rate <= 100), "over 100": rate > 100}
+    return {name: figures(label[of], called[of], np.zeros(4, np.int64)) for name, of in groups.items()}
 
 
 def in_fibrillation(half: Half) -> npt.NDArray[np.bool_]:
@@ -195,6 +254,7 @@ def under_conditions(
                 counts, label, missed = seen(x, fs, beats_s, half.label[inside], half.flutter_s(begin))
                 if counts.size:
                     logits = np.concatenate([runners[half.group].one(one[np.newaxis]) for one in counts])
+                    logits = agreed(logits, counts.astype(np.float32) * SCALE)
                     answers.append((label, classes_of(softmax(logits, temperature), limits), missed))
         joined = [np.concatenate([one[i] for one in answers]) for i in (0, 1)]
         out[name] = figures(joined[0], joined[1], sum(one[2] for one in answers))

@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,8 +24,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from ecg_beat_card import write_folder
-from ecg_beat_data import GROUPS, Table, build_table, lent, pieces, read_mitdb, ventricular_shapes, whole
-from ecg_beat_judge import calibrate, judge, logits_of
+from ecg_beat_data import GROUPS, Table, beside, build_table, lent, pieces, read_mitdb, ventricular_shapes, whole
+from ecg_beat_judge import Reading, calibrate, judge, logits_of, of_first_leads, read
 from ecg_beat_net import BeatNet, to_int8
 from ecg_data import Noise, read_cinc, read_noise
 from ecg_rhythm_net import Average
@@ -41,13 +42,13 @@ class Plan:
     """How much is trained on what."""
 
     width: int = 24
-    passes: int = 4
-    steps: int = 240  # a pass
-    batch: int = 192
+    passes: int = 2
+    steps: int = 300  # a pass
+    batch: int = 256
     rate: float = 3e-3
     number_noise: float = 0.25
-    normal: int = 1000  # CinC recordings labelled N, and A
-    fibrillating: int = 700
+    normal: int = 700  # CinC recordings labelled N, and A
+    fibrillating: int = 350
     minutes: int | None = None  # of each MIT-BIH record
     own: tuple[float, ...] = (2.0, 1.2, 1.2, 0.3)  # shares of N, S, V, F from MIT-BIH
     others: tuple[float, ...] = (2.0, 1.0, 0.8, 0.1)  # and from CinC
@@ -57,9 +58,11 @@ class Plan:
 TINY = Plan(width=4, passes=2, steps=8, batch=64, normal=6, fibrillating=6, minutes=1)
 
 
-def tables(plan: Plan, data: Path, work: Path) -> tuple[Table, Table, Table]:
-    """MIT-BIH whole, in disturbed pieces, and CinC with ectopic beats put in."""
+def tables(plan: Plan, data: Path, work: Path) -> tuple[Table, Table, Table, Table]:
+    """MIT-BIH whole, in disturbed pieces, and CinC with ectopic beats put in; and, to judge by, MIT-BIH's second leads
+    at the beats of the first."""
     halves, noise = read_mitdb(data, plan.minutes), read_noise(data, half=0)
+    seconds = [(a, b) for a, b in pairwise(halves) if (a.lead, b.lead) == (0, 1)]
 
     def in_pieces() -> Iterator[tuple[npt.NDArray[np.int8], Ints, int, Ints]]:
         for k, half in enumerate(halves):
@@ -70,6 +73,7 @@ def tables(plan: Plan, data: Path, work: Path) -> tuple[Table, Table, Table]:
         build_table(work, "whole", ((*one[:2], half.group, one[2]) for half in halves for one in [whole(half)])),
         build_table(work, "pieces", in_pieces()),
         build_table(work, "lent", _lent(plan, data, ventricular_shapes(halves), noise)),
+        build_table(work, "beside", ((*one[:2], b.group, one[2]) for a, b in seconds for one in [beside(a, b)])),
     )
 
 
@@ -114,7 +118,7 @@ class Draw:
         self.all_counts, self.all_label = np.concatenate(self.counts), np.concatenate(self.label)
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
-        """(n, 128, 3) float32 and labels."""
+        """(n, 144, 3) float32 and labels."""
         rows = np.minimum(np.searchsorted(self.edges, self.rng.random(size)), self.all_label.size - 1)
         return torch.from_numpy(self.all_counts[rows]).float() * (2 * LIMIT / 255.0), torch.from_numpy(
             self.all_label[rows]
@@ -220,28 +224,34 @@ def main() -> None:
     plan = TINY if arguments.tiny else Plan()
     work = arguments.work / ("tiny" if arguments.tiny else "full")
     work.mkdir(parents=True, exist_ok=True)
-    own, cut, others = tables(plan, arguments.data, work)
+    own, cut, others, second = tables(plan, arguments.data, work)
     nets = [train(plan, (own, cut, others), group, work) for group in range(len(GROUPS))]
     released = train(plan, (own, cut, others), None, work)
-    logits = {"float": np.zeros((own.label.size, 4), np.float32), "int8": np.zeros((own.label.size, 4), np.float32)}
-    rows = [np.flatnonzero(own.group == group) for group in range(len(GROUPS))]
-    for net, its in zip(nets, rows, strict=True):
-        logits["float"][its] = logits_of(net, own, its)
-    named = own.label >= 0
-    temperature, shift = calibrate(logits["float"][named], own.label[named])
+    halves = read_mitdb(arguments.data, plan.minutes)
+    first = of_first_leads(halves, own)
+    readings = {"float": read(halves, own, second, *(_by_the_others(nets, one) for one in (own, second)))}
+    label = np.concatenate((own.label[first], own.label[first]))
+    logits = np.concatenate((readings["float"].both, readings["float"].each[first]))
+    temperature, shift = calibrate(logits[label >= 0].astype(np.float32), label[label >= 0])
     for net in (*nets, released):  # the ectopic beats were drawn more often than they come
         net.shift(shift)
-    logits["float"] += shift.astype(np.float32)
+    readings["float"] = Reading(readings["float"].each + shift, readings["float"].both + shift)
     calibration = representative(cut)
-    for group, (net, its) in enumerate(zip(nets, rows, strict=True)):
-        to_int8(net, calibration, work / f"without{group}.tflite")
-        logits["int8"][its] = logits_of(work / f"without{group}.tflite", own, its)
-    to_int8(released, calibration, work / "model.tflite")
-    np.savez(work / "judged.npz", **logits)
-    halves = read_mitdb(arguments.data, plan.minutes)
-    noise = read_noise(arguments.data, half=1)
-    judged = judge(halves, own, logits["float"], logits["int8"], temperature, work, noise, arguments.tiny)
+    paths = [work / f"without{group}.tflite" for group in range(len(GROUPS))]
+    for net, path in zip((*nets, released), (*paths, work / "model.tflite"), strict=True):
+        to_int8(net, calibration, path)
+    readings["int8"] = read(halves, own, second, *(_by_the_others(paths, one) for one in (own, second)))
+    judged = judge(halves, own, readings, temperature, work, read_noise(arguments.data, half=1), arguments.tiny)
     write_folder(arguments.out, work / "model.tflite", judged)
+
+
+def _by_the_others(models: Sequence[BeatNet | Path], table: Table) -> npt.NDArray[np.float32]:
+    """Logits (rows, 4) of a table, each patient's by the model that was trained without them."""
+    out = np.zeros((table.label.size, 4), np.float32)
+    for group, model in enumerate(models):
+        rows = np.flatnonzero(table.group == group)
+        out[rows] = logits_of(model, table, rows)
+    return out
 
 
 if __name__ == "__main__":

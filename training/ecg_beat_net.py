@@ -1,6 +1,6 @@
 """The beat network in PyTorch (for training), and in TensorFlow for int8 (`to_int8`).
 
-Two networks whose logits are averaged: one looks at the forty-eight numbers only, and is hard to fool by a wave that no
+Two networks whose logits are averaged: one looks at the ninety-six numbers only, and is hard to fool by a wave that no
 patient in training had; one looks at the three waves with them.
 """
 
@@ -26,7 +26,7 @@ CLASSES = 4
 
 
 class Numbers(nn.Module):
-    """(n, 48) -> (n, 4) logits, in three layers."""
+    """(n, 96) -> (n, 4) logits, in three layers."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Numbers(nn.Module):
 
 
 class Waves(nn.Module):
-    """(n, 3, 1, 112) and (n, 48) -> (n, 4) logits."""
+    """(n, 3, 1, 112) and (n, 96) -> (n, 4) logits."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Waves(nn.Module):
 
 
 class BeatNet(nn.Module):
-    """(n, 128, 3) -> (n, 4) logits of N, S, V, F, the mean of both networks'."""
+    """(n, 144, 3) -> (n, 4) logits of N, S, V, F, the mean of both networks'."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def _forward(net: BeatNet, x: Any) -> Any:
 
 
 def to_int8(net: BeatNet, representative: Floats, path: Path) -> None:
-    """Write the network as int8 (weights per channel, activations, input, output), calibrated on (n, 128, 3)."""
+    """Write the network as int8 (weights per channel, activations, input, output), calibrated on (n, 144, 3)."""
     import tensorflow as tf
 
     net.eval()

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aidpost.inference._beats import CLASSES, classes_of
+from aidpost.inference._beats import CLASSES, agreed, classes_of, doubting_early_beats, joined
 from aidpost.inference._beats_input import FEWEST_BEATS, LIMIT, ROWS, beats_input
+from aidpost.inference._beats_timing import rhythm
+from aidpost.inference._ecg_signal import choose_lead, second_lead
 from aidpost.inference.ecg import analyze
 from aidpost.inference.model import Models
 from aidpost.records import TriageLevel
@@ -43,6 +45,60 @@ def test_the_usual_beat_is_the_normal_one_also_in_bigeminy() -> None:
     usual = beats_input(signal, 250.0, np.rint(times * 250).astype(np.int64))[0, :112, 1]
     wide = np.flatnonzero(usual[35:65] > np.arcsinh(12 * 0.4))
     assert wide.size <= 6, "the usual QRS is over 0.4 of its height for at most 48 ms"
+
+
+def test_a_run_stands_out_against_the_minutes_around() -> None:
+    calm = np.full(120, 0.8)
+    run = rhythm(np.concatenate((calm, np.full(40, 0.5), calm)))
+    exercise = rhythm(np.concatenate((calm, np.geomspace(0.8, 0.5, 40), np.geomspace(0.5, 0.8, 40), calm)))
+    against_slow, fell = 11, 19  # before against the slow fifth; the last abrupt rise of the rate within 120 beats
+    inside = slice(125, 155)
+    assert (run[inside, against_slow] < -2.0).all()
+    assert np.abs(run[:100, against_slow]).max() < 0.1
+    assert run[inside, fell].min() > 2.0 > 0.8 > exercise[inside, fell].max()
+
+
+@given(count=st.integers(FEWEST_BEATS, 1300), seed=st.integers(0, 2**31))
+@settings(max_examples=15, deadline=None)
+def test_beats_of_one_shape_agree_on_v_and_on_nothing_else(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kind = rng.random(count) < 0.4
+    waves = rng.standard_normal((2, 112))
+    beats = np.zeros((count, ROWS, 3), np.float32)
+    beats[:, :112, 0] = np.where(kind[:, None], waves[0], waves[1])
+    logits = rng.normal(0.0, 1.0, (count, 4))
+    logits[:, 2] += np.where(kind, 5.0, -5.0)
+    doubtful = int(rng.integers(count))
+    logits[doubtful, 2] = 0.0
+    out = agreed(logits, beats)
+    np.testing.assert_array_equal(np.delete(out, 2, axis=1), np.delete(logits, 2, axis=1))
+    peers = (kind == kind[doubtful]).sum()
+    if peers > 40:
+        assert (out[doubtful, 2] > 0.0) == kind[doubtful]
+    if peers == 1:
+        assert out[doubtful, 2] == 0.0
+
+
+def test_in_fibrillation_only_clearly_early_beats_are_s() -> None:
+    probability = np.array([[0.6, 0.39, 0.005, 0.005], [0.02, 0.97, 0.005, 0.005]] * 2)
+    out = doubting_early_beats(probability, np.array([True, True, False, False]))
+    np.testing.assert_allclose(out.sum(axis=1), 1.0)
+    thresholds = {"S": 0.15, "V": 0.4, "F": 0.3}
+    assert [CLASSES[k] for k in classes_of(out, thresholds)] == ["N", "S", "S", "S"]
+
+
+def test_a_second_lead_is_heard_only_where_it_is_usable(make_ecg: MakeEcg) -> None:
+    first, second = np.zeros((3, 4)), np.ones((3, 4))
+    heard = joined(first, second, np.array([True, False, True]))
+    assert (heard[[0, 2]] > 0.0).all()
+    assert (heard[1] == 0.0).all()
+    signal, noise = beats_at(TIMES, 40.0), 3.0 * np.random.default_rng(5).standard_normal(10000)
+    good = make_ecg(signal, 0.5 * signal, names=("II", "V1"))
+    other = second_lead(good, choose_lead(good, None))
+    assert other is not None
+    assert other.name == "V1"
+    for bad in (make_ecg(signal), make_ecg(signal, noise, names=("II", "V1"))):
+        assert second_lead(bad, choose_lead(bad, None)) is None
 
 
 @settings(max_examples=30, deadline=None)
