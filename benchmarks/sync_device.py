@@ -2,14 +2,17 @@
 
     python benchmarks/sync_device.py [--records 5000] [--backlog 100000]
 
-The peer of the first table is plain SQLite at the same durability (WAL, synchronous=FULL, one commit a group) with the
-record as JSON and nothing sealed, hashed or numbered: what thingsboard-gateway's SQLite storage would do if it
-acknowledged after the commit. Fsyncs are counted from outside by strace, where it is installed.
+The peers of the first table have the record as JSON and nothing sealed, hashed or numbered, at the same durability
+(WAL, synchronous=FULL, told after the commit). `gateway` is the pattern of thingsboard-gateway's SQLite storage
+(storage/sqlite/database.py: a table without a key, one insert and one commit a message; there the message is
+acknowledged before, from a queue in memory). `plain` is the same with one commit a group, the most that SQLite can do.
+CPU is of this process. Fsyncs are counted from outside by strace, where it is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import socket
 import sqlite3
@@ -20,6 +23,9 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -61,34 +67,61 @@ def open_store(folder: Path) -> Store:
     return Store.open(folder, KEY, clock=SystemClock(), name="unit-1")
 
 
-def accept_ours(folder: Path, group: int, count: int) -> float:
-    """Records a second that `append_many` accepts."""
+class Speed(NamedTuple):
+    """Records a second, and microseconds of this process's CPU for each."""
+
+    per_second: float
+    cpu_us: float
+
+
+def timed(work: Callable[[], None], count: int) -> Speed:
+    """`work`, which is of `count` records."""
+    start, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Speed(count / (time.perf_counter() - start), (time.process_time() - cpu) / count * 1e6)
+
+
+def accept_ours(folder: Path, group: int, count: int) -> Speed:
+    """Records that `append_many` accepts."""
     ready = items(count)
     with open_store(folder) as store:
         store.append(ready[0])
-        start = time.perf_counter()
-        for first in range(0, count, group):
-            store.append_many(ready[first : first + group])
-        return count / (time.perf_counter() - start)
+
+        def work() -> None:
+            for first in range(0, count, group):
+                store.append_many(ready[first : first + group])
+
+        return timed(work, count)
 
 
-def accept_plain(folder: Path, group: int, count: int) -> float:
+def accept_plain(folder: Path, group: int, count: int) -> Speed:
     """The same of plain SQLite."""
     ready = [item.record for item in items(count)]
     folder.mkdir()
     db = sqlite3.connect(folder / "plain.sqlite3", isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
-    db.execute("CREATE TABLE messages (id INTEGER PRIMARY KEY, timestamp INTEGER, message TEXT)")
-    start = time.perf_counter()
-    for first in range(0, count, group):
-        db.execute("BEGIN IMMEDIATE")
-        rows = [(0, records.to_json(record).decode()) for record in ready[first : first + group]]
-        db.executemany("INSERT INTO messages (timestamp, message) VALUES (?, ?)", rows)
-        db.execute("COMMIT")
-    speed = count / (time.perf_counter() - start)
+    db.execute("CREATE TABLE messages (timestamp INTEGER, message TEXT)")
+
+    def work() -> None:
+        for first in range(0, count, group):
+            db.execute("BEGIN IMMEDIATE")
+            rows = [(0, records.to_json(record).decode()) for record in ready[first : first + group]]
+            db.executemany("INSERT INTO messages (timestamp, message) VALUES (?, ?)", rows)
+            db.execute("COMMIT")
+
+    speed = timed(work, count)
     db.close()
     return speed
+
+
+def accept_gateway(folder: Path, group: int, count: int) -> Speed:
+    """The same by the gateway's pattern: a commit a message, whatever the group."""
+    del group
+    return accept_plain(folder, 1, count)
+
+
+ACCEPTS = {"ours": accept_ours, "plain": accept_plain, "gateway": accept_gateway}
 
 
 def fsyncs(which: str, group: int, count: int) -> str:
@@ -107,14 +140,15 @@ def fsyncs(which: str, group: int, count: int) -> str:
 
 def table_of_accepts(count: int) -> None:
     """Accepts a second by group size."""
-    print(f"{'group':>6} {'ours/s':>9} {'fsyncs':>7} {'plain/s':>9} {'fsyncs':>7} {'ratio':>6}")
+    print(f"{'group':>6} {'by':>8} {'records/s':>10} {'CPU us':>7} {'fsyncs/group':>13} {'ours/it':>8}")
     for group in (1, 10, 100):
         number = min(count, 500 * group)
         with tempfile.TemporaryDirectory() as name:
-            ours = accept_ours(Path(name) / "ours", group, number)
-            plain = accept_plain(Path(name) / "plain", group, number)
-        counted = [fsyncs(which, group, 20 * group) for which in ("ours", "plain")]
-        print(f"{group:6} {ours:9.0f} {counted[0]:>7} {plain:9.0f} {counted[1]:>7} {ours / plain:6.2f}")
+            found = {which: accept(Path(name) / which, group, number) for which, accept in ACCEPTS.items()}
+        for which, speed in found.items():
+            ratio = found["ours"].per_second / speed.per_second
+            counted = fsyncs(which, group, 20 * group)
+            print(f"{group:6} {which:>8} {speed.per_second:10.0f} {speed.cpu_us:7.1f} {counted:>13} {ratio:8.2f}")
 
 
 def table_of_backlog(largest: int) -> None:
@@ -143,18 +177,30 @@ def best(work: Callable[[], object], times: int = 5) -> float:
     return min(taken)
 
 
-def to_receipt(count: int) -> None:
-    """Records a second from the first accept to the last receipt, through Mosquitto and the hub (SQLite)."""
+HUB = """
+import sys, threading
+import msgspec
+from aidpost.sync.hub.blobs import BlobFiles
+from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.database import Database
+from aidpost.sync.hub.service import HubService
+config = msgspec.json.decode(sys.argv[1], type=HubConfig)
+HubService(config, Database(config.url), BlobFiles(config.blobs)).start()
+print("started", flush=True)
+threading.Event().wait()
+"""
+
+
+def to_receipt(count: int, **windows: int) -> None:
+    """Records a second from the first accept to the last receipt, through Mosquitto and a hub (SQLite) in a process of
+    its own, whose CPU is given with its start."""
     binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     if not Path(binary).exists():
         print("\nno Mosquitto here: accept to receipt was not measured")
         return
     # the hub is measured where it is installed; the accepting side needs none of its dependencies
     from aidpost.sync.hub import operations
-    from aidpost.sync.hub.blobs import BlobFiles
     from aidpost.sync.hub.config import HubConfig
-    from aidpost.sync.hub.database import Database
-    from aidpost.sync.hub.service import HubService
     from aidpost.sync.publisher import Link
 
     with tempfile.TemporaryDirectory() as name, open_store(Path(name) / "state") as store:
@@ -164,26 +210,33 @@ def to_receipt(count: int) -> None:
             port = int(probe.getsockname()[1])
         (folder / "conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest none\n")
         broker = subprocess.Popen([binary, "-c", folder / "conf"], stderr=subprocess.DEVNULL)
-        time.sleep(1)
         config = HubConfig(state_dir=str(folder / "hub"), broker_port=port, listen_port=0, accept_simulated=True)
         operations.enroll(config, "unit-1", keys.public_bytes(store.identity.public))
-        link = Link("127.0.0.1", port, config.name, keys.public_key(operations.public_key(config)))
-        hub = HubService(config, Database(config.url), BlobFiles(config.blobs))
-        hub.start()
-        publisher = Publisher(store, link)
-        publisher.start()
-        ready = items(count)
-        start = time.perf_counter()
-        for first in range(0, count, 100):
-            store.append_many(ready[first : first + 100])
-        accepted = time.perf_counter() - start
-        done = publisher.wait_until_empty(600)
-        taken = time.perf_counter() - start
-        publisher.stop()
-        hub.stop()
-        broker.terminate()
-        broker.wait()
-    print(f"\n{count} records accepted in {accepted:.1f} s; all receipted: {done}, {count / taken:.0f}/s to receipt")
+        hub = subprocess.Popen(
+            [sys.executable, "-c", HUB, msgspec.json.encode(config).decode()], stdout=subprocess.PIPE, text=True
+        )
+        assert hub.stdout is not None
+        hub.stdout.readline()
+        link = Link("127.0.0.1", port, config.name, keys.public_key(operations.public_key(config)), **windows)
+        with Publisher(store, link) as publisher:
+            while not publisher.connected:
+                time.sleep(0.05)
+            ready = items(count)
+            start, cpu = time.perf_counter(), time.process_time()
+            for first in range(0, count, 100):
+                store.append_many(ready[first : first + 100])
+            accepted = time.perf_counter() - start
+            done = publisher.wait_until_empty(600)
+            taken, cpu = time.perf_counter() - start, time.process_time() - cpu
+        hub_cpu = sum(map(float, Path(f"/proc/{hub.pid}/stat").read_text().split()[13:15])) / os.sysconf("SC_CLK_TCK")
+        for process in (hub, broker):
+            process.terminate()
+            process.wait()
+    window = windows.get("window_records", 64)
+    print(
+        f"{window:7} {count / accepted:11.0f} {count / taken:12.0f} {cpu / count * 1e6:14.1f} "
+        f"{hub_cpu / count * 1e6:11.1f} {'' if done else 'not all!'}"
+    )
 
 
 def main() -> None:
@@ -196,11 +249,13 @@ def main() -> None:
     if arguments.only:
         which, group, count = arguments.only[0], int(arguments.only[1]), int(arguments.only[2])
         with tempfile.TemporaryDirectory() as name:
-            {"ours": accept_ours, "plain": accept_plain}[which](Path(name) / "state", group, max(count, 1))
+            ACCEPTS[which](Path(name) / "state", group, max(count, 1))
         return
     table_of_accepts(arguments.records)
     table_of_backlog(arguments.backlog)
+    print(f"\n{'window':>7} {'accepted/s':>11} {'receipted/s':>12} {'device CPU us':>14} {'hub CPU us':>11}")
     to_receipt(arguments.records)
+    to_receipt(arguments.records, window_records=1000, window_bytes=1 << 20)
 
 
 if __name__ == "__main__":
