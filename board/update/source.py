@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import ssl
 import urllib.error
 import urllib.request
@@ -25,7 +26,7 @@ from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
 from aidpost.errors import UpdateError, UpdateRefusedError
-from aidpost.sync._durable import make_folder, replace_file
+from aidpost.sync._durable import make_folder, replace_file, sync_folder
 
 INDEX = "index.json"
 HALTED = "halted.json"
@@ -148,6 +149,7 @@ class Source:
                 bootstrap=self._root(root),
             )
             self._updater.refresh()
+            _keep(metadata)
             index = msgspec.json.decode(Path(self._download(INDEX)).read_bytes(), type=Index)
             halted = _halted(fetcher, f"{base}{HALTED}")
         self.offers = tuple(one for one in index.offers if (one.name, one.version) not in halted)
@@ -208,6 +210,15 @@ class Source:
         """The file of an offer, with the size and hash that were signed."""
         with self._refusing():
             return Path(self._download(offer.target))
+
+
+def _keep(metadata: Path) -> None:
+    """Bring to the disk what python-tuf has written: a power cut must not make an older state acceptable again."""
+    for path in sorted(metadata.rglob("*.json")):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    for folder in {path.parent for path in metadata.rglob("*")}:
+        sync_folder(folder)
 
 
 def _halted(fetcher: FetcherInterface, url: str) -> frozenset[tuple[str, str]]:

@@ -16,8 +16,8 @@ import pytest
 from aidpost.board.update.install import settle
 from aidpost.board.update.publish import Repository
 from aidpost.board.update.slots import Slots, version_key
-from aidpost.board.update.source import Offer
-from aidpost.errors import UpdateError
+from aidpost.board.update.source import Offer, Source
+from aidpost.errors import UpdateError, UpdateRefusedError
 
 TOP = Path(__file__).parents[2]
 RELEASES = {"1.0.0": "well", "1.1.0": "well", "1.2.0": "broken"}
@@ -91,6 +91,14 @@ class Check:
             return f"nothing serves {when}"
         return None if self._workload.content(slots) == command(serves) else f"{serves} is not whole {when}"
 
+    def _refuses_the_first(self, slots: Slots) -> bool:
+        device = slots.folder
+        try:
+            Source(str(self._bundles[0]), device / "trust", device / "downloads", self._root)
+        except UpdateRefusedError:
+            return True
+        return False
+
     def _finished(self, slots: Slots, told: list[dict[str, object]]) -> str | None:
         """As `aidpost board update boot` and the following night do; then everything is as if nothing had happened."""
         slots.folder.mkdir(exist_ok=True)
@@ -104,6 +112,8 @@ class Check:
                 return f"{serves} serves, and {told[-1]['serves']} was said"
             if told and not set(told[-1]["failed"]) <= set(slots.failures()):  # type: ignore[call-overload]
                 return "a failure that was known is forgotten"
+        if len(told) > 1 and not self._refuses_the_first(slots):
+            return "a bundle older than what was seen is accepted again"
         for bundle in self._bundles[max(len(told) - 1, 0) :]:
             try:
                 self._workload.step(slots.folder, self._root, bundle)
@@ -146,6 +156,7 @@ def test_a_whole_release_serves_after_a_cut_at_any_moment(  # type: ignore[no-un
         ("the word that it is complete", lambda one: one.path.startswith("device/releases/") and one.op == "s"),
         ("the links", lambda one: one.path == "device"),
         ("why it was taken back", lambda one: "failed" in one.path),
+        ("the versions that were seen", lambda one: one.path.startswith("device/trust")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

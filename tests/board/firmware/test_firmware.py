@@ -371,13 +371,13 @@ def test_a_board_is_chosen_only_when_it_is_surely_the_one(tmp_path: Path) -> Non
     assert writing.choose(avr, found, "/dev/ttyUSB0").kind == ""
 
 
-def test_the_command_line_writes_and_answers_in_json(tmp_path: Path) -> None:
+def test_the_command_line_writes_and_answers_in_json(tmp_path: Path, modem_lines: None) -> None:
     content = stm32_binary()
     (tmp_path / "fw").write_bytes(content)
     start = "from aidpost.board.cli import main\nmain()"
     with Stm32Rom(name="ecg 1.2") as rom:
         words = ["board", "firmware", "write", str(tmp_path / "fw"), "--to", rom.port, "--expect", "1.2", "--json"]
         command = [sys.executable, "-c", start, *words, "--sha256", hashlib.sha256(content).hexdigest()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["result"]["answer"] == "ecg 1.2"
