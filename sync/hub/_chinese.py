@@ -98,7 +98,7 @@ CHINESE = {
     "Median": "中位数",
     "Name": "用户名",
     "Name or password is wrong.": "用户名或密码错误。",
-    "Name, or part of it": "姓名或其一部分",
+    "Name, or the beginnings of its words": "姓名，或各词的开头",
     "New exams have arrived.": "有新的检查到达。",
     "Next": "下一页",
     "Nine of ten within": "九成不超过",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -14,6 +14,7 @@ from aidpost.records import ExamReport, Review, ReviewDecision
 from aidpost.sync.hub import _exam_page, _trends, audit, clocks, outgoing, patients, reviews, schema
 from aidpost.sync.hub._site import Form, Site
 from aidpost.sync.hub.database import now_ms
+from aidpost.sync.hub.search import find as find_patients
 from aidpost.sync.hub.users import Session
 
 _MOST = 500
@@ -44,19 +45,12 @@ def patient(site: Site, request: Request, session: Session) -> Response:
 
 
 def search(site: Site, request: Request, session: Session) -> Response:
-    """Patients by a part of their name, those seen last first."""
-    words, exams = request.query_params.get("q", "").strip()[:100], schema.exams
+    """Patients by the beginnings of the words of their name, those seen last first."""
+    words = request.query_params.get("q", "").strip()[:100]
     rows: list[Any] = []
     if words:
-        name, seen = func.max(exams.c.patient_name), func.max(exams.c.started_ms)
-        query = select(
-            exams.c.patient, name.label("name"), func.max(exams.c.birth_date).label("birth_date"),
-            func.max(exams.c.sex).label("sex"), seen.label("seen_ms"), func.count().label("exams"),
-        ).where(session.sees(exams.c.clinic))  # fmt: skip
-        for word in words.split():
-            query = query.where(exams.c.patient_name.icontains(word, autoescape=True))
         with site.database.read() as connection:
-            rows = list(connection.execute(query.group_by(exams.c.patient).order_by(seen.desc()).limit(50)).all())
+            rows = find_patients(connection, session, words)
         with site.database.write() as connection:
             audit.append(connection, session.user, "patients-searched", "", f"{len(rows)} found")
     return site.render(request, "patients.html", session, words=words, rows=rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -160,12 +161,14 @@ def resume_update(config: HubConfig, name: str, version: str) -> None:
         updates.resume(connection, name, version, "command-line", now_ms())
 
 
-def restored(config: HubConfig) -> None:
-    """Call once after restoring the database from a backup: devices then send again what it lacks."""
-    with _database(config) as database:
-        epoch = database.renew_epoch()
-        with database.write() as connection:
-            audit.append(connection, "command-line", "restored", epoch.hex())
+def first_user(config: HubConfig) -> tuple[str, str] | None:
+    """Name and new password of an administrator, where the hub has no user yet; else None."""
+    with _database(config) as database, database.read() as connection:
+        if connection.execute(select(schema.users.c.name).limit(1)).first() is not None:
+            return None
+    name, password = "admin", secrets.token_urlsafe(12)
+    add_user(config, name, password, users.Role.ADMINISTRATOR.value)
+    return name, password
 
 
 def take_messages(config: HubConfig, messages: Sequence[bytes]) -> list[bytes]:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     desc,
 )
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
 REVISION = f"{SCHEMA_VERSION:04d}"
 """The same as Alembic names it."""
@@ -415,6 +415,14 @@ second_factors = Table(
     Column("secret", LargeBinary, nullable=False),  # sealed under the hub's key
     Column("confirmed_ms", BigInteger),  # NULL: offered, and no code was given yet
     Column("last_step", BigInteger, nullable=False),  # each code counts once
+)
+
+patient_words = Table(
+    "patient_words",
+    metadata,
+    # compared by code point on either database: a search is a range of it
+    Column("word", String(64).with_variant(String(64, collation="C"), "postgresql"), primary_key=True),
+    Column("patient", Uuid, primary_key=True, index=True),
 )
 
 patient_links = Table(
