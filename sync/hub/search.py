@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, FromClause, func, select
 
 from aidpost.sync.hub import schema
 from aidpost.sync.hub._rows import insert_new
@@ -43,16 +43,18 @@ def find(connection: Connection, session: Session, text: str, most: int = 50) ->
     wanted = [word[:_LONGEST] for word in _plain(text).split()][:8]
     if not wanted:
         return []
-    exams, table = schema.exams, schema.patient_words
-    longest = max(wanted, key=len)
-    query = select(table.c.patient).where(_begins(longest)).limit(_FEW + 1)
-    few = list(dict.fromkeys(connection.execute(query).scalars()))
+    exams, first, others = schema.exams, schema.patient_words, schema.patient_words.alias()
+    wanted.sort(key=len, reverse=True)  # the longest says most
+    named = select(first.c.patient).where(_begins(first, wanted[0]))
+    for word in wanted[1:]:
+        also = select(others.c.word).where(others.c.patient == first.c.patient, _begins(others, word))
+        named = named.where(also.exists())
+    few = list(dict.fromkeys(connection.execute(named.limit(_FEW + 1)).scalars()))
     query = select(exams.c.patient).where(session.sees(exams.c.clinic)).order_by(exams.c.started_ms.desc())
     if len(few) <= _FEW:
         query = query.where(exams.c.patient.in_(few))
-    for word in wanted:
-        of_patient = select(table.c.patient).where(table.c.patient == exams.c.patient, _begins(word))
-        query = query.where(of_patient.exists())
+    else:
+        query = query.where(named.where(first.c.patient == exams.c.patient).correlate(exams).exists())
     found: dict[uuid.UUID, None] = {}
     with connection.execution_options(yield_per=200).execute(query) as walked:
         for (patient,) in walked:
@@ -62,9 +64,8 @@ def find(connection: Connection, session: Session, text: str, most: int = 50) ->
     return _rows(connection, session, list(found))
 
 
-def _begins(word: str) -> ColumnElement[bool]:
-    column = schema.patient_words.c.word
-    return column.between(word, word + _LAST)
+def _begins(table: FromClause, word: str) -> ColumnElement[bool]:
+    return table.c.word.between(word, word + _LAST)
 
 
 def _rows(connection: Connection, session: Session, patients: Sequence[uuid.UUID]) -> list[Any]:
