@@ -1,7 +1,8 @@
-"""Processor time of the hub's pages with many exams in SQLite: worklist, exam, patient, quality and the others.
+"""Processor time of the hub's pages with many exams: worklist, exam, patient, quality and the others.
 
-    python benchmarks/hub_pages.py [EXAMS]
+    python benchmarks/hub_pages.py [EXAMS] [--postgresql]
 
+On PostgreSQL a server of its own is started, whose processor time is not in the figures: look at the wall time there.
 Exams are rows copied from one real one, spread over clinics, days, patients and states; a twentieth is open. CPU time
 is of the whole process, server and client in one, so that the pages' own share is a little less than what is printed.
 The quality page and the metrics are counted once in five minutes: the median of several requests is of a remembered
@@ -16,13 +17,16 @@ import sys
 import tempfile
 import time
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 
+from postgres import Postgres
 from sqlalchemy import insert
 
-from aidpost.sync.hub import operations, schema
+from aidpost.sync.hub import operations, schema, search
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.server import HubServer
@@ -30,6 +34,9 @@ from tests.sync.hub.conftest import FakeDevice
 from tests.sync.hub.web_client import Client, logged_in, password_hash, whole_report
 
 REPEATS = 9
+NAMES = [f"{first}{middle}{last}" for first in ("Ak", "Nab", "Wan", "Ot") for middle in ("i", "u", "e") for last in
+         ("nyi", "lya", "jiru", "eno", "kello")]  # fmt: skip
+"""Sixty words; a full name has two of them, so that each stands in one of thirty."""
 
 
 def fill(server: HubServer, device: FakeDevice, number: int) -> tuple[uuid.UUID, uuid.UUID]:
@@ -44,11 +51,13 @@ def fill(server: HubServer, device: FakeDevice, number: int) -> tuple[uuid.UUID,
             for _ in range(min(5000, number - start)):
                 ids = {"exam": uuid.UUID(int=chance.getrandbits(128)), "report": uuid.UUID(int=chance.getrandbits(128))}
                 patient, is_open = uuid.UUID(int=chance.randrange(number // 3) + 1), chance.random() < 0.05
+                name = " ".join(NAMES[patient.int // step % len(NAMES)] for step in (1, len(NAMES)))
                 at = now - chance.randrange(700 * 86_400_000)
                 exams.append(
                     exam
                     | {"id": ids["exam"], "report": ids["report"], "patient": patient, "started_ms": at}
                     | {"received_ms": at, "state": "open" if is_open else "reviewed", "triage": chance.randrange(4)}
+                    | {"patient_name": name}
                     | {"clinic": f"clinic {chance.randrange(40)}", "sampled": chance.random() < 0.1}
                 )
                 for call in calls:
@@ -61,6 +70,7 @@ def fill(server: HubServer, device: FakeDevice, number: int) -> tuple[uuid.UUID,
                         read.append(ids | reading)
                 queue.append({"exam": ids["exam"], "target": "fhir", "patient": patient, "change": 0, "attempts": 0})
             connection.execute(insert(schema.exams), exams)
+            search.note(connection, [(row["patient"], row["patient_name"]) for row in exams])
             connection.execute(insert(schema.calls), all_calls)
             connection.execute(insert(schema.readings), read)
             connection.execute(insert(schema.exports), [row | {"error": ""} for row in queue])
@@ -80,9 +90,15 @@ def measure(client: Client, path: str) -> tuple[float, float]:
 
 def main() -> None:
     """Fills a hub and prints a row for each page."""
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    with tempfile.TemporaryDirectory() as folder:
-        config = HubConfig(state_dir=folder, broker_host="", listen_port=0)
+    numbers = [int(argument) for argument in sys.argv[1:] if argument.isdigit()]
+    number = numbers[0] if numbers else 100_000
+    with ExitStack() as stack:
+        folder, url = stack.enter_context(tempfile.TemporaryDirectory()), ""
+        if "--postgresql" in sys.argv:
+            postgres = Postgres()
+            stack.callback(postgres.stop)
+            url = stack.enter_context(postgres.database())
+        config = HubConfig(state_dir=folder, database_url=url, broker_host="", listen_port=0)
         device = FakeDevice()
         operations.enroll(config, device.name, device.public_key)
         server = HubServer(config)
@@ -96,7 +112,7 @@ def main() -> None:
         server.start()
         server.notifier.stop()
         client, eye_reader = logged_in(server, "okoro"), logged_in(server, "eyes")
-        print(f"{number} exams, SQLite; median of {REPEATS}: CPU ms, wall ms")
+        print(f"{number} exams, {'PostgreSQL' if url else 'SQLite'}; median of {REPEATS}: CPU ms, wall ms")
         for name, who, path in (
             ("worklist", client, "/"),
             ("worklist of an eye reader", eye_reader, "/"),
@@ -105,7 +121,9 @@ def main() -> None:
             ("what waits, as JSON", client, "/waiting.json"),
             ("exam", client, f"/exams/{exam}"),
             ("patient", client, f"/patients/{patient}"),
-            ("search of patients", client, "/patients?q=amina"),
+            ("search of a common name", client, "/patients?q=akinyi"),
+            ("search of a full name", client, "/patients?q=akinyi+otulya"),
+            ("search of nobody", client, "/patients?q=amadou"),
             ("alerts", client, "/alerts"),
             ("referrals", client, "/referrals"),
             ("devices", client, "/devices"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -33,6 +36,62 @@ def serve(settings: Settings) -> None:
     from aidpost.sync.hub.server import serve as serve_hub
 
     serve_hub(_config(settings), ready=lambda url: click.echo(f"the hub's pages are at {url}"), write_dicom=write_dicom)
+
+
+@hub.command("run")
+@settings_of
+def run_(settings: Settings) -> None:
+    """All that a district needs in one: the hub on SQLite, and Mosquitto with the configuration that the hub writes for
+    it. The first start makes an administrator and prints their password.
+
+    Example: aidpost --config hub.toml hub run
+    """
+    from aidpost.firmware_bridge.formats.dicom_write import write_dicom
+    from aidpost.sync.hub import operations
+    from aidpost.sync.hub.server import run as run_hub
+
+    config = _config(settings)
+    if made := operations.first_user(config):
+        click.echo(f"administrator {made[0]}, password {made[1]}: change it with `aidpost hub user {made[0]}`")
+    run_hub(config, ready=lambda url: click.echo(f"the hub's pages are at {url}"), write_dicom=write_dicom)
+
+
+@hub.command()
+@click.argument("file", type=click.File("wb", lazy=False))
+@click.option("--no-blobs", is_flag=True, help="Without photographs and traces: their folder is copied otherwise.")
+@settings_of
+def backup(settings: Settings, file: IO[bytes], no_blobs: bool) -> None:
+    """Write a backup, whole and of one moment, while the hub runs; `-` writes it to a pipe, for a program that
+    encrypts it. It holds the hub's keys.
+
+    Example: aidpost --config hub.toml hub backup - | age -r age1… > hub.tar.age
+    """
+    from aidpost.sync.hub.backup import back_up
+
+    if file.seekable():
+        os.fchmod(file.fileno(), 0o600)
+    saved = back_up(_config(settings), file, blobs=not no_blobs)
+    file.flush()
+    click.echo(f"{saved.blobs} photographs and traces, {saved.bytes / 1e6:.1f} MB in all", err=True)
+
+
+@hub.command()
+@click.argument("file", type=click.File("rb"))
+@settings_of
+def restore(settings: Settings, file: IO[bytes]) -> None:
+    """Put a backup in the place of what is here, which is kept beside it. The hub must be stopped. Devices then send
+    again what the backup lacks, and patients erased since are erased again.
+
+    Example: age -d hub.tar.age | aidpost --config hub.toml hub restore -
+    """
+    from aidpost.sync.hub.backup import restore as restore_hub
+
+    done = restore_hub(_config(settings), file)
+    click.echo(f"restored, with {done.blobs} photographs and traces; devices are asked for {done.missing} more")
+    if done.erased:
+        click.echo(f"{done.erased} patients who were erased since were erased again")
+    if done.replaced:
+        click.echo(f"what was here is in {done.replaced}: remove it when all is well")
 
 
 @hub.command()
@@ -173,6 +232,54 @@ def broker(settings: Settings, folder: Path, workers: tuple[str, ...]) -> None:
     click.echo(f"Start the broker with: mosquitto -c {path}")
     names = "broker_ca, broker_certificate, broker_key = authority.pem, hub.pem, hub.key"
     click.echo(f"In the hub's [hub] table: {names}, all in {folder}")
+
+
+@hub.command("export-patient")
+@click.argument("patient", type=click.UUID)
+@click.argument("file", type=click.File("wb", lazy=False))
+@settings_of
+def export_patient(settings: Settings, patient: uuid.UUID, file: IO[bytes]) -> None:
+    """Write all that the hub has of one person, under whichever records, as a ZIP.
+
+    Example: aidpost hub export-patient 5f0c7a52-6f6b-4d0c-9b52-6c7f1f0f3a10 person.zip
+    """
+    from aidpost.sync.hub import operations
+
+    records = operations.export_patient(_config(settings), patient, file)
+    click.echo(f"{records} records", err=True)
+
+
+@hub.command("erase-patient")
+@click.argument("patient", type=click.UUID)
+@click.option("--yes", is_flag=True, help="Without asking.")
+@settings_of
+def erase_patient(settings: Settings, patient: uuid.UUID, yes: bool) -> None:
+    """Erase one person, under whichever records, for good. Devices, other systems and backups keep what they have.
+
+    Example: aidpost hub erase-patient 5f0c7a52-6f6b-4d0c-9b52-6c7f1f0f3a10
+    """
+    from aidpost.sync.hub import operations
+
+    if not yes:
+        click.confirm(f"Erase {patient} for good?", abort=True)
+    found = operations.erase_patient(_config(settings), patient)
+    click.echo(f"erased, under {found} numbers")
+
+
+@hub.command("research-export")
+@click.argument("file", type=click.File("wb", lazy=False))
+@click.option("--purpose", type=click.Choice(("research", "model-training")), default="research", show_default=True)
+@settings_of
+def research_export(settings: Settings, file: IO[bytes], purpose: str) -> None:
+    """Write the exams of everybody who agrees to that purpose now, without who they are, as a ZIP.
+
+    Example: aidpost hub research-export study.zip
+    """
+    from aidpost.records import ConsentPurpose
+    from aidpost.sync.hub import research
+
+    done = research.export(_config(settings), ConsentPurpose(purpose), file, "command-line")
+    click.echo(f"{done.people} people, {done.exams} exams", err=True)
 
 
 @hub.command("import")

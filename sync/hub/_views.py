@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, delete, insert, select, update
 from aidpost.records import ExamReport, Origin, TriageLevel, VitalSign, decode
 from aidpost.sync.bodies import BlobManifest
 from aidpost.sync.envelope import Envelope
-from aidpost.sync.hub import exports, readings, schema
+from aidpost.sync.hub import exports, readings, schema, search
 from aidpost.sync.hub._calls import calls_of
 from aidpost.sync.hub._rows import clean, insert_new
 from aidpost.sync.hub.clocks import Clock
@@ -163,6 +163,7 @@ def _exam_rows(connection: Connection, items: Sequence[Stored]) -> list[dict[str
     clock = Clock(connection)
     rows = [_exam_row(clock, item) for item in items]
     exports.changed(connection, [(row["id"], row["patient"]) for row in rows])
+    search.note(connection, [(row["patient"], row["patient_name"]) for row in rows])
     made = zip(items, rows, strict=True)
     insert_new(connection, schema.calls, [c for item, row in made for c in calls_of(item.record, row["started_ms"])])
     read = readings.standing(connection, [row["report"] for row in rows])

@@ -52,7 +52,8 @@ def write(config: HubConfig, folder: Path, workers: Sequence[str] = (), *, bind:
     """
     make_folder(folder)
     authority, now = Authority(config.state, config.name), now_ms()
-    authority.write_pair(folder, "broker", config.public_host, now, [config.public_host])
+    hosts = list(dict.fromkeys((config.public_host, "127.0.0.1")))  # by which devices reach it, and the hub beside it
+    authority.write_pair(folder, "broker", config.public_host, now, hosts)
     rules = [_DEVICE_RULES]
     for worker in ("", *workers):
         user = hub_user(config.name, worker)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import threading
 from collections.abc import Callable
 
 import uvicorn
 
-from aidpost.errors import UsageError
+from aidpost.errors import AidpostError, UsageError
 from aidpost.sync.hub import enrolment
 from aidpost.sync.hub._exporter import Exporter, Target
 from aidpost.sync.hub._fhir_push import FhirPush
@@ -18,6 +19,8 @@ from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database
 from aidpost.sync.hub.dicom import DicomPush, Writer
+from aidpost.sync.hub.lock import StateLock
+from aidpost.sync.hub.mosquitto import Mosquitto, own_broker
 from aidpost.sync.hub.service import HubService
 from aidpost.sync.hub.web import create_app
 
@@ -49,6 +52,7 @@ class HubServer:
             targets.append(DicomPush(config, self.database, self.files, write_dicom))
         self.exporters = [Exporter(self.database, target) for target in targets]
         self.url = ""
+        self._lock = StateLock(config.state)
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._server = uvicorn.Server(self._settings())
@@ -76,6 +80,8 @@ class HubServer:
 
     def run(self, ready: Callable[[str], None] = lambda _: None) -> None:
         """Serves until SIGTERM or SIGINT; must be called on the main thread. `ready` is told the pages' URL."""
+        for told in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(told, lambda *_: None)  # uvicorn raises it again when it has stopped, and we are not done yet
         self._listen()
         self._start_workers()
         ready(self.url)
@@ -90,6 +96,7 @@ class HubServer:
         if self._socket:
             self._socket.close()
         self.database.close()
+        self._lock.release()
 
     def _start_workers(self) -> None:
         for worker in (self._enrolment, self.service, self.notifier, *self.exporters):
@@ -120,8 +127,10 @@ class HubServer:
     def _listen(self) -> None:
         config = self.config
         try:
+            self._lock.share()
             self._socket = _open(config.listen_host, config.listen_port, "hub.listen_port")
-        except UsageError:
+        except AidpostError:
+            self._lock.release()
             self.database.close()
             raise
         host, port = self._socket.getsockname()[:2]
@@ -194,3 +203,20 @@ def serve(config: HubConfig, ready: Callable[[str], None] = lambda _: None, writ
         The database, the port or the certificates cannot be used. A broker that is away is waited for.
     """
     HubServer(config, write_dicom).run(ready)
+
+
+def run(config: HubConfig, ready: Callable[[str], None] = lambda _: None, write_dicom: Writer | None = None) -> None:
+    """Runs the hub with a broker of its own, Mosquitto, until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    AidpostError
+        As `serve`; or Mosquitto is not installed, or does not start.
+    """
+    config = own_broker(config)
+    mosquitto = Mosquitto(config)
+    mosquitto.start()
+    try:
+        serve(config, ready, write_dicom)
+    finally:
+        mosquitto.stop()

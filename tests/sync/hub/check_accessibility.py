@@ -41,7 +41,15 @@ def test_every_page_meets_wcag_aa(server: HubServer, device: FakeDevice, width: 
     page = f"/exams/{report.exam.id}"
     assert logged_in(server, "okoro").submit(page, f"{page}/referrals", to="Eye unit", due="2026-01-02") == 303
     paths = ["", "?show=sample", "?show=reviewed", page[1:], "alerts", "alerts?show=all", "referrals", "devices"]
-    paths += ["quality", "audit?verify=1", f"patients/{report.patient.id}", "nowhere"]
+    paths += [
+        "quality",
+        "audit?verify=1",
+        "patients",
+        "patients?q=amina",
+        f"patients/{report.patient.id}",
+        "account",
+        "nowhere",
+    ]
     with Browser(width, 1000) as browser:
         found = {"login": violations(browser, server.url + "login")}
         browser.open(f"{server.url}login?lang={language}")

@@ -238,13 +238,6 @@ def test_full_receipt_with_thousands_of_gaps_comes_in_pages_with_one_nonce(hub: 
     assert receipts[1].wanted
 
 
-def test_restored_hub_has_a_new_epoch(hub: Hub, config: HubConfig) -> None:
-    operations.restored(config)
-    later = Hub(config)
-    assert later.database.epoch != hub.database.epoch
-    later.close()
-
-
 # clocks
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import uuid
+from urllib.parse import quote
 
 import msgspec
+import pytest
 from sqlalchemy import select
 
 from aidpost.records import ExamReport, Review, decode
-from aidpost.sync.hub import fhir, schema
+from aidpost.sync.hub import fhir, schema, search
+from aidpost.sync.hub._erasure import erase
+from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.server import HubServer
+from aidpost.sync.hub.users import Role, Session
 
 from .conftest import FakeDevice, make_report
 from .web_client import Client, logged_in, send, whole_report
@@ -90,13 +95,53 @@ def test_withdrawn_results_are_entered_in_error_in_fhir(server: HubServer, devic
     assert statuses == {"entered-in-error"}
 
 
-def test_patients_are_found_by_parts_of_their_name(server: HubServer, device: FakeDevice, reader: Client) -> None:
+def test_patients_are_found_by_the_beginnings_of_their_names_words(
+    server: HubServer, device: FakeDevice, reader: Client
+) -> None:
     named(server, device, "Amina Yusuf")
     named(server, device, "100 % Proof")
-    reader.get("/patients?q=yus+AMI")
-    assert "Amina Yusuf" in reader.text
-    assert "Proof" not in reader.text
-    reader.get("/patients?q=%25")
-    assert "Amina" not in reader.text
-    reader.get("/patients?q=nobody")
+    named(server, device, "Zoë N’Guessan")
+    named(server, device, "王小明")
+    for words, name in (
+        ("yus+AMI", "Amina Yusuf"),
+        ("zoe", "Zoë N’Guessan"),
+        ("n’g", "Zoë N’Guessan"),
+        ("小明", "王小明"),
+    ):
+        reader.get(f"/patients?q={quote(words, safe='+')}")
+        assert re.findall(r'class="name" href="/patients/[^"]*">([^<]*)', reader.text) == [name]
+    for words in ("mina", "%25roof", "_", "amina+proof", "nobody", "%00", "+"):
+        reader.get(f"/patients?q={words}")
+        assert 'class="name"' not in reader.text, words
+    assert reader.get("/patients?q=nobody") == 200
     assert "Nobody of that name is here." in reader.text
+
+
+@pytest.mark.both_databases
+def test_common_names_and_rare_ones_are_found_alike(server: HubServer, device: FakeDevice, reader: Client) -> None:
+    report = named(server, device, "Amina Yusuf")
+    with server.database.write() as connection:
+        exam = connection.execute(select(schema.exams)).one()._asdict()
+        rows = []
+        for number in range(700):
+            ids = {"id": uuid.UUID(int=number), "report": uuid.UUID(int=number), "patient": uuid.UUID(int=number // 2)}
+            rows.append(exam | ids | {"patient_name": f"Amina {number // 2:03}x", "started_ms": number})
+        connection.execute(schema.exams.insert(), rows)
+        search.note(connection, [(row["patient"], row["patient_name"]) for row in rows])
+    session = Session("okoro", "", Role.CLINICIAN, "", 0)
+    elsewhere = session._replace(clinics=("South clinic",))
+    for few in (1, 10_000):  # either way of looking
+        search_few = pytest.MonkeyPatch()
+        search_few.setattr(search, "_FEW", few)
+        with server.database.read() as connection:
+            common = search.find(connection, session, "amina")
+            assert [row.name for row in common[:2]] == ["Amina Yusuf", "Amina 349x"]
+            assert (len(common), common[1].exams) == (50, 2)
+            assert [row.name for row in search.find(connection, session, "AMINA 007")] == ["Amina 007x"]
+            assert search.find(connection, elsewhere, "amina") == []
+        search_few.undo()
+    with server.database.write() as connection:
+        erase(connection, report.patient.id, "root", now_ms())
+        assert search.find(connection, session, "yusuf") == []
+        words = select(schema.patient_words.c.word).where(schema.patient_words.c.patient == report.patient.id)
+        assert connection.execute(words).all() == []

@@ -6,6 +6,7 @@ import hashlib
 import random
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +14,17 @@ import msgspec
 import pytest
 from sqlalchemy import func, select
 
+from aidpost.errors import StoreLockedError
 from aidpost.records import BlobRef, ExamReport, Origin
 from aidpost.sync import outbox
 from aidpost.sync.bodies import BlobManifest
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.envelope import RecordClass
-from aidpost.sync.hub import identity, operations, schema
+from aidpost.sync.hub import audit, identity, operations, schema
+from aidpost.sync.hub._erasure import erase
+from aidpost.sync.hub.backup import back_up, restore
 from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.server import HubServer
 from aidpost.sync.keys import DeviceKey, public_bytes
 from aidpost.sync.publisher import Link, Publisher
@@ -127,30 +132,45 @@ def test_hub_and_broker_that_come_and_go_lose_and_double_nothing(
     hub.stop()
 
 
-def test_hub_restored_from_an_old_backup_gets_the_rest_again(store: Store, config: HubConfig, tmp_path: Path) -> None:
+def test_backup_taken_while_ingesting_is_restored_and_devices_fill_the_rest(
+    store: Store, config: HubConfig, tmp_path: Path
+) -> None:
     hub = HubServer(config)
     hub.start()
-    early, late = make_report(), make_report()
-    accept(store, early)
+    reports = [make_report() for _ in range(60)]
+    path = tmp_path / "backup.tar"
     with sender(store, config) as publisher:
+        accept(store, reports[0], photograph())
+        for report in reports[1:20]:
+            accept(store, report)
+        wait_for(lambda: exams(hub), "the first exams arrive")
+        with path.open("wb") as file:
+            backing = threading.Thread(target=back_up, args=(config, file))
+            backing.start()
+            for report in reports[20:]:
+                accept(store, report)
+                time.sleep(0.01)
+            backing.join()
+        wait_for(lambda: len(exams(hub)) == 60, "all exams arrived", 90)
         assert publisher.wait_until_empty(60)
+        erased = uuid.UUID(next(iter(exams(hub))))
+        with hub.database.write() as connection:
+            patient = connection.execute(select(schema.exams.c.patient).where(schema.exams.c.id == erased)).scalar_one()
+            erase(connection, patient, "root", now_ms())
+        with path.open("rb") as file, pytest.raises(StoreLockedError):
+            restore(config, file)
         hub.stop()
-        backup = tmp_path / "backup.sqlite3"
-        hub_file = config.state / "hub.sqlite3"
-        backup.write_bytes(hub_file.read_bytes())
-        hub = HubServer(config)
-        hub.start()
-        accept(store, late)
-        wait_for(lambda: len(exams(hub)) == 2, "the later exam arrived")
-        assert publisher.wait_until_empty(60)
-        hub.stop()
-    for leftover in config.state.glob("hub.sqlite3*"):
-        leftover.unlink()
-    hub_file.write_bytes(backup.read_bytes())
-    operations.restored(config)
+    with path.open("rb") as file:
+        done = restore(config, file)
+    assert done.replaced is not None
+    assert (done.replaced / "hub.sqlite3").exists()
     hub = HubServer(config)
-    assert len(exams(hub)) == 1
+    assert str(erased) not in exams(hub), "erased since the backup, and erased again"
     hub.start()
-    with sender(store, config):
-        wait_for(lambda: len(exams(hub)) == 2, "the hub has what its backup lacked", 60)
+    with sender(store, config) as publisher:
+        wait_for(lambda: len(exams(hub)) == 59, "the hub has what its backup lacked", 90)
+        assert publisher.wait_until_empty(60)
+        wait_for(lambda: hub.files.is_complete(hashlib.sha256(PHOTO).hexdigest()), "the photograph is here", 60)
+    with hub.database.read() as connection:
+        assert audit.verify(connection).broken_at is None
     hub.stop()
