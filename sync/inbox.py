@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from aidpost.errors import InvalidRecordError, StoreDamagedError
-from aidpost.records import Record, Referral, Review, decode
+from aidpost.records import Record, Referral, Review, decode, encode
 from aidpost.sync import ranges, seal
 from aidpost.sync._patient_keys import NOBODY, PatientKeys, Reads
 from aidpost.sync._writer import Writer
+from aidpost.sync.bodies import Acknowledgement
 from aidpost.sync.envelope import Envelope, Held, Receipt, RecordKey, Reject
 
-D = TypeVar("D", Review, Referral)
+D = TypeVar("D", Review, Referral, Acknowledgement)
 
-_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Review, Referral)}
+_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Review, Referral, Acknowledgement)}
 
 
 class Inbox:
@@ -87,7 +88,7 @@ class Inbox:
             (kind.__name__, *[exam.bytes if exam else None] * 2),
         )
         found = [decode(kind, self._open(RecordKey(*row[:3]), row[3], row[4])) for row in rows]
-        return sorted(found, key=lambda record: (record.at.wall_ms, record.id))
+        return sorted(found, key=lambda one: (one.at.wall_ms, encode(one)))
 
     def _open(self, key: RecordKey, patient: bytes | None, body: bytes) -> bytes:
         owner = uuid.UUID(bytes=patient) if patient else NOBODY
@@ -107,7 +108,8 @@ def _fault(envelope: Envelope) -> str:
         record = decode(kind, envelope.body)
     except (InvalidRecordError, RecursionError) as error:
         return f"{envelope.kind}: {getattr(error, 'cause', error)}"
-    if isinstance(record, Review | Referral) and (record.patient, record.exam) != (envelope.patient, envelope.exam):
+    about = (envelope.patient, envelope.exam)
+    if isinstance(record, Review | Referral | Acknowledgement) and (record.patient, record.exam) != about:
         return f"{envelope.kind}: the envelope names another patient or exam than the record"
     return ""
 

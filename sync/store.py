@@ -27,7 +27,7 @@ from aidpost.sync._patient_keys import NOBODY, PatientKeys
 from aidpost.sync._space import SEND, Budget, Space, note_intake
 from aidpost.sync._writer import Writer, connect
 from aidpost.sync.blobs import BlobFiles
-from aidpost.sync.bodies import BlobManifest, Erasure
+from aidpost.sync.bodies import Acknowledgement, BlobManifest, Erasure
 from aidpost.sync.clock import Clock
 from aidpost.sync.envelope import Envelope, RecordClass, RecordKey, content_hash
 from aidpost.sync.inbox import Inbox
@@ -378,6 +378,10 @@ class Store:
     def reviews(self, exam: uuid.UUID) -> list[Review]:
         """What clinicians at the hub said of an exam, the last word last."""
         return self.inbox.records(Review, exam)
+
+    def acknowledgements(self, exam: uuid.UUID | None = None) -> list[Acknowledgement]:
+        """Who answers for an alert of this device at the hub, oldest first: of one exam, or all."""
+        return self.inbox.records(Acknowledgement, exam)
 
     def referrals(self, exam: uuid.UUID | None = None) -> list[Referral]:
         """Referrals that the hub made or changed, oldest first: of one exam, or all."""

@@ -55,6 +55,24 @@ def undo(site: Site, request: Request, session: Session, _form: Form) -> Respons
     return _to(draft)
 
 
+def give_up_page(site: Site, request: Request, session: Session) -> Response:
+    """Why an exam is given up; nothing happens before that is said."""
+    _, draft = draft_of(site, request, session)
+    return site.render(request, "give_up.html", session, draft=draft, reasons_why=steps.REASONS_WHY)
+
+
+def give_up(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """The exam ends without a report; who ended it and why is kept."""
+    workspace, draft = draft_of(site, request, session)
+    why = form.get("why", "")
+    if why not in dict(steps.REASONS_WHY):
+        raise HTTPException(400, N_("Say why."))
+    workspace.give_up(draft.exam.id)
+    at = workspace.store.now().wall_ms
+    workspace.database.audit(at, session.worker, f"gave up an exam: {why}", str(draft.exam.id))
+    return RedirectResponse("/", 303)
+
+
 def questions_page(site: Site, request: Request, session: Session) -> Response:
     """One question: the one asked for, or the next without an answer."""
     workspace, draft = draft_of(site, request, session)
@@ -277,6 +295,7 @@ def result(site: Site, request: Request, session: Session) -> Response:
         part=part,
         finished=finished,
         reviews=reviews,
+        taken=workspace.store.acknowledgements(report.exam.id) if finished else [],
         console=site.configuration.console,
         printed=request.query_params.get("printed") == "1",
         advised=advice(report, site.languages.translator(session.language)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 
+import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -138,8 +139,9 @@ def home(site: Site, request: Request, session: Session) -> Response:
     if session.worker == BREAK_GLASS:
         drafts = [one for one in drafts if one.exam.operator.id == BREAK_GLASS]
     urgent = [one for one in finished if one.triage.level >= TriageLevel.URGENT]
-    waiting = {one.exam.id for one in urgent if not workspace.store.reviews(one.exam.id)}
     answered = {one.exam.id for one in finished if workspace.store.reviews(one.exam.id)}
+    taken = {one.exam: one for one in workspace.store.acknowledgements()}
+    waiting = {one.exam.id for one in urgent} - answered - set(taken)
     return site.render(
         request,
         "home.html",
@@ -148,6 +150,7 @@ def home(site: Site, request: Request, session: Session) -> Response:
         finished=finished,
         waiting=waiting,
         answered=answered,
+        taken=taken,
         unassigned=len(workspace.unassigned()),
     )
 
@@ -177,47 +180,93 @@ def _patients_allowed(site: Site, session: Session) -> Patients:
 
 def register_page(site: Site, request: Request, session: Session) -> Response:
     """The form of a new patient."""
-    return site.render(request, "register.html", session, sexes=list(Sex), purposes=PURPOSES, entered={}, failed="")
+    return _form(site, request, session, {}, "")
+
+
+def correct_page(site: Site, request: Request, session: Session) -> Response:
+    """The same form with what is known of a patient, to be corrected."""
+    known = _patients_allowed(site, session).get(request.path_params["patient"])
+    patient = known.patient
+    entered = {"name": patient.name, "born": patient.birth_date or "", "sex": patient.sex.value}
+    entered |= {"telephone": patient.telephone, "number": next((one.value for one in patient.identifiers), "")}
+    entered |= {one.purpose.value: "yes" for one in known.consents if one.given}
+    return _form(site, request, session, entered, "", known.patient.id)
+
+
+def _form(
+    site: Site, request: Request, session: Session, entered: Form, failed: str, patient: uuid.UUID | None = None
+) -> Response:
+    return site.render(
+        request,
+        "register.html",
+        session,
+        400 if failed else 200,
+        sexes=list(Sex),
+        purposes=PURPOSES,
+        entered=entered,
+        failed=failed,
+        patient=patient,
+    )
 
 
 def register(site: Site, request: Request, session: Session, form: Form) -> Response:
     """Register, and go to the patient."""
     workspace = site.workspace(session)
-    failed = _missing(form)
-    if failed:
-        entered = dict(form)
-        return site.render(
-            request, "register.html", session, 400, sexes=list(Sex), purposes=PURPOSES, entered=entered, failed=failed
-        )
-    number, now = uuid.uuid4(), workspace.store.now()
-    local = form.get("number", "")[:40]
-    clinic = site.configuration.clinic.id
-    patient = Patient(
-        id=number,
+    if failed := _missing(form):
+        return _form(site, request, session, form, failed)
+    number = uuid.uuid4()
+    workspace.patients.keep(_entered(site, session, form, Patient(id=number, language=session.language), ()))
+    return RedirectResponse(f"/patients/{number}", 303)
+
+
+def correct(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Keep a patient's corrected data; who changed it is kept too."""
+    known = _patients_allowed(site, session).get(request.path_params["patient"])
+    if failed := _missing(form):
+        return _form(site, request, session, form, failed, known.patient.id)
+    workspace = site.workspace(session)
+    workspace.correct(_entered(site, session, form, known.patient, known.consents))
+    workspace.database.audit(
+        workspace.store.now().wall_ms, session.worker, "corrected a patient", str(known.patient.id)
+    )
+    return RedirectResponse(f"/patients/{known.patient.id}", 303)
+
+
+def _entered(site: Site, session: Session, form: Form, patient: Patient, before: tuple[Consent, ...]) -> Known:
+    """What was typed in, over what was known. A consent that did not change stays as it was given then."""
+    now = site.workspace(session).store.now()
+    local, clinic = form.get("number", "")[:40], site.configuration.clinic.id
+    others = tuple(one for one in patient.identifiers if one.system != clinic)
+    patient = msgspec.structs.replace(
+        patient,
         name=form["name"][:100],
         birth_date=_birth_date(form.get("born", ""), now.wall_ms),
         sex=Sex(form.get("sex", "unknown")),
-        identifiers=(Identifier(system=clinic, value=local),) if local else (),
+        identifiers=(*((Identifier(system=clinic, value=local),) if local else ()), *others),
         telephone=form.get("telephone", "")[:30],
-        language=session.language,
     )
     by = form.get("guardian", "").strip()[:100]
-    consents = tuple(
-        Consent(
-            id=uuid.uuid4(),
-            patient=number,
-            purpose=purpose,
-            version=CONSENT_VERSION,
-            language=session.language,
-            given=form.get(purpose.value) == "yes",
-            at=now,
-            given_by=f"guardian: {by}" if by else "patient",
-            operator=session.worker,
+    known = {one.purpose: one for one in before}
+    consents = []
+    for purpose, _ in PURPOSES:
+        given = form.get(purpose.value) == "yes"
+        if purpose in known and known[purpose].given is given:
+            consents.append(known[purpose])
+            continue
+        consents.append(
+            Consent(
+                id=uuid.uuid4(),
+                patient=patient.id,
+                purpose=purpose,
+                version=CONSENT_VERSION,
+                language=session.language,
+                given=given,
+                at=now,
+                given_by=f"guardian: {by}" if by else "patient",
+                operator=session.worker,
+            )
         )
-        for purpose, _ in PURPOSES
-    )
-    workspace.patients.keep(Known(patient=patient, consents=consents))
-    return RedirectResponse(f"/patients/{number}", 303)
+    return Known(patient=patient, consents=tuple(consents))
 
 
 def _missing(form: Form) -> str:

@@ -83,6 +83,8 @@ def _who_routes(site: Site) -> list[BaseRoute]:
         Route("/patients/new", site.page(_who.register_page), methods=["GET"]),
         Route("/patients/new", site.action(_who.register), methods=post),
         Route("/patients/{patient:uuid}", site.page(_who.patient)),
+        Route("/patients/{patient:uuid}/correct", site.page(_who.correct_page), methods=["GET"]),
+        Route("/patients/{patient:uuid}/correct", site.action(_who.correct), methods=post),
         Route("/patients/{patient:uuid}/exams", site.action(_who.begin), methods=post),
         Route("/unassigned", site.page(_who.unassigned_page)),
         Route("/unassigned/{reading:uuid}", site.action(_who.assign), methods=post),
@@ -98,6 +100,8 @@ def _exam_routes(site: Site) -> list[BaseRoute]:
     return [
         Route(exam, site.page(_exam.path)),
         Route(f"{exam}/undo", site.action(_exam.undo), methods=post),
+        Route(f"{exam}/give-up", site.page(_exam.give_up_page), methods=["GET"]),
+        Route(f"{exam}/give-up", site.action(_exam.give_up), methods=post),
         Route(f"{exam}/close", site.action(_exam.close), methods=post),
         Route(f"{exam}/questions", site.page(_exam.questions_page), methods=["GET"]),
         Route(f"{exam}/questions", site.action(_exam.answer), methods=post),

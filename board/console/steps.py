@@ -18,6 +18,14 @@ TITLES = {
     "left": N_("Left eye"),
 }
 
+REASONS_WHY = (
+    ("left", N_("The patient left")),
+    ("mistake", N_("Begun by mistake")),
+    ("wrong-patient", N_("Wrong patient")),
+    ("other", N_("Another reason")),
+)
+"""Why an exam is given up."""
+
 
 class Question(NamedTuple):
     """A question with its answers; `choices` are (answer, words). The codes are those of the rules."""

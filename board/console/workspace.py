@@ -242,6 +242,35 @@ class Workspace:
 
         return self._change(exam, change, alarm=False)
 
+    def give_up(self, exam: uuid.UUID) -> None:
+        """End an exam without a report: what was recorded in it is gone. With an urgent finding it is finished.
+
+        Raises
+        ------
+        UsageError
+            There is an urgent finding.
+        """
+        with self._lock:
+            draft = self.drafts.get(exam)
+            if self._conclude(draft).triage.level >= TriageLevel.URGENT:
+                raise UsageError(
+                    operation="giving up an exam",
+                    target=str(exam),
+                    cause=N_("it has an urgent finding"),
+                    remedy=N_("Finish and send it: the hub must know."),
+                )
+            self.drafts.close(exam)
+        self.watching.stop(exam)
+
+    def correct(self, known: Known) -> None:
+        """Keep a patient's corrected data, in the list and in an exam that is open. Reports that were made stay as they
+        were; the next one carries the new data."""
+        with self._lock:
+            self.patients.keep(known)
+            for draft in self.drafts.all():
+                if draft.patient.id == known.patient.id:
+                    self.drafts.save(msgspec.structs.replace(draft, patient=known.patient))
+
     def alarms(self) -> list[Draft]:
         """Open exams whose urgent finding nobody has acknowledged."""
         return [one for one in self.drafts.all() if one.alarm is not None]

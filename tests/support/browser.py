@@ -59,6 +59,11 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setTouchEmulationEnabled", enabled=True)
 
+    @property
+    def pid(self) -> int:
+        """Of the browser's first process."""
+        return self._process.pid
+
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """One command of the DevTools protocol and its answer."""
         self._number += 1

@@ -27,17 +27,19 @@ fundus_left = "sim:fundus?eye=left&grade=0&seed=2"
 vitals = ["sim:vitals"]
 """
 
+EXAM = "[exam]\necg_seconds = 9\n"
+
 
 class Running:
     """A device in a folder; `kill` pulls the plug, `start` gives power again."""
 
-    def __init__(self, folder: Path, configuration: str = SENSORS) -> None:
+    def __init__(self, folder: Path, configuration: str = SENSORS, *, practice: bool = True, exam: str = EXAM) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.state = folder, folder / "state"
         (folder / "aidpost.toml").write_text(
-            '[exam]\necg_seconds = 9\n[clinic]\nname = "Kisumu East"\nemergency_telephone = "999"\n' + configuration
+            f'{exam}[clinic]\nname = "Kisumu East"\nemergency_telephone = "999"\n' + configuration
         )
-        self.url, self.cookie = "", ""
+        self.url, self.cookie, self.practice = "", "", practice
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> float:
@@ -45,7 +47,7 @@ class Running:
         began = time.monotonic()
         arguments = ["--config", str(self.folder / "aidpost.toml"), "--state-dir", str(self.state)]
         self.process = subprocess.Popen(
-            [*AIDPOST, *arguments, "run", "--simulate", "--port", "0"],
+            [*AIDPOST, *arguments, "run", *(["--simulate"] if self.practice else []), "--port", "0"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

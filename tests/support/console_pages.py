@@ -26,8 +26,19 @@ def prepared(device: Running) -> dict[str, str]:
     if device.ask("GET", urgent)[1].endswith("/alarm"):
         device.tap(f"{urgent}/acknowledge")
     pages = {"home": "/", "find": "/find", "register": "/patients/new", "more": "/more", "unassigned": "/unassigned"}
-    steps = ("", "/questions", "/questions?q=chest-pain", "/vitals", "/ecg", "/ecg?again=1", "/eye/right", "/eye/left")
-    pages |= {f"exam{step}": exam + step for step in steps}
+    steps = (
+        "",
+        "/watch",
+        "/give-up",
+        "/questions",
+        "/questions?q=chest-pain",
+        "/vitals",
+        "/ecg",
+        "/ecg?again=1",
+        "/eye/right",
+        "/eye/left",
+    )
+    pages |= {f"exam{step}": exam + step for step in (*steps, "/eye/right", "/eye/left")}
     pages |= {f"measure {code}": f"{exam}/vitals/{code}" for code in ("blood-pressure", "breaths", "glucose")}
     pages |= {f"{part}, open": f"{exam}/result?part={part}" for part in PARTS}
     pages |= {f"{part}, finished": f"{finished}/result?part={part}" for part in PARTS}

@@ -196,3 +196,26 @@ def test_receipt_goes_to_its_printer_by_a_touch_and_a_printer_that_is_not_there_
     status, _, page = device.ask("POST", f"{exam}/print", {"what": "report"})
     assert status == 409
     assert "console.printer" in page
+
+
+def test_exam_is_given_up_only_with_a_reason_and_then_it_is_gone(device: Running) -> None:
+    exam = device.register("Left Early")
+    assert device.ask("POST", f"{exam}/give-up", {"why": ""})[0] == 400
+    assert device.ask("GET", exam)[0] == 200
+    assert "erased" in device.page(f"{exam}/give-up")
+    assert device.tap(f"{exam}/give-up", why="left") == "/"
+    assert "Left Early" not in device.page("/")
+
+
+def test_patient_is_corrected_and_what_they_agreed_to_stays(device: Running) -> None:
+    patient = device.tap("/patients/new", name="Amna", born="1961", sex="female", screening="yes", guardian="Neema")
+    page = device.page(f"{patient}/correct")
+    assert 'value="Amna"' in page
+    assert 'value="1961"' in page
+    assert device.ask("POST", f"{patient}/correct", {"name": ""})[0] == 400
+    assert device.tap(f"{patient}/correct", name="Amina", born="1962", sex="female", screening="yes") == patient
+    page = re.sub(r"\s+", " ", device.page(patient))
+    assert "Amina" in page
+    assert 'value="1962"' in device.page(f"{patient}/correct")
+    assert "✓ Examine" in page
+    assert "✗ Send it" in page

@@ -15,13 +15,16 @@ from aidpost.board.configuration import Configuration, SensorsSection
 from aidpost.board.console import steps
 from aidpost.board.console.drafts import ATTEMPTS
 from aidpost.board.console.people import LOCK_S, TRIES, Known, Workers
+from aidpost.board.console.status import look
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import StoreDamagedError, UsageError
 from aidpost.firmware_bridge.sources import open_source
 from aidpost.inference.worker import InferenceWorker
-from aidpost.records import Eye, Origin, Patient, Sex, TriageLevel, VitalKind, VitalSign
+from aidpost.records import Eye, Origin, Patient, Sex, TriageLevel, VitalKind, VitalSign, encode
 from aidpost.sync import outbox
+from aidpost.sync.bodies import Acknowledgement
 from aidpost.sync.clock import SystemClock
+from aidpost.sync.envelope import Envelope
 from aidpost.sync.store import Store
 
 CONFIGURATION = Configuration(
@@ -146,6 +149,54 @@ def test_undo_takes_back_one_step_and_lasts(workspace: Workspace) -> None:
     for _ in range(3):
         workspace.undo(exam)
     assert workspace.drafts.get(exam).vitals == ()
+
+
+def test_exam_that_is_given_up_leaves_nothing_unless_its_finding_is_urgent(workspace: Workspace) -> None:
+    exam, urgent = begin(workspace), begin(workspace, "Joseph")
+    measure(workspace, exam, "pulse", 72)
+    workspace.give_up(exam)
+    workspace.answer(urgent, "chest-pain", "yes")
+    with pytest.raises(UsageError, match="urgent finding"):
+        workspace.give_up(urgent)
+    fresh = again(workspace)
+    try:
+        assert [one.exam.id for one in fresh.drafts.all()] == [urgent]
+        assert fresh.store.reports() == []
+    finally:
+        fresh.close()
+
+
+def test_corrected_patient_is_so_in_the_list_and_in_the_open_exam_and_old_reports_stay(workspace: Workspace) -> None:
+    patient = Patient(id=uuid.uuid4(), name="Amna", sex=Sex.FEMALE)
+    known = Known(patient=patient)
+    workspace.patients.keep(known)
+    old = workspace.finish(workspace.begin(known, "Rose").exam.id)
+    exam = workspace.begin(known, "Rose").exam.id
+    workspace.correct(Known(patient=msgspec.structs.replace(patient, name="Amina", birth_date="1961")))
+    fresh = again(workspace)
+    try:
+        assert [one.name for one in fresh.patients.search("amina")] == ["Amina"]
+        assert fresh.patients.search("amna") == []
+        assert fresh.drafts.get(exam).patient.birth_date == "1961"
+        assert fresh.store.report(old.exam.id) == old
+    finally:
+        fresh.close()
+
+
+def test_urgent_exam_counts_as_unanswered_until_a_human_at_the_hub_answers_for_it(workspace: Workspace) -> None:
+    exam = begin(workspace)
+    workspace.answer(exam, "chest-pain", "yes")
+    workspace.acknowledge(exam, "Rose")
+    report = workspace.finish(exam)
+    assert look(workspace, None).unanswered == 1, "the worker's own word is not the hub's"
+    patient = report.patient.id
+    record = Acknowledgement(
+        about=report.id, exam=exam, patient=patient, by="Dr Achieng", at=workspace.store.now(), text="called"
+    )
+    envelope = Envelope(b"hub-epoc", "acknowledgement", 1, "Acknowledgement", patient, exam, encode(record))
+    assert workspace.store.inbox.keep([envelope], 1).rejected == ()
+    assert workspace.store.acknowledgements(exam) == [record]
+    assert look(workspace, None).unanswered == 0
 
 
 def test_several_open_exams_never_mix(workspace: Workspace) -> None:

@@ -5,12 +5,8 @@ Run by `scripts/test-web`, which fetches axe-core and says where it is in AIDPOS
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-from typing import Any
-
 import pytest
+from axe import violations
 from browser import Browser
 
 from aidpost.records import TriageLevel
@@ -19,17 +15,6 @@ from aidpost.sync.hub.server import HubServer
 
 from .conftest import FakeDevice
 from .web_client import PASSWORD, logged_in, whole_report
-
-AXE = (Path(os.environ["AIDPOST_NODE_MODULES"]) / "axe-core/axe.min.js").read_text(encoding="utf-8")
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-RUN = """axe.run(document, {runOnly: RULES}).then((found) => JSON.stringify(found.violations.map(
-    (rule) => [rule.id, rule.nodes.map((node) => node.target.join(" ") + ": " + node.failureSummary)])))"""
-
-
-def violations(browser: Browser, url: str) -> Any:
-    browser.open(url)
-    browser.evaluate(AXE + ";0")
-    return json.loads(browser.evaluate(RUN.replace("RULES", json.dumps(RULES))))
 
 
 @pytest.mark.parametrize("width", [1280, 800])
