@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 from typing import IO
 
@@ -231,6 +232,54 @@ def broker(settings: Settings, folder: Path, workers: tuple[str, ...]) -> None:
     click.echo(f"Start the broker with: mosquitto -c {path}")
     names = "broker_ca, broker_certificate, broker_key = authority.pem, hub.pem, hub.key"
     click.echo(f"In the hub's [hub] table: {names}, all in {folder}")
+
+
+@hub.command("export-patient")
+@click.argument("patient", type=click.UUID)
+@click.argument("file", type=click.File("wb", lazy=False))
+@settings_of
+def export_patient(settings: Settings, patient: uuid.UUID, file: IO[bytes]) -> None:
+    """Write all that the hub has of one person, under whichever records, as a ZIP.
+
+    Example: aidpost hub export-patient 5f0c7a52-6f6b-4d0c-9b52-6c7f1f0f3a10 person.zip
+    """
+    from aidpost.sync.hub import operations
+
+    records = operations.export_patient(_config(settings), patient, file)
+    click.echo(f"{records} records", err=True)
+
+
+@hub.command("erase-patient")
+@click.argument("patient", type=click.UUID)
+@click.option("--yes", is_flag=True, help="Without asking.")
+@settings_of
+def erase_patient(settings: Settings, patient: uuid.UUID, yes: bool) -> None:
+    """Erase one person, under whichever records, for good. Devices, other systems and backups keep what they have.
+
+    Example: aidpost hub erase-patient 5f0c7a52-6f6b-4d0c-9b52-6c7f1f0f3a10
+    """
+    from aidpost.sync.hub import operations
+
+    if not yes:
+        click.confirm(f"Erase {patient} for good?", abort=True)
+    found = operations.erase_patient(_config(settings), patient)
+    click.echo(f"erased, under {found} numbers")
+
+
+@hub.command("research-export")
+@click.argument("file", type=click.File("wb", lazy=False))
+@click.option("--purpose", type=click.Choice(("research", "model-training")), default="research", show_default=True)
+@settings_of
+def research_export(settings: Settings, file: IO[bytes], purpose: str) -> None:
+    """Write the exams of everybody who agrees to that purpose now, without who they are, as a ZIP.
+
+    Example: aidpost hub research-export study.zip
+    """
+    from aidpost.records import ConsentPurpose
+    from aidpost.sync.hub import research
+
+    done = research.export(_config(settings), ConsentPurpose(purpose), file, "command-line")
+    click.echo(f"{done.people} people, {done.exams} exams", err=True)
 
 
 @hub.command("import")

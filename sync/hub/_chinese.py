@@ -12,6 +12,7 @@ CHINESE = {
         "医生的判定比设备更严重。患者可能已回家：请联系患者。"
     ),
     "A code from your app is asked for at each login.": "每次登录都需输入应用中的验证码。",
+    "A consent was withdrawn": "撤回了一项同意",
     "A random share of all exams is read without seeing what the device found:": (
         "随机抽取的检查在不显示设备判定的情况下阅片："
     ),
@@ -24,6 +25,8 @@ CHINESE = {
     "Alert": "警报",
     "Alerts": "警报",
     "All": "全部",
+    "an export": "导出",
+    "an hour they never worked in": "从未工作过的时段",
     "An urgent finding waits for somebody to answer for it.": "有紧急发现，尚无人应答。",
     "Another record is the same person": "另一份记录是同一人",
     "Answers": "问诊",
@@ -65,7 +68,9 @@ CHINESE = {
     "Enter this key in an authenticator app on your telephone, then the code that it shows. It is shown once.": (
         "将此密钥输入手机验证器应用，再输入其显示的验证码。密钥只显示一次。"
     ),
+    "Erase this person": "删除此人",
     "Every clinic's models have shown that they work there.": "各诊所的模型均已证明在当地有效。",
+    "Everything of this person as a file": "此人的全部资料（文件）",
     "Exam": "检查",
     "Exams": "检查",
     "Exams here": "本中心检查数",
@@ -79,6 +84,7 @@ CHINESE = {
     "Group": "分组",
     "Heart rate": "心率",
     "How long it takes": "所需时间",
+    "How many": "次数",
     "How this was made": "结果来源",
     "How you know": "依据",
     "I answer for this": "由我负责",
@@ -95,6 +101,8 @@ CHINESE = {
     "Macular oedema, left": "左眼黄斑水肿",
     "Macular oedema, right": "右眼黄斑水肿",
     "Main": "主导航",
+    "many patients in an hour": "一小时内查看许多患者",
+    "many searches in an hour": "一小时内多次搜索",
     "Median": "中位数",
     "Name": "用户名",
     "Name or password is wrong.": "用户名或密码错误。",
@@ -104,7 +112,9 @@ CHINESE = {
     "Nine of ten within": "九成不超过",
     "No device is enrolled yet.": "尚未登记任何设备。",
     "Nobody of that name is here.": "没有此姓名的患者。",
+    "Nobody was asked.": "未询问。",
     "Not assessed": "未评估",
+    "Note the withdrawal": "记录撤回",
     "Nothing here is yours to sign now.": "目前没有需要您签署的部分。",
     "Nothing is claimed before this many exams of each call were read:": (
         "每类判定的已阅检查数不足以下数目时不作结论："
@@ -226,9 +236,15 @@ CHINESE = {
     "To what": "对象",
     "Too many attempts. Wait five minutes.": "尝试次数过多，请五分钟后再试。",
     "Triage": "分诊",
+    "This cannot be undone. Devices, other systems and backups keep what they have.": (
+        "此操作无法撤销。设备、其他系统和备份仍保留其已有资料。"
+    ),
+    "Type the number of the record": "输入记录编号",
     "Unanswered": "未应答",
+    "Unusual access": "异常访问",
     "Update": "更新版本",
     "Updates": "更新",
+    "Usual in an hour": "通常每小时",
     "Verify the whole log": "校验全部日志",
     "Vital signs": "生命体征",
     "Waiting": "待阅数量",

@@ -52,6 +52,7 @@ def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> l
         schema.readings,
         schema.calls,
         schema.exports,
+        schema.withdrawn_consents,
         schema.patient_words,
         schema.dicom_objects,
         schema.withdrawals,

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import _quality_data, audit, outgoing, referrals, schema
+from aidpost.sync.hub import _quality_data, audit, outgoing, referrals, schema, unusual
 from aidpost.sync.hub._calls import TASKS
 from aidpost.sync.hub._site import Site, day
 from aidpost.sync.hub.database import now_ms
@@ -107,6 +107,8 @@ def _lines(site: Site, connection: Connection) -> Iterator[str]:
     yield "# TYPE aidpost_alerts_unanswered gauge"
     unanswered = select(func.count()).where(schema.alerts.c.next_ms.is_not(None))
     yield f"aidpost_alerts_unanswered {connection.execute(unanswered).scalar_one()}"
+    yield "# TYPE aidpost_unusual_access gauge"
+    yield f"aidpost_unusual_access {len(unusual.find(connection, now_ms()))}"
     yield from site.remembered(("metrics",), lambda one: tuple(_quality_lines(one)))
     if site.broker_connected:
         yield "# TYPE aidpost_broker_connected gauge"

@@ -18,8 +18,8 @@ import msgspec
 
 from aidpost.errors import AidpostError
 from aidpost.kernels import codec
-from aidpost.records import ExamReport, Origin
-from aidpost.sync.hub import _fhir_records, exports, fhir, patients, referrals, reviews
+from aidpost.records import ConsentPurpose, ExamReport, Origin
+from aidpost.sync.hub import _fhir_records, consents, exports, fhir, patients, referrals, reviews
 from aidpost.sync.hub._post import post
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
@@ -87,6 +87,8 @@ class FhirPush:
             if report is None:
                 return []
             if report.origin is not Origin.LIVE and not self._config.fhir_simulated:
+                return []
+            if consents.refuses(connection, report.patient.id, ConsentPurpose.SHARING):
                 return []
             signed = reviews.settled(connection, report.id)
             roots = referrals.roots(connection, exam)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import alerts, audit, leases, readings, referrals, schema, updates
+from aidpost.sync.hub import alerts, audit, leases, readings, referrals, schema, unusual, updates
 from aidpost.sync.hub._site import Form, Site, day
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.readings import Part
@@ -205,7 +205,8 @@ def audit_log(site: Site, request: Request, session: Session) -> Response:
     with site.database.read() as connection:
         rows, more = _paged(connection, select(schema.audit).order_by(schema.audit.c.id.desc()), page)
         state = audit.verify(connection) if "verify" in request.query_params else None
-    return site.render(request, "audit.html", session, rows=rows, more=more, page=page, state=state)
+        flagged = unusual.find(connection, now_ms())
+    return site.render(request, "audit.html", session, rows=rows, more=more, page=page, state=state, flagged=flagged)
 
 
 def _page_number(request: Request) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 from typing import Any
 
@@ -10,8 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from aidpost.records import ExamReport, Review, ReviewDecision
-from aidpost.sync.hub import _exam_page, _trends, audit, clocks, outgoing, patients, reviews, schema
+from aidpost.records import ConsentPurpose, ExamReport, Review, ReviewDecision
+from aidpost.sync.hub import _exam_page, _trends, audit, clocks, consents, outgoing, patients, person, reviews, schema
 from aidpost.sync.hub._site import Form, Site
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.search import find as find_patients
@@ -36,11 +37,21 @@ def patient(site: Site, request: Request, session: Session) -> Response:
             raise HTTPException(404, "There is no such patient here.")
         lines = _trends.lines(_trends.measured(connection, session, everybody))
         linked = patients.links(connection, everybody)
+        said = consents.standing(connection, number)
     with site.database.write() as connection:
         audit.append(connection, session.user, "patient-opened", str(number))
     newest = next((row for row in rows if row.patient == number), rows[0])
     return site.render(
-        request, "patient.html", session, patient=number, exams=rows, newest=newest, trends=lines, links=linked
+        request,
+        "patient.html",
+        session,
+        patient=number,
+        exams=rows,
+        newest=newest,
+        trends=lines,
+        links=linked,
+        consents=said,
+        purposes=[purpose for purpose in ConsentPurpose if purpose not in said or said[purpose].given],
     )
 
 
@@ -79,6 +90,41 @@ def part(site: Site, request: Request, session: Session, form: Form) -> Response
             if str(row.id) == form.get("link"):
                 patients.part(connection, row.id, session.user, now_ms())
     return RedirectResponse(f"/patients/{number}", 303)
+
+
+def withdraw_consent(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Notes that the person no longer agrees to one purpose."""
+    number: uuid.UUID = request.path_params["patient"]
+    purpose, reason = form.get("purpose", ""), form.get("reason", "")[:500]
+    if purpose not in {one.value for one in ConsentPurpose} or not reason:
+        raise HTTPException(400, "Say which consent was withdrawn, and how you know.")
+    with site.database.write() as connection:
+        _must_exist(connection, session, number)
+        consents.withdraw(connection, number, ConsentPurpose(purpose), session.user, reason, now_ms())
+    return RedirectResponse(f"/patients/{number}", 303)
+
+
+def export(site: Site, request: Request, session: Session, _form: Form) -> Response:
+    """All that the hub has of one person, as a ZIP. Audited."""
+    number: uuid.UUID = request.path_params["patient"]
+    out = io.BytesIO()
+    with site.database.write() as connection:
+        _must_exist(connection, session, number)
+        audit.append(connection, session.user, "patient-exported", str(number))
+        person.export(connection, site.files, number, out)
+    headers = {"content-disposition": f'attachment; filename="patient-{number}.zip"'}
+    return Response(out.getvalue(), media_type="application/zip", headers=headers)
+
+
+def erase(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Erases one person for good, once somebody typed their number."""
+    number: uuid.UUID = request.path_params["patient"]
+    if form.get("number", "") != str(number):
+        raise HTTPException(400, "Type the number of the record to erase it.")
+    with site.database.read() as connection:
+        _must_exist(connection, session, number)
+    person.erase(site.database, site.files, number, session.user)
+    return RedirectResponse("/patients", 303)
 
 
 def withdraw(site: Site, request: Request, session: Session, form: Form) -> Response:

@@ -17,6 +17,7 @@ from aidpost.errors import AidpostError, ConfigurationError
 from aidpost.kernels import codec
 from aidpost.records import (
     BlobRef,
+    ConsentPurpose,
     EcgRecording,
     EcgResult,
     Exam,
@@ -26,7 +27,7 @@ from aidpost.records import (
     Origin,
     Patient,
 )
-from aidpost.sync.hub import audit, exports, patients, schema
+from aidpost.sync.hub import audit, consents, exports, patients, schema
 from aidpost.sync.hub._dicom_wire import CStore, Refused, StowRs, connection_of
 from aidpost.sync.hub._rows import clean
 from aidpost.sync.hub.blobs import BlobFiles
@@ -83,6 +84,8 @@ class DicomPush:
         with self._database.read() as connection:
             report = exports.report_of(connection, exam)
             if report is None or patients.withdrawal(connection, exam) is not None:
+                return
+            if consents.refuses(connection, report.patient.id, ConsentPurpose.SHARING):
                 return
             table = schema.dicom_objects
             known = set(connection.execute(select(table.c.id).where(table.c.exam == exam)).scalars())

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import secrets
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import IO
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from aidpost.errors import StoreError, UsageError
 from aidpost.sync.envelope import Envelope, pack_message
-from aidpost.sync.hub import audit, enrolment, identity, outgoing, schema, second_factor, updates, users
+from aidpost.sync.hub import audit, enrolment, identity, outgoing, person, schema, second_factor, updates, users
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -132,6 +134,37 @@ def reset_second_factor(config: HubConfig, name: str) -> None:
         audit.append(connection, "command-line", "second-factor-reset", name)
 
 
+def export_patient(config: HubConfig, patient: uuid.UUID, out: IO[bytes]) -> int:
+    """All that the hub has of one person: `person.export`.
+
+    Raises
+    ------
+    UsageError
+        There is nobody of that number.
+    """
+    with _database(config) as database, database.write() as connection:
+        records = person.export(connection, BlobFiles(config.blobs), patient, out)
+        if not records:
+            raise _nobody("exporting a patient", patient)
+        audit.append(connection, "command-line", "patient-exported", str(patient))
+    return records
+
+
+def erase_patient(config: HubConfig, patient: uuid.UUID) -> int:
+    """Erases one person for good: `person.erase`.
+
+    Raises
+    ------
+    UsageError
+        There is nobody of that number.
+    """
+    with _database(config) as database:
+        found = person.erase(database, BlobFiles(config.blobs), patient, "command-line")
+    if not found:
+        raise _nobody("erasing a patient", patient)
+    return found
+
+
 def public_key(config: HubConfig) -> bytes:
     """The hub's 32-byte public key, which devices are given at enrolment. Made if there is none."""
     return identity.public_key(config.state)
@@ -221,6 +254,12 @@ def _database(config: HubConfig) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def _nobody(operation: str, patient: uuid.UUID) -> UsageError:
+    return UsageError(
+        operation=operation, target=str(patient), cause="the hub has nobody of that number", remedy="See their page."
+    )
 
 
 def _refused(device_id: str, cause: str, remedy: str) -> UsageError:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     desc,
 )
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
 REVISION = f"{SCHEMA_VERSION:04d}"
 """The same as Alembic names it."""
@@ -250,6 +250,7 @@ audit = Table(
     Column("target", String(200), nullable=False),
     Column("detail", String(1000), nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
+    Index("audit_time", "at_ms"),
 )
 
 users = Table(
@@ -423,6 +424,18 @@ patient_words = Table(
     # compared by code point on either database: a search is a range of it
     Column("word", String(64).with_variant(String(64, collation="C"), "postgresql"), primary_key=True),
     Column("patient", Uuid, primary_key=True, index=True),
+)
+
+withdrawn_consents = Table(
+    "withdrawn_consents",
+    metadata,
+    # what people took back at the hub; what they gave stands in the exams
+    Column("id", Uuid, primary_key=True),
+    Column("patient", Uuid, nullable=False, index=True),
+    Column("purpose", String(32), nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("by", String(64), nullable=False),
 )
 
 patient_links = Table(

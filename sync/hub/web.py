@@ -26,6 +26,7 @@ from aidpost.sync.hub import (
     _patient_page,
     _quality_page,
     _review_form,
+    openapi,
     schema,
 )
 from aidpost.sync.hub._site import Site
@@ -68,8 +69,12 @@ def create_app(
         assert isinstance(error, HTTPException)
         return await run_in_threadpool(_error_page, site, request, error)
 
+    async def openapi_json(_request: Request) -> Response:
+        return JSONResponse(openapi.description(site.cookie))
+
+    own = [Route("/healthz", healthz), Route("/metrics", metrics), Route("/openapi.json", openapi_json)]
     app = Starlette(
-        routes=[Route("/healthz", healthz), Route("/metrics", metrics), *_page_routes(site), *_fhir_routes(site)],
+        routes=[*own, *_page_routes(site), *_fhir_routes(site)],
         exception_handlers={HTTPException: failed},
     )
     return SecurityHeaders(app, https=config.secure_cookies)
@@ -129,6 +134,21 @@ def _page_routes(site: Site) -> list[BaseRoute]:
         Route("/patients", site.page(_patient_page.search)),
         Route("/patients/{patient:uuid}/links", site.action(_patient_page.link, role=clinician), methods=["POST"]),
         Route("/patients/{patient:uuid}/parted", site.action(_patient_page.part, role=clinician), methods=["POST"]),
+        Route(
+            "/patients/{patient:uuid}/consents",
+            site.action(_patient_page.withdraw_consent, role=clinician),
+            methods=["POST"],
+        ),
+        Route(
+            "/patients/{patient:uuid}/export",
+            site.action(_patient_page.export, role=Role.ADMINISTRATOR),
+            methods=["POST"],
+        ),
+        Route(
+            "/patients/{patient:uuid}/erasure",
+            site.action(_patient_page.erase, role=Role.ADMINISTRATOR),
+            methods=["POST"],
+        ),
         Route("/patients/{patient:uuid}", site.page(_patient_page.patient)),
         Route("/quality", site.page(_quality_page.quality)),
         Route("/quality.csv", site.page(_quality_page.quality_csv, role=clinician)),
@@ -163,4 +183,6 @@ def _health(site: Site) -> Response:
 
 def _error_page(site: Site, request: Request, error: HTTPException) -> Response:
     session = site.session(request)
-    return site.render(request, "error.html", session, error.status_code, code=error.status_code, detail=error.detail)
+    page = site.render(request, "error.html", session, error.status_code, code=error.status_code, detail=error.detail)
+    page.headers.update(error.headers or {})  # "Allow", of a 405
+    return page
