@@ -30,7 +30,7 @@ class Unusual(NamedTuple):
     who: str
     hour_ms: int
     what: str
-    count: int
+    number: int
     usual: float | None
 
 

@@ -25,7 +25,7 @@ def note(hub: Hub, who: str, action: str, number: int, at_ms: int) -> None:
 
 def found(hub: Hub) -> list[tuple[str, str, int]]:
     with hub.database.read() as connection:
-        return [(one.who, one.what, one.count) for one in unusual.find(connection, NOW)]
+        return [(one.who, one.what, one.number) for one in unusual.find(connection, NOW)]
 
 
 @pytest.mark.both_databases
