@@ -21,10 +21,10 @@ from aidpost.sync.store import Store
 
 CONFIGURATION = Configuration(device=DeviceSection(name="unit-1"))
 NOISE_MV = 0.0027
-"""White noise, at the simulator's counts of 1 uV: 4.9 bits a sample after the codec, more than the recordings of CinC 2017
-take (3.7 on average, docs/kernels.md). With the simulator's usual 8 uV it is 6.2 bits, 6.9 kB in thirty seconds, and three
-exams of six are larger than 8 kB. No lossless coder leaves that out: white noise of s counts has log2(s sqrt(2 pi e))
-bits, 5.0 of those 6.2."""
+"""White noise, at the simulator's counts of 1 uV: 4.9 bits a sample after the codec, more than the recordings of CinC
+2017 take (3.7 on average, docs/kernels.md). With the simulator's usual 8 uV it is 6.2 bits, 6.9 kB in thirty seconds,
+and three exams of six are larger than 8 kB. No lossless coder leaves that out: white noise of s counts has
+log2(s sqrt(2 pi e)) bits, 5.0 of those 6.2."""
 
 
 @pytest.fixture(scope="module")
