@@ -39,6 +39,10 @@ _MESSAGE_BYTES = 16 * 1024
 """Bodies in one message: what a 2G link carries in about a second, so that an alert never waits longer."""
 
 
+_AT_ONCE_S = 0.25
+"""A receipt within this says that the link is no bottleneck."""
+
+
 class ClassStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One class of records: how many wait, were receipted, were refused; how long the oldest has waited."""
 
@@ -139,6 +143,7 @@ class Piece(NamedTuple):
 class _Sent(NamedTuple):
     epoch: bytes
     size: int
+    at: float
 
 
 @dataclass
@@ -165,6 +170,11 @@ class Outbox:
     window_records, window_bytes
         The most that may be under way without a receipt. Chunks have a window of their own, of `window_bytes` too: an
         alert waits for the bytes already written, never for the hub's word on a photograph.
+    widen
+        How many times the records' window may grow while receipts come at once. A slow link never sees more than the
+        window itself, and a time-out or a new connection begins with it again.
+    backlog_bytes_s
+        The most of the backlog that goes in a second; 0 for no bound. Alerts and what is live are not bounded.
     """
 
     def __init__(
@@ -173,11 +183,13 @@ class Outbox:
         *,
         window_records: int = 64,
         window_bytes: int = 32 * 1024,
+        widen: int = 1,
         backlog_bytes_s: int = 0,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._records, self._bytes = store, window_records, window_bytes
         self._flight = _Flight()
+        self._widest, self._wide = widen, 1
         self._rate, self._seconds = backlog_bytes_s, seconds
         self._allowance, self._counted_at = 0.0, seconds()
         # what is live: sequences after these, blobs accepted since; without a `begin` all of it is backlog
@@ -199,6 +211,7 @@ class Outbox:
     def forget_flight(self) -> None:
         """After a new connection, or a time-out: nothing counts as under way, all of it may go again."""
         self._flight = _Flight()
+        self._wide = 1
 
     def alert_waits(self) -> bool:
         """Whether an alert is not at the hub yet."""
@@ -211,7 +224,8 @@ class Outbox:
         Alerts go before all, then live records, then the backlog's, by class; then live chunks, then the backlog's.
         """
         self.held_back = False
-        records_fit = len(self._flight.records) < self._records and self._flight.record_bytes < self._bytes
+        few = len(self._flight.records) < self._records * self._wide
+        records_fit = few and self._flight.record_bytes < self._bytes * self._wide
         if records_fit and (piece := self._next_records()):
             return piece
         # records that wait for a full window go before any chunk: chunks fill what the records leave
@@ -229,7 +243,7 @@ class Outbox:
                 return None
             if envelopes := self._fitting(cls, live):
                 for one in envelopes:
-                    self._flight.records[cls, one.seq] = _Sent(one.epoch, len(one.body))
+                    self._flight.records[cls, one.seq] = _Sent(one.epoch, len(one.body), self._seconds())
                 if not live:
                     self._allowance -= sum(len(one.body) for one in envelopes)
                 return Piece(cls, Records(tuple(envelopes)))
@@ -254,7 +268,7 @@ class Outbox:
 
     def _fitting(self, cls: str, live: bool) -> list[Envelope]:
         """Records of a class that are not under way, as many as one message and the window take; at least one."""
-        room = self._records - len(self._flight.records)
+        room = self._records * self._wide - len(self._flight.records)
         limit = room + sum(1 for one, _ in self._flight.records if one == cls)
         while chosen := self._choose(cls, live, limit, room):
             # none where each of them no longer opens: they are dead letters now, and others take their place
@@ -395,11 +409,13 @@ class Outbox:
         return b"".join(one.hash for one in self._store.envelopes(cls, [seq]))
 
     def _land(self, settled: list[Held]) -> None:
-        flight = self._flight.records
+        flight, waited = self._flight.records, []
         for one in settled:
             for key in [key for key in flight if key[0] == one.cls and ranges.contains(one.ranges, key[1])]:
                 if flight[key].epoch == one.epoch:
-                    del flight[key]
+                    waited.append(self._seconds() - flight.pop(key).at)
+        if waited:
+            self._wide = min(self._widest, 2 * self._wide) if max(waited) < _AT_ONCE_S else max(1, self._wide // 2)
 
 
 def hub_ranges(packed: bytes) -> Ranges:

@@ -48,6 +48,7 @@ _RESEND_S = (10.0, 20.0, 40.0, 60.0)
 _RECONNECT_S = (0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 _ALERT_RECONNECT_S = 2.0
 """With an alert waiting: it is to be at the hub ten seconds after the network came back."""
+_WIDEN = 16
 _SOCKET_BYTES = 32 * 1024
 _STATUS_EVERY_S = 60.0
 
@@ -85,6 +86,7 @@ class Publisher:
             store,
             window_records=link.window_records,
             window_bytes=link.window_bytes,
+            widen=_WIDEN,
             backlog_bytes_s=link.backlog_bytes_s,
         )
         self._stopping, self._emptied = threading.Event(), threading.Event()

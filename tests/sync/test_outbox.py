@@ -304,3 +304,23 @@ def test_a_hundred_thousand_that_wait_take_no_memory(store: Store) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 20_000
+
+
+def test_window_widens_while_receipts_come_at_once_and_closes_when_they_do_not(store: Store) -> None:
+    store.append_many([make_item(patient=PATIENT) for _ in range(90)])
+    now = [0.0]
+    box = Outbox(store, window_records=4, window_bytes=1 << 20, widen=4, seconds=lambda: now[0])
+
+    def round_trip(seconds: float) -> int:
+        sent = [seq for piece in drain(box) for seq in seqs(piece)]
+        now[0] += seconds
+        box.receive(receipt(store, "report", *sent))
+        return len(sent)
+
+    assert [round_trip(0.1) for _ in range(4)] == [4, 8, 16, 16]
+    assert [round_trip(2.0) for _ in range(3)] == [16, 8, 4]
+    assert box._wide == 1
+    round_trip(0.1)
+    drain(box)
+    box.forget_flight()
+    assert sum(len(seqs(piece)) for piece in drain(box)) <= 4, "after a time-out the window is the configured one"
