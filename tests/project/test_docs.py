@@ -80,7 +80,7 @@ def command_lines() -> Iterator[tuple[str, str]]:
     """Every `aidpost …` that a document tells to type; how a command is written in general ([…], A|B) is left out."""
     for path in DOCUMENTS:
         for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-            found = re.match(r"(?: {4}|sudo )+(aidpost .+)", line)
+            found = re.match(r"(?: {4}|sudo )*(aidpost .+)", line)
             # what stands three spaces further is about it
             typed = re.split(r" {3,}(?!-)|  #", found[1])[0] if found else ""
             if typed and not re.search(r"[\[\]…|]|\.\.\.", typed):
