@@ -9,6 +9,7 @@ A source is written as a path or a URL::
     serial:/dev/ttyACM0?device=healthypi4
     ble:AA:BB:CC:DD:EE:FF    ble:heart-rate
     camera:/dev/video0       csi:0      watch:/srv/photos
+    dicom:0.0.0.0:11112?folder=/srv/dicom
 
 To add one: write its class, add a row to `SOURCES`, and describe it in docs/sensors.
 """
@@ -36,6 +37,7 @@ SOURCES: dict[str, str] = {
     "camera": "aidpost.firmware_bridge.ports.camera:CameraSource",
     "csi": "aidpost.firmware_bridge.ports.camera:CsiSource",
     "watch": "aidpost.firmware_bridge.ports.watch:WatchSource",
+    "dicom": "aidpost.firmware_bridge.ports.dicom:DicomSource",
 }
 """name -> "module:class", imported only when a source of that name is opened."""
 

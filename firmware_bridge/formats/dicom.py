@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,32 @@ def read_dicom_photo(path: Path) -> tuple[bytes, str, Eye | None, Device]:
         raise
     except _DAMAGED as error:
         raise _bad_photo(path, f"its DICOM data is damaged ({error})") from error
+
+
+def photo_taken_at(path: Path) -> datetime | None:
+    """When a photograph says that it was taken: Acquisition DateTime (0008,002A), else Content or Acquisition Date and
+    Time. Without a time zone where the object has none; None where it does not say.
+
+    Raises
+    ------
+    UnreadableInputError
+        It is damaged.
+    """
+    data = _read(path, "photograph", pixels=False)
+    for text in (
+        str(data.get("AcquisitionDateTime", "") or ""),
+        f"{data.get('ContentDate', '') or ''}{data.get('ContentTime', '') or ''}",
+        f"{data.get('AcquisitionDate', '') or ''}{data.get('AcquisitionTime', '') or ''}",
+    ):
+        found = re.fullmatch(r"(\d{14})(?:\.\d{1,6})?([+-]\d{4})?", text.strip())
+        offset = (found[2] if found else None) or str(data.get("TimezoneOffsetFromUTC", "") or "").strip()
+        if found is not None:
+            zoned = re.fullmatch(r"[+-]\d{4}", offset) is not None
+            try:
+                return datetime.strptime(found[1] + (offset if zoned else ""), "%Y%m%d%H%M%S" + ("%z" if zoned else ""))
+            except ValueError:
+                continue
+    return None
 
 
 def _bad_photo(path: Path, cause: str, remedy: str = "Export the photograph again.") -> UnreadableInputError:

@@ -18,7 +18,7 @@ from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders.base import Announcement, Block, Corrupt
 from aidpost.firmware_bridge.ports import _serial_worker
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
-from aidpost.firmware_bridge.supervisor import Supervisor
+from aidpost.firmware_bridge.supervisor import STARTUP_S, Supervisor
 from aidpost.firmware_bridge.vitals import vital_signs
 from aidpost.records import EcgRecording, Origin, Timestamp, VitalSign
 
@@ -75,17 +75,23 @@ class SerialSource(BaseSource):
         """
         worker = self._open(board, baud)
         quiet_until: float | None = None
-        any_yet = False
+        any_yet, restarts, waited, starting = False, worker.restarts, False, False
         while True:
             message = worker.receive(0.25)
             now = time.monotonic()
+            if worker.restarts != restarts:
+                restarts = worker.restarts
+                if not waited:  # nobody listens until the new process has started; a port that hangs again has had it
+                    waited, starting, quiet_until = True, True, now + STARTUP_S
             if message is not None:
                 kind, at, what = message
                 if kind == "data":
-                    any_yet, quiet_until = True, at + SILENCE_S
+                    any_yet, quiet_until, waited = True, at + SILENCE_S, False
                     yield at, what
                     continue
                 self._problem = what if kind == "lost" else ""
+                if starting:
+                    starting, quiet_until = False, now + (SILENCE_S if any_yet else first_s)
                 # the deadline runs from when the port was opened, or found missing, not from the worker's start
                 quiet_until = quiet_until or now + first_s
             if quiet_until is not None and now > quiet_until:

@@ -148,7 +148,6 @@ def test_a_minute_of_streaming_with_damage_says_exactly_what_is_missing_in_flat_
     """A short run of `scripts/soak`."""
     found = soaking.soak(device_s=90, speed=15, seed=4)
     assert found.pieces >= 3
-    assert found.restarts == 0
     assert found.growth_mb < 2
     with pytest.raises(AssertionError, match="sample 2 has number 9"):
         soaking.check(np.array([6, 7, 9]), np.ones(3, bool))

@@ -9,6 +9,7 @@ plays two hours; the test suite a minute.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import resource
@@ -21,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from aidpost.errors import DeviceTimeoutError
 from aidpost.firmware_bridge.assembler import EcgAssembler
 from aidpost.firmware_bridge.boards import BOARDS
 from aidpost.firmware_bridge.ports.serial import SerialSource
@@ -117,10 +119,15 @@ def soak(device_s: float, speed: float, seed: int, rate: float = 0.002, *, say: 
         hiccups = threading.Thread(target=_hiccups, args=(board, ended, random.Random(seed + 1), speed), daemon=True)
         hiccups.start()
         try:
-            assembler = EcgAssembler(BOARD, source.spec, PIECE_S)
-            for _, items in source.stream(BOARD):  # the board's time is not ours: losses are told by numbers alone
-                assembler.add(items)
-                if not assembler.full:
+            while samples < device_s * BOARD.fs_hz:
+                # a new one also where the stream ended: a busy machine's port may be replaced, and that takes a while
+                assembler = EcgAssembler(BOARD, source.spec, PIECE_S)
+                with contextlib.suppress(DeviceTimeoutError):
+                    for _, items in source.stream(BOARD):  # the board's time is not ours: numbers alone tell losses
+                        assembler.add(items)
+                        if assembler.full:
+                            break
+                if not len(assembler):
                     continue
                 recording = assembler.recording(at=AT, origin=Origin.LIVE, source="soak")
                 check(recording.samples[0], np.isfinite(recording.millivolts(0)))
@@ -132,9 +139,6 @@ def soak(device_s: float, speed: float, seed: int, rate: float = 0.002, *, say: 
                 memory.append(pss_mb(os.getpid(), worker.pid or 0))
                 if say and pieces % 20 == 0:
                     print(f"{samples / BOARD.fs_hz / 60:.0f} min, {missing} missing, {memory[-1]:.1f} MB", flush=True)
-                if samples >= device_s * BOARD.fs_hz:
-                    break
-                assembler = EcgAssembler(BOARD, source.spec, PIECE_S)
             restarts = source.restarts
         finally:
             ended.set()
