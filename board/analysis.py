@@ -12,6 +12,7 @@ import msgspec
 from aidpost.board.configuration import InferenceSection
 from aidpost.errors import AidpostError, UnreadableInputError
 from aidpost.firmware_bridge.formats.inputs import Input, list_inputs
+from aidpost.inference.head import HEADS
 from aidpost.inference.model import SHIPPED, Models
 from aidpost.records import Eye, Timestamp
 
@@ -27,10 +28,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: AidpostError | None = None
 
 
-def models_for(section: InferenceSection) -> Models:
-    """The models that this site may use, by its configuration."""
+def models_for(section: InferenceSection, state_dir: Path | None = None) -> Models:
+    """The models that this site may use, by its configuration, with the heads learned in `state_dir`."""
     roots = (Path(section.models_dir), SHIPPED) if section.models_dir else (SHIPPED,)
-    return Models(roots=roots, profile=section.profile, accepted=section.accepted_models)
+    heads = None if state_dir is None else state_dir / HEADS
+    return Models(roots=roots, profile=section.profile, accepted=section.accepted_models, heads=heads)
 
 
 def _inputs(paths: Iterable[Path], kind: Literal["ecg", "fundus"]) -> Iterator[Input | UnreadableInputError]:

@@ -9,6 +9,7 @@ from aidpost.board._preview import preview
 from aidpost.board.configuration import Configuration
 from aidpost.board.exam import Body, ExamOutcome
 from aidpost.errors import ConfigurationError, KeyUnavailableError
+from aidpost.inference.head import HEADS
 from aidpost.inference.model import SHIPPED
 from aidpost.inference.worker import WorkerSettings
 from aidpost.records import TriageLevel
@@ -62,12 +63,16 @@ def open_store(configuration: Configuration, state_dir: Path, key: keys.DeviceKe
     return Store.open(state_dir, key, clock=clock or SystemClock(), name=configuration.device.name, budget=budget)
 
 
-def worker_settings(configuration: Configuration) -> WorkerSettings:
-    """What the inference worker makes its models of."""
+def worker_settings(configuration: Configuration, state_dir: Path | None = None) -> WorkerSettings:
+    """What the inference worker makes its models of; the heads learned here are those of `state_dir`."""
     section = configuration.inference
     roots = (Path(section.models_dir), SHIPPED) if section.models_dir else None
     return WorkerSettings(
-        roots=roots, profile=section.profile, accepted=section.accepted_models, limits=configuration.limits
+        roots=roots,
+        profile=section.profile,
+        accepted=section.accepted_models,
+        heads=None if state_dir is None else state_dir / HEADS,
+        limits=configuration.limits,
     )
 
 

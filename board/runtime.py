@@ -70,7 +70,7 @@ def _practice(running: Running) -> Iterator[None]:
 
 @contextmanager
 def _inference(running: Running) -> Iterator[None]:
-    settings = device.worker_settings(running.configuration)
+    settings = device.worker_settings(running.configuration, running.state_dir)
     running.worker = InferenceWorker(settings, deadline_s=running.configuration.inference.deadline_s)
     # the screen is there before the models are: they load while the worker types the PIN
     warming = threading.Thread(target=_warm, args=(running.worker,), name="warm-inference", daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -83,6 +84,14 @@ class Golden(_Table, frozen=True):
     tolerance: Fraction
 
 
+class Embedding(_Table, frozen=True):
+    """The output, by its name in the signature, of the values that the last layer reads, and the SHA-256 of
+    `embedding.npz`: `mean` (channels,) and `basis` (channels, width), which make a head's features of it."""
+
+    output: str
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
 class Card(_Table, frozen=True):
     """A model's card."""
 
@@ -98,7 +107,15 @@ class Card(_Table, frozen=True):
     thresholds: dict[str, Fraction] = {}
     abstain: Abstain = Abstain()
     cameras: Cameras = Cameras()
+    embedding: Embedding | None = None
     summary: str = ""
+
+    @property
+    def base(self) -> str:
+        """What a head stands on: network and embedding, as a SHA-256; empty where the card names no embedding."""
+        if self.embedding is None:
+            return ""
+        return hashlib.sha256(f"{self.sha256} {self.embedding.sha256}".encode()).hexdigest()
 
     @property
     def version_key(self) -> tuple[int, ...]:

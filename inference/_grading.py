@@ -45,14 +45,14 @@ def photo_probabilities(model: Model, encoded: bytes) -> Probabilities:
     photo = decode(encoded, model_side(model))
     if photo.field is None:
         raise ValueError("no field of view was found")
-    given = _input(model, photo)
+    given = model_input(model, photo)
     answer: Probabilities = model.probabilities(model.logits(model.run(given.pixels)))[0]
     return answer
 
 
 def read_quality(model: Model, photo: DecodedPhoto) -> Quality:
     """Whether the photograph can be graded, and why not."""
-    outputs = model.run(_input(model, photo).pixels)
+    outputs = model.run(model_input(model, photo).pixels)
     probability: Probabilities = model.probabilities(model.logits(outputs))[0]
     return judge_photo(model, probability, model.reasons(outputs), photo)
 
@@ -63,7 +63,7 @@ def grade_photo(model: Model, photo: DecodedPhoto) -> Grading:
     The grade is the highest one whose P(grade or worse), cumulated, passes the card's threshold `grade_<k>` (0.5 if it
     names none), None where the model abstains; the photograph is referable where P(2 or worse) reaches `referable`.
     """
-    outputs = model.run(_input(model, photo).pixels)
+    outputs = model.run(model_input(model, photo).pixels)
     probability = np.clip(model.probabilities(model.logits(outputs))[0], 0.0, 1.0)
     worse = np.minimum(np.cumsum(probability[::-1])[::-1], 1.0)  # worse[k] = P(grade >= k)
     thresholds = model.card.thresholds
@@ -81,7 +81,8 @@ def grade_photo(model: Model, photo: DecodedPhoto) -> Grading:
     return Grading(dr, model.activation(outputs), model.oedema(outputs))
 
 
-def _input(model: Model, photo: DecodedPhoto) -> ModelInput:
+def model_input(model: Model, photo: DecodedPhoto) -> ModelInput:
+    """What the model sees of a photograph. Raises ModelIntegrityError where it wants another preprocessing."""
     version = model.card.input.preprocessing_version
     if str(version) != INPUT_VERSION:
         raise card_error(SHIPPED / model.card.name, f"it wants input version {version}, not {INPUT_VERSION}")

@@ -36,14 +36,19 @@ def rhythm_probabilities(model: Model, samples_mv: Signal, fs_hz: float) -> Sign
 
     Raises ValueError where the signal is too short, not finite, or slower than 100 Hz.
     """
+    windows = model_windows(model, samples_mv, fs_hz)
+    logits = np.concatenate([model.logits(model.run(window[np.newaxis])) for window in windows])
+    return model.probabilities(logits)
+
+
+def model_windows(model: Model, samples_mv: Signal, fs_hz: float) -> npt.NDArray[np.float32]:
+    """The model's inputs for such a signal, (windows, T, channels). Raises as `rhythm_probabilities` does."""
     if str(model.card.input.preprocessing_version) != str(RHYTHM_INPUT_VERSION):
         version = model.card.input.preprocessing_version
         raise card_error(SHIPPED / model.card.name, f"it wants input version {version}, not {RHYTHM_INPUT_VERSION}")
     if fs_hz > _RATES_HZ[1]:
         samples_mv, fs_hz = resample(samples_mv, fs_hz, _COMMON_HZ), _COMMON_HZ
-    windows = rhythm_windows(rhythm_input(samples_mv, fs_hz))
-    logits = np.concatenate([model.logits(model.run(window[np.newaxis])) for window in windows])
-    return model.probabilities(logits)
+    return rhythm_windows(rhythm_input(samples_mv, fs_hz))
 
 
 @dataclass(frozen=True)

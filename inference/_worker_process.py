@@ -58,6 +58,7 @@ def serve(pipe: Connection, settings: WorkerSettings) -> None:
         accepted=settings.accepted,
         chosen=settings.chosen,
         runtime=settings.runtime,
+        heads=settings.heads,
     )
     while True:
         try:

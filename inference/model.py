@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from aidpost.errors import AidpostError, ModelError, ModelRefusedError
+from aidpost.errors import AidpostError, ModelError, ModelIntegrityError, ModelRefusedError
 from aidpost.inference._card import Card, Task, card_error, read_card
+from aidpost.inference.head import Basis, Head, read_basis, read_head
 from aidpost.inference.runtime import Interpreter, available_runtimes
 from aidpost.records import ModelRef
 
-__all__ = ["SHIPPED", "Model", "Models", "Verification", "list_models", "load_model", "verify"]
+__all__ = ["SHIPPED", "Model", "Models", "Verification", "head_here", "list_models", "load_model", "verify"]
 
 SHIPPED = Path(__file__).with_name("models")
 """The models that come with this version."""
@@ -33,13 +34,17 @@ Probabilities = npt.NDArray[np.float64]
 class Model:
     """A loaded model: its card, its reference for results, and `run`. `load_model` makes one."""
 
-    def __init__(self, card: Card, interpreter: Interpreter) -> None:
-        self.card, self.interpreter = card, interpreter
-        self.ref = ModelRef(name=card.name, version=card.version, sha256=card.sha256, runtime=interpreter.runtime)
+    def __init__(
+        self, card: Card, interpreter: Interpreter, basis: Basis | None = None, head: Head | None = None
+    ) -> None:
+        self.card, self.interpreter, self.basis, self.head = card, interpreter, basis, head
+        version = card.version if head is None else f"{card.version}+head.{head.version}"
+        self.ref = ModelRef(name=card.name, version=version, sha256=card.sha256, runtime=interpreter.runtime)
         self._logits = interpreter.output_number(card.output.index)
         self._heatmap = self._optional(card.output.heatmap)
         self._reasons = self._optional(card.output.reasons)
         self._oedema = self._optional(card.output.oedema)
+        self._embedding = None if card.embedding is None else interpreter.output_number(card.embedding.output)
 
     def _optional(self, output: int | str | None) -> int | None:
         return None if output is None else self.interpreter.output_number(output)
@@ -49,9 +54,33 @@ class Model:
         return self.interpreter.run(values)
 
     def logits(self, outputs: tuple[Floats, ...]) -> Probabilities:
-        """The logits among the outputs of `run`, (rows, labels) or (rows, labels - 1) where they are cumulative."""
+        """The logits for the outputs of `run`, (rows, labels) or (rows, labels - 1) where they are cumulative: the
+        model's own, and what a head that was learned here adds to them."""
+        own = self.own_logits(outputs)
+        return own if self.head is None else self.head.logits(own, self.features(outputs))
+
+    def own_logits(self, outputs: tuple[Floats, ...]) -> Probabilities:
+        """The logits among the outputs of `run` whatever head there is."""
         logits = outputs[self._logits].astype(np.float64)
         return logits.reshape(-1, logits.shape[-1])
+
+    def features(self, outputs: tuple[Floats, ...]) -> Probabilities:
+        """What a head sees of the outputs of `run`, (1, width): the mean embedding, centred and half whitened.
+
+        Raises
+        ------
+        ModelError
+            The model's card names no embedding.
+        """
+        if self._embedding is None or self.basis is None:
+            raise ModelError(
+                operation="reading a model's features",
+                target=self.card.name,
+                cause="its card names no embedding",
+                remedy="Update the model: newer ones have one.",
+            )
+        embedding = outputs[self._embedding].astype(np.float64)
+        return self.basis.features(embedding.reshape(-1, embedding.shape[-1]).mean(axis=0, keepdims=True))
 
     def activation(self, outputs: tuple[Floats, ...]) -> Floats | None:
         """The class activation map among the outputs of `run`, (rows, columns, classes), or None where there is
@@ -97,7 +126,7 @@ def _from_cumulative(logits: npt.NDArray[np.float64]) -> Probabilities:
     return out
 
 
-def load_model(folder: Path, *, runtime: str | None = None, check: bool = True) -> Model:
+def load_model(folder: Path, *, runtime: str | None = None, check: bool = True, head: Head | None = None) -> Model:
     """The model in `folder`, its hash and golden recordings checked.
 
     Parameters
@@ -106,11 +135,13 @@ def load_model(folder: Path, *, runtime: str | None = None, check: bool = True) 
         A key of `runtime.RUNTIMES`, or None for the first that works.
     check
         False leaves out the golden recordings: for measuring them, never for use.
+    head
+        What was learned for this very file; the golden recordings are checked without it, since they are the file's.
 
     Raises
     ------
     ModelIntegrityError
-        Hash, card or golden recordings do not match.
+        Hash, card or golden recordings do not match, or the head is of another file.
     ModelError
         The runtime cannot run it.
     NotPossibleError
@@ -124,12 +155,20 @@ def load_model(folder: Path, *, runtime: str | None = None, check: bool = True) 
         raise card_error(path, str(error)) from error
     if hashlib.sha256(content).hexdigest() != card.sha256:
         raise card_error(path, "its SHA-256 is not the one on its card")
-    model = Model(card, Interpreter(content, target=card.name, runtime=runtime))
+    basis = None if card.embedding is None else read_basis(folder / "embedding.npz", card.embedding.sha256)
+    model = Model(card, Interpreter(content, target=card.name, runtime=runtime), basis)
     if model.interpreter.input.shape != card.input.shape:
         raise card_error(path, f"its input is {model.interpreter.input.shape}, the card says {card.input.shape}")
     if check:
         _require_golden(folder, model, golden_difference(folder, model))
-    return model
+    if head is None:
+        return model
+    shape = (
+        (model.own_logits(model.run(np.zeros(card.input.shape, np.float32))).shape[1], basis.width + 1) if basis else ()
+    )
+    if head.base != card.base or head.weights.shape != shape:
+        raise card_error(path, f"the head {head.version} is of another file")
+    return Model(card, model.interpreter, basis, head)
 
 
 def _require_golden(folder: Path, model: Model, difference: float) -> None:
@@ -162,6 +201,9 @@ class Models:
         Task -> name, where the site wants another model than the one named like the task.
     runtime
         A key of `runtime.RUNTIMES`, or None for the first that works.
+    heads
+        Folder of heads that were learned here, `<name>.head`; one that is damaged, or of another version of the model,
+        is not used, and results then do not name it.
     """
 
     roots: tuple[Path, ...] = (SHIPPED,)
@@ -169,6 +211,7 @@ class Models:
     accepted: Collection[str] = ()
     chosen: Mapping[str, str] = field(default_factory=dict)
     runtime: str | None = None
+    heads: Path | None = None
     _loaded: dict[str, Model] = field(default_factory=dict, repr=False)
 
     def find(self, task: Task) -> Model | None:
@@ -177,7 +220,7 @@ class Models:
             folder = self._folder(task)
             if folder is None:
                 return None
-            self._loaded[task] = load_model(folder, runtime=self.runtime)
+            self._loaded[task] = load_model(folder, runtime=self.runtime, head=_head(self.heads, read_card(folder)))
         return self._loaded[task]
 
     def get(self, task: Task) -> Model:
@@ -226,6 +269,27 @@ class Models:
             cause=f"not for the clinical profile: {card.permitted_use.terms}",
             remedy="Choose another model, or accept its terms in writing (inference.accepted_models).",
         )
+
+
+def _head(folder: Path | None, card: Card) -> Head | None:
+    if folder is None:
+        return None
+    try:
+        head = read_head(folder, card.name)
+    except ModelIntegrityError:
+        return None
+    return head if head is not None and head.base == card.base else None
+
+
+def head_here(folder: Path, card: Card) -> str | None:
+    """What `Models` makes of the head in that folder: its version, why it is not used, or None where there is none."""
+    try:
+        head = read_head(folder, card.name)
+    except ModelIntegrityError as error:
+        return f"not used: {error.cause}"
+    if head is None:
+        return None
+    return head.version if head.base == card.base else "not used: it is of another version of the model"
 
 
 def _cards(roots: Iterable[Path], prefix: str) -> list[tuple[Path, Card]]:

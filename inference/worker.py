@@ -40,6 +40,7 @@ class WorkerSettings:
     accepted: tuple[str, ...] = ()
     chosen: Mapping[str, str] = field(default_factory=dict)
     runtime: str | None = None
+    heads: Path | None = None
     limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 

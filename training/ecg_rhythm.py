@@ -28,6 +28,7 @@ from ecg_evaluate import f1_scores, recording_probability, under_conditions, win
 from ecg_export import Int8Model, to_int8
 from ecg_judge import as_floats, as_function, judge, representative_windows
 from ecg_rhythm_net import TINY, Average, Ensemble, FeatureNet, RhythmNet, Shape, macs, parameter_count
+from embedding import MOST, give_embedding
 
 from aidpost.inference._rhythm_input import WINDOW
 
@@ -276,6 +277,7 @@ def main() -> None:
     noise = read_noise(arguments.data, half=1)
     judged["conditions"] = under_conditions(Int8Model(files[0]), recordings, tried, noise, judged["temperature"])
     write_folder(arguments.out, files[1], judged)
+    give_embedding(arguments.out, arguments.data, 8 if arguments.tiny else MOST)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from _fundus_dr_report import calibrate
 from _fundus_dr_task import LOCATED_BLOCKS, SIZE, DrNet, DrTask, fit_locator, load_photographs, predict_twin
 from _fundus_export import runner, to_tflite
 from _fundus_loop import Plan, averaged_model, train
+from embedding import MOST, give_embedding
 
 PLAN = Plan(epochs=22, steps=100, batch=32, size=SIZE, first_size=256, first_share=0.7)
 OPEN = Plan(epochs=4, steps=100, batch=16, size=SIZE, first_size=256, workers=1, average=0.99, warm_up=40, horizon=440)
@@ -87,7 +88,9 @@ def main() -> None:
     evaluation = card.evaluate(twin, runner(content), folder, held, images, share)
     described = card.describe(name, evaluation, runner(content), len(content), share)
     print(described[1])
-    print(f"wrote {write_model(name, content, *described, root=arguments.out)}")
+    written = write_model(name, content, *described, root=arguments.out)
+    give_embedding(written, folder.parent, 8 if arguments.tiny else MOST)
+    print(f"wrote {written}")
 
 
 if __name__ == "__main__":

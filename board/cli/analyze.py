@@ -92,7 +92,7 @@ def ecg(
     Example: aidpost analyze ecg recordings/ --jsonl
     """
     configuration = load_configuration(settings)
-    models = models_for(configuration.inference)
+    models = models_for(configuration.inference, settings.state_dir)
     outcomes = analyze_ecgs(paths, models, SystemClock(boot=0).now(), configuration.limits, lead, waves=waves)
     _show(outcomes, as_json, as_jsonl, _ecg_line)
 
@@ -121,7 +121,7 @@ def fundus(
     configuration = load_configuration(settings)
     outcomes = analyze_photographs(
         paths,
-        models_for(configuration.inference),
+        models_for(configuration.inference, settings.state_dir),
         SystemClock(boot=0).now(),
         configuration.limits,
         eye=Eye(eye) if eye else None,

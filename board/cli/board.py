@@ -98,7 +98,11 @@ def doctor(settings: Settings, root: Path, with_bench: bool, as_json: bool) -> N
             credentials=Path(credentials) if credentials else None,
         )
     )
-    timed = bench(models_for(load_configuration(settings).inference), settings.state_dir) if with_bench else None
+    timed = (
+        bench(models_for(load_configuration(settings).inference, settings.state_dir), settings.state_dir)
+        if with_bench
+        else None
+    )
     if as_json:
         print_json({"schema": "aidpost.doctor/1", "checks": checks} | ({"bench": timed} if timed else {}))
     else:

@@ -67,7 +67,7 @@ def exam(
             history=tuple(store.history(patient_id)) if patient_id else (),
         )
         _require_something(plan)
-        settings_of_worker = device.worker_settings(configuration)
+        settings_of_worker = device.worker_settings(configuration, settings.state_dir)
         with InferenceWorker(settings_of_worker, deadline_s=configuration.inference.deadline_s) as worker:
             outcome = ExamRunner(configuration, store, worker, _say).run(plan)
         device.accept(store, outcome)

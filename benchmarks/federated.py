@@ -1,0 +1,253 @@
+"""Twenty clinics that teach a head together, beside each alone and all their recordings in one place.
+
+    python benchmarks/federated.py [--data FOLDER] [--work FOLDER] [--seeds 4] [--task fundus|ecg] [--tiny]
+
+Features come from the shipped models, once, and are kept in the work folder. Fundus: `fundus-dr-open`, which learned
+from one Indian hospital, and clinics made of EyePACS patients, whom it has never seen. ECG: a new head on
+`ecg-rhythm`'s features, without the model's own logits; the network has learned from these recordings, so the
+figures say what part of a pooled head's skill clinics reach together, not how good a head is on new patients.
+
+Clinics are of uneven size, grade or rhythm mix, camera or signal quality; a quarter of the patients are held out of
+all; 30 % of the clinics are away in any round, and what they would have said is not waited for. Steps, rates and ridges
+were chosen on divisions 100 to 102, on the same recordings; divisions 0 and up are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from aidpost.inference.cases import photo_example
+from aidpost.inference.head import Cases, extended, fit
+from aidpost.inference.model import SHIPPED, load_model
+from aidpost.inference.private import Recipe, epsilon, noise_for, spent_by, train
+from aidpost.sync.hub.aggregate import Aggregator
+
+CLINICS, ROUNDS, AWAY, POISONED = 20, 15, 0.3, 2
+EPSILON, DELTA = 8.0, 1e-5
+LEAST_ANSWERS = 10
+
+
+@dataclass
+class Task:
+    """One modality: all clinics' cases, the held-out ones, and what is measured on them."""
+
+    name: str
+    kind: str
+    clinics: list[Cases]
+    held: Cases
+    measure: Callable[[np.ndarray, np.ndarray], float]
+
+    def judge(self, weights: np.ndarray) -> float:
+        """The measure of a head on the held-out cases."""
+        logits = self.held.logits + extended(self.held.features) @ weights.T
+        return self.measure(logits, self.held.labels)
+
+
+def auc(truth: np.ndarray, score: np.ndarray) -> float:
+    """Area under the ROC curve; ties count half."""
+    _, inverse, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[inverse]
+    positive = int(truth.sum())
+    return float((rank[truth].sum() - positive * (positive + 1) / 2) / (positive * (truth.size - positive)))
+
+
+def referable(logits: np.ndarray, labels: np.ndarray) -> float:
+    """AUC of grade 2 or worse."""
+    return auc(labels >= 2, logits[:, 1])
+
+
+def rhythms(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean AUC of each rhythm against the rest."""
+    return float(np.mean([auc(labels == one, logits[:, one]) for one in range(logits.shape[1])]))
+
+
+def fundus_table(data: Path, work: Path, tiny: bool) -> tuple[Cases, np.ndarray]:
+    """EyePACS photographs as cases, and of each patient what clinics differ in: (camera, any poor, any referable)."""
+    with (data / "fundus" / "labels.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["dataset"] != "IDRiD"]
+    rows = rows[:: 12 if tiny else 1]
+
+    def make() -> tuple[np.ndarray, np.ndarray]:
+        model = load_model(SHIPPED / "fundus-dr-open", check=False)
+        made = [photo_example(model, (data / "fundus" / row["file"]).read_bytes()) for row in rows]
+        return np.stack([one[0] for one in made]), np.stack([one[1] for one in made])
+
+    features, logits = kept(work / f"fundus-{len(rows)}.npz", make)
+    labels = np.array([int(row["dr_grade"]) for row in rows])
+    patients = np.unique([row["patient"] for row in rows], return_inverse=True)[1]
+    traits = np.zeros((patients.max() + 1, 3), dtype=int)
+    for row, patient, label in zip(rows, patients, labels, strict=True):
+        one = (row["dataset"] == "EyePACS-raw", row["eyeq_quality"] == "2", label >= 2)
+        traits[patient] = np.maximum(traits[patient], one)
+    return Cases(features, logits, labels, patients), traits
+
+
+def ecg_table(data: Path, work: Path, tiny: bool) -> tuple[Cases, np.ndarray]:
+    """CinC 2017 recordings as cases of a new head; (long recording, noisy, not sinus) of each."""
+    from aidpost.inference._rhythm import model_windows
+
+    with np.load(data / "ecg/cinc2017/cinc2017.npz") as file:
+        counts, offset = file["signal_uv"], file["offset"]
+        labels = np.array(["NAO~".index(one) for one in file["label"]])
+    chosen = np.arange(labels.size)[:: 12 if tiny else 1]
+
+    def make() -> tuple[np.ndarray, np.ndarray]:
+        model = load_model(SHIPPED / "ecg-rhythm", check=False)
+        out = []
+        for i in chosen:
+            windows = model_windows(model, counts[offset[i] : offset[i + 1]] / 1000.0, 300.0)
+            out.append(np.concatenate([model.features(model.run(one[None])) for one in windows]).mean(axis=0))
+        return np.stack(out), np.zeros((len(out), 4))
+
+    features, logits = kept(work / f"ecg-{len(chosen)}.npz", make)
+    labels = labels[chosen]
+    long = np.diff(offset)[chosen] > 300 * 31
+    traits = np.stack((long, labels == 3, labels != 0), axis=1).astype(int)
+    return Cases(features, logits, labels, np.arange(labels.size)), traits
+
+
+def kept(path: Path, make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Features and logits from the file, or made and put there."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        features, logits = make()
+        np.savez(path, features=features, logits=logits)
+    with np.load(path) as file:
+        return file["features"], file["logits"]
+
+
+def divide(cases: Cases, traits: np.ndarray, seed: int) -> tuple[list[Cases], Cases]:
+    """Patients to clinics, each with its own size and taste in every trait; and the held-out quarter."""
+    rng = np.random.default_rng(seed)
+    pull = rng.lognormal(0.0, 0.8, CLINICS)
+    # of one trait clinics have odds between a sixth and six times those of all patients
+    odds = np.exp(rng.uniform(-1.8, 1.8, (CLINICS, traits.shape[1])))
+    held, home = rng.random(len(traits)) < 0.25, np.empty(len(traits), dtype=int)
+    for patient, trait in enumerate(traits):
+        chance = pull * np.where(trait, odds, 1.0).prod(axis=1)
+        home[patient] = rng.choice(CLINICS, p=chance / chance.sum())
+    home[held] = -1
+    return [cases.take(home[cases.patients] == one) for one in range(CLINICS)], cases.take(held[cases.patients])
+
+
+@dataclass
+class Way:
+    """How the clinics work together."""
+
+    recipe: Recipe
+    strategy: str
+    poisoned: int = 0
+    rate: float = 0.1
+    shared: bool = False  # noise in shares, under secure aggregation
+
+
+def together(task: Task, way: Way, seed: int) -> tuple[float, int]:
+    """The measure after the rounds, and the bytes of one answer."""
+    rng = np.random.default_rng(1000 + seed)
+    shape = (task.held.logits.shape[1], task.held.features.shape[1] + 1)
+    shared = Aggregator(way.strategy, np.zeros(shape[0] * shape[1]), rate=way.rate, poisoned=POISONED)
+    hostile = set(rng.choice(CLINICS, way.poisoned, replace=False).tolist())
+    size = 0
+    for _ in range(ROUNDS):
+        here = np.flatnonzero(rng.random(CLINICS) >= AWAY)
+        if len(here) < LEAST_ANSWERS:
+            continue
+        # with the sum alone visible, each device adds its part of the noise of the least sum that is opened
+        noise = way.recipe.noise / np.sqrt(LEAST_ANSWERS) if way.shared else way.recipe.noise
+        recipe = replace(way.recipe, noise=noise)
+        answers = [train(recipe, task.clinics[one], shared.weights.reshape(shape), rng) for one in here]
+        changes = np.stack([one.change.ravel() for one in answers])
+        # a hostile device pulls the other way, ten times as hard, and claims a thousand patients
+        bad = np.array([one in hostile for one in here])
+        changes[bad] *= -10
+        patients = np.where(bad, 1000.0, [one.patients for one in answers])
+        shared.take(changes, patients)
+        size = answers[0].to_vector().astype("<f4").nbytes
+    return task.judge(shared.weights.reshape(shape)), size
+
+
+def run(task: Task, seed: int, noise: float) -> dict[str, float]:
+    """All ways on one division."""
+    kind, zero = task.kind, np.zeros((task.held.logits.shape[1], task.held.features.shape[1] + 1))
+    whole = Cases(
+        *(np.concatenate([getattr(one, name) for one in task.clinics]) for name in ("features", "logits", "labels")),
+        np.concatenate([one.patients for one in task.clinics]),
+    )
+    out = {"no head": task.judge(zero)}
+    alone = [task.judge(fit(kind, one, 0.03)) for one in task.clinics]
+    out["alone"] = float(np.mean(alone))
+    out["pooled"] = task.judge(fit(kind, whole, 0.001))
+    many = Recipe(kind, steps=40, rate=2.0, clip=1e6)
+    private = Recipe(kind, steps=1, rate=16.0, clip=1.0, noise=noise)
+    ways = {
+        "FedAvg": Way(many, "fedavg"),
+        "FedProx": Way(replace(many, pull=0.02), "fedavg"),
+        "FedAdam": Way(many, "fedadam"),
+        "private, noise in shares": Way(private, "fedavg", shared=True),
+        "private, each by itself": Way(private, "fedavg"),
+        "FedAvg, 2 poisoned": Way(many, "fedavg", poisoned=POISONED),
+        "trimmed mean": Way(many, "trimmed-mean"),
+        "trimmed mean, 2 poisoned": Way(many, "trimmed-mean", poisoned=POISONED),
+        "Krum, 2 poisoned": Way(many, "krum", poisoned=POISONED),
+    }
+    for name, way in ways.items():
+        out[name], out["bytes"] = together(task, way, seed)
+    start = time.process_time()
+    train(many, max(task.clinics, key=len), zero, np.random.default_rng(0))
+    out["seconds"] = time.process_time() - start
+    out["largest"] = float(max(map(len, task.clinics)))
+    out["smallest"] = float(min(map(len, task.clinics)))
+    return out
+
+
+def main() -> None:
+    """Command line."""
+    top = Path(__file__).resolve().parents[1]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=top.parent / "shared" / "data", help="folder of the recordings")
+    parser.add_argument("--work", type=Path, default=top / "benchmarks" / "work", help="where features are kept")
+    parser.add_argument("--seeds", type=int, default=4, help="divisions into clinics")
+    parser.add_argument("--task", choices=["fundus", "ecg"], help="one of them only")
+    parser.add_argument("--tiny", action="store_true", help="every twelfth recording, one division")
+    arguments = parser.parse_args()
+    noise = noise_for(EPSILON, DELTA, ROUNDS)
+    spent = spent_by(Recipe("softmax", steps=ROUNDS, noise=noise))
+    print(
+        f"noise {noise:.2f} times the clip: epsilon {epsilon(spent, DELTA):.2f} at delta {DELTA:g} in {ROUNDS} rounds"
+    )
+    for name, kind, table, measure in (
+        ("fundus", "cumulative", fundus_table, referable),
+        ("ecg", "softmax", ecg_table, rhythms),
+    ):
+        if arguments.task not in (None, name):
+            continue
+        cases, traits = table(arguments.data, arguments.work, arguments.tiny)
+        rows = []
+        for seed in range(1 if arguments.tiny else arguments.seeds):
+            clinics, held = divide(cases, traits, seed)
+            rows.append(run(Task(name, kind, clinics, held, measure), seed, noise))
+        report(name, {key: np.array([row[key] for row in rows]) for key in rows[0]})
+    print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+def report(name: str, found: dict[str, np.ndarray]) -> None:
+    """A table: the measure, and the part of the gap between alone and pooled that was closed, mean over divisions."""
+    sizes = f"{found.pop('smallest').min():.0f} to {found.pop('largest').max():.0f} examples"
+    print(f"\n{name}: clinics of {sizes}, {found.pop('bytes')[0]:.0f} bytes an answer, ", end="")
+    print(f"{found.pop('seconds').max():.2f} s of training a round at the largest")
+    for key, value in found.items():
+        # of the means: a division whose gap is near zero would decide the mean of the shares
+        gap = (value.mean() - found["alone"].mean()) / (found["pooled"].mean() - found["alone"].mean())
+        print(f"  {key:26} AUC {value.mean():.4f} ({value.min():.4f}-{value.max():.4f})  gap {100 * gap:8.1f} %")
+
+
+if __name__ == "__main__":
+    main()

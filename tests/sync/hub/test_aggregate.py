@@ -1,0 +1,85 @@
+"""One round's answers to one step: the same as Flower's strategies, and nothing from what is no answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aidpost.inference.head import Cases, extended, fit, loss
+from aidpost.inference.private import Recipe, train
+from aidpost.sync.hub.aggregate import Aggregator, Strategy
+
+# made by tests/sync/hub/make_flower.py with Flower 1.42, which cannot be installed beside the hub
+GOLDEN = json.loads((Path(__file__).with_name("flower.json")).read_text())
+TRUTH = np.random.default_rng(4).normal(size=(3, 4)) * 3
+STRATEGIES: tuple[Strategy, ...] = ("fedavg", "fedadam", "trimmed-mean", "krum")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_three_rounds_are_flowers(strategy: Strategy) -> None:
+    aggregator = Aggregator(strategy, np.array(GOLDEN["start"]))
+    for changes, patients, expected in zip(GOLDEN["changes"], GOLDEN["patients"], GOLDEN[strategy], strict=True):
+        found = aggregator.take(np.array(changes), np.array(patients, dtype=np.float64))
+        assert found == pytest.approx(np.array(expected), abs=2e-6)
+
+
+@pytest.mark.parametrize("strategy", ["trimmed-mean", "krum"])
+def test_two_hostile_devices_of_ten_do_not_decide(strategy: Strategy) -> None:
+    rng = np.random.default_rng(0)
+    changes = 1.0 + 0.1 * rng.normal(size=(10, 4))
+    changes[:2] = -1e6
+    found = Aggregator(strategy, np.zeros(4)).take(changes, np.array([1e9, 1e9, *[10.0] * 8]))
+    assert np.abs(found - 1.0).max() < 0.5
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("changes", "patients"),
+    [
+        (np.full((3, 2), np.nan), np.ones(3)),
+        (np.full((3, 2), np.inf), np.ones(3)),
+        (np.zeros((3, 2)), np.array([1.0, np.nan, 1.0])),
+        (np.zeros((3, 2)), np.array([1.0, 0.0, 1.0])),
+        (np.zeros((0, 2)), np.zeros(0)),
+        (np.zeros((3, 5)), np.ones(3)),
+    ],
+)
+def test_what_is_no_answer_changes_nothing(strategy: Strategy, changes: np.ndarray, patients: np.ndarray) -> None:
+    aggregator = Aggregator(strategy, np.ones(2))
+    with pytest.raises(ValueError, match="answer"):
+        aggregator.take(changes, patients)
+    assert aggregator.round == 0
+    assert aggregator.weights.tolist() == [1.0, 1.0]
+
+
+def clinic(seed: int, mix: float) -> Cases:
+    """Eighty patients of one truth; clinics differ in whom they see."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(80, 4)) * 0.5 + mix
+    labels = (features @ TRUTH.T + rng.gumbel(size=(80, 3))).argmax(axis=1)
+    return Cases(features, np.zeros((80, 3)), labels, np.arange(80))
+
+
+def test_clinics_of_different_patients_reach_together_what_all_their_cases_in_one_place_teach() -> None:
+    clinics = [clinic(one, 0.4 * (-1) ** one) for one in range(8)]
+    names = ("features", "logits", "labels")
+    whole = Cases(*(np.concatenate([getattr(one, name) for one in clinics]) for name in names), np.arange(640))
+    fresh = clinic(99, 0.0)
+
+    def judged(weights: np.ndarray) -> float:
+        return float(loss("softmax", extended(fresh.features) @ weights.T, fresh.labels).mean())
+
+    aggregator, recipe = Aggregator("fedavg", np.zeros(15)), Recipe("softmax", steps=20, rate=1.0, clip=1e6)
+    rng = np.random.default_rng(0)
+    for _ in range(15):
+        here = rng.permutation(8)[:6]
+        answers = [train(recipe, clinics[one], aggregator.weights.reshape(3, 5), rng) for one in here]
+        changes = np.stack([one.change.ravel() for one in answers])
+        aggregator.take(changes, np.array([one.patients for one in answers]))
+    alone = float(np.mean([judged(fit("softmax", one, 0.01)) for one in clinics]))
+    pooled, together = judged(fit("softmax", whole, 0.0001)), judged(aggregator.weights.reshape(3, 5))
+    assert pooled < alone
+    assert (alone - together) / (alone - pooled) > 0.9
