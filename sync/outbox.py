@@ -152,10 +152,9 @@ class _Flight:
 
     records: dict[tuple[str, int], _Sent] = field(default_factory=dict)
     chunks: dict[tuple[bytes, int], int] = field(default_factory=dict)
-
-    @property
-    def record_bytes(self) -> int:
-        return sum(one.size for one in self.records.values())
+    record_bytes: int = 0
+    sent_to: dict[tuple[str, bool], int] = field(default_factory=dict)
+    """The last sequence chosen of a class's live part or backlog."""
 
     @property
     def chunk_bytes(self) -> int:
@@ -243,6 +242,7 @@ class Outbox:
                 return None
             if envelopes := self._fitting(cls, live):
                 for one in envelopes:
+                    self._flight.record_bytes += len(one.body)
                     self._flight.records[cls, one.seq] = _Sent(one.epoch, len(one.body), self._seconds())
                 if not live:
                     self._allowance -= sum(len(one.body) for one in envelopes)
@@ -269,7 +269,7 @@ class Outbox:
     def _fitting(self, cls: str, live: bool) -> list[Envelope]:
         """Records of a class that are not under way, as many as one message and the window take; at least one."""
         room = self._records * self._wide - len(self._flight.records)
-        limit = room + sum(1 for one, _ in self._flight.records if one == cls)
+        limit = room + len(self._flight.records)
         while chosen := self._choose(cls, live, limit, room):
             # none where each of them no longer opens: they are dead letters now, and others take their place
             if envelopes := self._store.envelopes(cls, chosen):
@@ -279,11 +279,15 @@ class Outbox:
     def _choose(self, cls: str, live: bool, limit: int, room: int) -> list[int]:
         # a class that was not there at the beginning is live from its first record
         mark = (1 << 62) if self._live_after is None else self._live_after.get(cls, 0)
-        rows = self._store.read(
+        first, last = (mark, 1 << 62) if live else (0, mark)
+        query = (
             "SELECT seq, size FROM record INDEXED BY record_open"
-            f" WHERE state = 0 AND cls = ? AND seq {'>' if live else '<='} ? ORDER BY seq LIMIT ?",
-            (cls, mark, limit),
+            " WHERE state = 0 AND cls = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
         )
+        # from behind what is under way; from the beginning again when nothing is left there, for what was queued again
+        rows = self._store.read(query, (cls, max(first, self._flight.sent_to.get((cls, live), 0)), last, room))
+        if not rows and self._flight.sent_to.pop((cls, live), 0):
+            rows = self._store.read(query, (cls, first, last, limit))
         chosen: list[int] = []
         size = 0
         for seq, body in rows:
@@ -293,6 +297,8 @@ class Outbox:
                 break
             chosen.append(seq)
             size += body
+        if chosen:
+            self._flight.sent_to[cls, live] = chosen[-1]
         return chosen
 
     def _next_chunk(self) -> Piece | None:
@@ -386,6 +392,8 @@ class Outbox:
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('hub_epoch', ?)", (receipt.hub_epoch,))
 
         store.write(work)
+        if rejected or wanted:
+            self._flight.sent_to.clear()  # what goes again lies before what was sent
         self._land([*held, *(Held(one.epoch, one.cls, ((one.seq, one.seq + 1),)) for one in rejected)])
         for blob in receipt.blobs:
             for key in [key for key in self._flight.chunks if key[0] == blob.sha256]:
@@ -413,7 +421,9 @@ class Outbox:
         for one in settled:
             for key in [key for key in flight if key[0] == one.cls and ranges.contains(one.ranges, key[1])]:
                 if flight[key].epoch == one.epoch:
-                    waited.append(self._seconds() - flight.pop(key).at)
+                    sent = flight.pop(key)
+                    self._flight.record_bytes -= sent.size
+                    waited.append(self._seconds() - sent.at)
         if waited:
             self._wide = min(self._widest, 2 * self._wide) if max(waited) < _AT_ONCE_S else max(1, self._wide // 2)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import json
 import logging
 import os
@@ -39,7 +40,7 @@ from aidpost.records import ExamReport, decode  # noqa: E402
 from aidpost.sync import _durable, _writer, outbox, publisher  # noqa: E402
 from aidpost.sync.clock import SystemClock  # noqa: E402
 from aidpost.sync.envelope import Hello, Receipt, RecordClass, pack_message, unpack_message  # noqa: E402
-from aidpost.sync.hub import operations, schema, service  # noqa: E402
+from aidpost.sync.hub import backup, operations, schema, service  # noqa: E402
 from aidpost.sync.hub.blobs import BlobFiles  # noqa: E402
 from aidpost.sync.hub.database import Database  # noqa: E402
 from aidpost.sync.outbox import Outbox  # noqa: E402
@@ -388,9 +389,8 @@ def restored(scene: Scene, runs: int) -> int:
         scene.start_hub()
         scene.settle()
         scene.kill_hub()
-        backup = scene.folder / "backup"
-        shutil.rmtree(backup, ignore_errors=True)
-        shutil.copytree(scene.folder / "hub", backup)
+        kept = io.BytesIO()
+        backup.back_up(scene.end.config, kept)
         scene.start_hub()
         device = scene.start_device()
         scene.pause(20)
@@ -398,8 +398,7 @@ def restored(scene: Scene, runs: int) -> int:
         scene.settle()
         scene.kill_hub()
         shutil.rmtree(scene.folder / "hub")
-        shutil.copytree(backup, scene.folder / "hub")
-        operations.restored(scene.end.config)
+        backup.restore(scene.end.config, io.BytesIO(kept.getvalue()))
     scene.start_hub()
     scene.settle()
     return max(1, runs // 10)

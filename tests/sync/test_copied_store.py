@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import uuid
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from sqlalchemy import select
 from aidpost.records import ExamReport
 from aidpost.sync import outbox
 from aidpost.sync.envelope import Hello, Life, Receipt, RecordClass, Records, pack_message, unpack_message
-from aidpost.sync.hub import operations, schema
+from aidpost.sync.hub import backup, operations, schema
 from aidpost.sync.hub.database import Database
 from aidpost.sync.outbox import Outbox
 from aidpost.sync.store import Store
@@ -163,17 +164,16 @@ def test_restored_hub_gets_back_what_was_sent_under_both_epochs(
     hub: HubEnd, pair: Callable[[int], tuple[Store, Store]], tmp_path: Path
 ) -> None:
     one, two = pair(2)
-    backup = tmp_path / "backup"
     ends = [Link(hub, one), Link(hub, two)]
-    shutil.copytree(tmp_path / "hub", backup)
+    kept = io.BytesIO()
+    backup.back_up(hub.config, kept)
     one.append(make_item())
     two.append_many([make_item() for _ in range(2)])
     for end in (*ends, *ends):
         end.sync()
     assert at_the_hub(hub) == accepted(one, two)
     shutil.rmtree(tmp_path / "hub")
-    shutil.copytree(backup, tmp_path / "hub")
-    operations.restored(hub.config)
+    backup.restore(hub.config, io.BytesIO(kept.getvalue()))
     for end in (*ends, *ends):
         end.sync()
     assert at_the_hub(hub) == accepted(one, two)
