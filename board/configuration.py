@@ -125,6 +125,7 @@ class ConsoleSection(Section, frozen=True, kw_only=True):
     receipt_printer: str = ""
     roll_mm: Literal[58, 80] = 58
     large_print: bool = False
+    glucose_unit: Literal["mmol/L", "mg/dL"] = "mmol/L"
 
 
 class Configuration(Section, frozen=True, kw_only=True):

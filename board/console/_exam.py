@@ -14,7 +14,7 @@ from aidpost.board.console import steps
 from aidpost.board.console._who import BREAK_GLASS
 from aidpost.board.console.drafts import ATTEMPTS, Draft
 from aidpost.board.console.live import no_sensor
-from aidpost.board.console.result import body_of, picture_rows, result_of
+from aidpost.board.console.result import body_of, notes_of, picture_rows, result_of
 from aidpost.board.console.site import Form, Session, Site, exam_of
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace, implausible
@@ -124,6 +124,7 @@ def vitals_page(site: Site, request: Request, session: Session) -> Response:
         last=last,
         missing=missing,
         sensors=sensors,
+        notes=steps.NOTES,
     )
 
 
@@ -134,11 +135,43 @@ def read_sensors(site: Site, request: Request, session: Session, _form: Form) ->
     return RedirectResponse("/unassigned", 303) if apart else _to(draft, "/vitals")
 
 
+def note_page(site: Site, request: Request, session: Session) -> Response:
+    """Medicines, or how well an eye sees."""
+    _, draft = draft_of(site, request, session)
+    return site.render(request, "note.html", session, draft=draft, note=_note(request), longest=steps.LONGEST_NOTE)
+
+
+def _note(request: Request) -> steps.Note:
+    found = next((one for one in steps.NOTES if one.code == request.path_params["code"]), None)
+    if found is None:
+        raise HTTPException(404, N_("There is no such question or answer."))
+    return found
+
+
+def write_down(site: Site, request: Request, session: Session, form: Form) -> Response:
+    """Keep a note; a later one replaces it."""
+    workspace, draft = draft_of(site, request, session)
+    note, said = _note(request), form.get("answer", "")
+    if not said or len(said) > steps.LONGEST_NOTE or (note.choices and said not in dict(note.choices)):
+        raise HTTPException(400, N_("There is no such question or answer."))
+    workspace.answer(draft.exam.id, note.code, said)
+    return _to(draft, "/vitals")
+
+
 def measure_page(site: Site, request: Request, session: Session) -> Response:
     """The number pad of one vital sign."""
     _, draft = draft_of(site, request, session)
     measure = _measure(request)
-    return site.render(request, "measure.html", session, draft=draft, measure=measure, number=uuid.uuid4(), failed="")
+    return site.render(
+        request,
+        "measure.html",
+        session,
+        draft=draft,
+        measure=measure,
+        number=uuid.uuid4(),
+        mg_dl=steps.MG_DL,
+        glucose_unit=site.configuration.console.glucose_unit,
+    )
 
 
 def _measure(request: Request) -> steps.Measure:
@@ -153,6 +186,8 @@ def enter(site: Site, request: Request, session: Session, form: Form) -> Respons
     workspace, draft = draft_of(site, request, session)
     measure = _measure(request)
     values = [_typed(form.get(one.kind.value, ""), one.label) for one in measure.fields]
+    if measure.code == "glucose" and form.get("unit", site.configuration.console.glucose_unit) == "mg/dL":
+        values = [round(one / steps.MG_DL, 1) for one in values]
     method, context = form.get("method", measure.methods[0][0]), form.get("context", "")
     if method not in dict(measure.methods) or (context and context not in dict(measure.contexts)):
         raise HTTPException(400, N_("There is no such method or context."))
@@ -292,6 +327,7 @@ def result(site: Site, request: Request, session: Session) -> Response:
         session,
         report=report,
         shown=shown,
+        notes=notes_of(report.answers, site.languages.translator(session.language)),
         part=part,
         finished=finished,
         reviews=reviews,

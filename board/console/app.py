@@ -115,6 +115,8 @@ def _exam_routes(site: Site) -> list[BaseRoute]:
         Route(f"{exam}/watch/quiet", site.action(_watch.quiet), methods=post),
         Route(f"{exam}/watch/stop", site.action(_watch.stop), methods=post),
         Route(f"{exam}/watch/numbers", site.page(_watch.numbers, held=False, touch=False)),
+        Route(f"{exam}/notes/{{code}}", site.page(_exam.note_page), methods=["GET"]),
+        Route(f"{exam}/notes/{{code}}", site.action(_exam.write_down), methods=post),
         Route(f"{exam}/ecg", site.page(_exam.ecg_page)),
         Route(f"{exam}/eye/{{side}}", site.page(_exam.eye_page), methods=["GET"]),
         Route(f"{exam}/eye/{{side}}", site.action(_exam.take_photo), methods=post),

@@ -29,7 +29,7 @@ from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleD
 from aidpost.board.console import words
 from aidpost.board.console.fonts import Face, Fonts, Setter, chinese, joined
 from aidpost.board.console.ranges import usual
-from aidpost.board.console.result import RHYTHMS, Shown
+from aidpost.board.console.result import RHYTHMS, Shown, notes_of
 from aidpost.board.console.steps import METHODS
 from aidpost.board.console.words import N_, Translate
 from aidpost.inference.reminders import reminders
@@ -241,8 +241,9 @@ class _Page:
 
     def vitals(self, shown: Shown, ranges: dict[VitalKind, str]) -> list[Flowable]:
         """What was measured, what is usual, and how it was measured."""
+        notes = [self._say(f"{title}: {said}", self._small) for title, said in notes_of(self._report.answers, self._tr)]
         if not shown.vitals:
-            return []
+            return notes
         rows = [
             [
                 self._say(self._tr(vital_name(one.kind.value)), self._small),
@@ -254,7 +255,7 @@ class _Page:
         ]
         table = Table(rows, colWidths=[self._width * part for part in (0.32, 0.2, 0.24, 0.24)])
         table.setStyle([("LINEBELOW", (0, 0), (-1, -1), 0.25, colors.grey), ("TOPPADDING", (0, 0), (-1, -1), 1)])
-        return [Spacer(1, 2 * mm), table]
+        return [Spacer(1, 2 * mm), table, *notes]
 
     def missing(self) -> list[Flowable]:
         """What was not assessed never counts as normal."""

@@ -20,7 +20,7 @@ from aidpost.board.console import words
 from aidpost.board.console.fonts import Fonts, Setter
 from aidpost.board.console.paper import SIGNS, Body, moment
 from aidpost.board.console.ranges import usual
-from aidpost.board.console.result import RHYTHMS, Shown
+from aidpost.board.console.result import RHYTHMS, Shown, notes_of
 from aidpost.board.console.words import N_, Translate
 from aidpost.inference.reminders import reminders
 from aidpost.inference.wording import advice, word
@@ -99,6 +99,9 @@ def _vitals(
         value = "–" if one.value is None else f"{one.value:g} {unit(one.unit)}"
         beside = f"  ({tr('usual')} {ranges[one.kind]})" if one.kind in ranges else ""
         roll.say(f"{tr(vital_name(one.kind.value))}: {value}{beside}")
+
+    for title, said in notes_of(report.answers, tr):
+        roll.say(f"{title}: {said}")
 
 
 def _pictures(roll: _Roll, shown: Shown, body: Body, tr: Translate) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from aidpost.board.console.words import N_
+from aidpost.board.console.steps import NOTES
+from aidpost.board.console.words import N_, Translate
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import AidpostError
-from aidpost.records import EcgResult, ExamReport, Eye, FundusResult, VitalSign
+from aidpost.records import Answer, EcgResult, ExamReport, Eye, FundusResult, VitalSign
 from aidpost.sync.hub.ecg_paper import Row, draw
 
 RHYTHMS = {
@@ -48,6 +50,14 @@ def result_of(workspace: Workspace, report: ExamReport) -> Shown:
             rows = ()
     last = {one.kind: one for one in report.vitals}
     return Shown(eyes=eyes, ecg=ecg, rows=rows, vitals=tuple(last.values()))
+
+
+def notes_of(answers: Iterable[Answer], translate: Translate) -> list[tuple[str, str]]:
+    """What was written down beside the vital signs: title and answer, in words."""
+    given = {one.question: one.answer for one in answers}
+    return [
+        (translate(note.title), translate(note.in_words(given[note.code]))) for note in NOTES if given.get(note.code)
+    ]
 
 
 def body_of(workspace: Workspace, report: ExamReport, sha256: str) -> bytes:

@@ -142,6 +142,36 @@ MEASURES = (
         "height", N_("Height"), (Field(VitalKind.HEIGHT, N_("Height"), "cm", 30, 250),), (("measured", N_("Measured")),)
     ),
 )
+MG_DL = 18.016
+"""mg/dL of glucose in a mmol/L: its molar mass is 180.16 g/mol."""
+
+
+class Note(NamedTuple):
+    """What is written down beside the vital signs, as an answer; without `choices` in free words."""
+
+    code: str
+    title: str
+    choices: tuple[tuple[str, str], ...] = ()
+
+    def in_words(self, answer: str) -> str:
+        """An answer as it is shown, in English."""
+        return ({"none": N_("None")} | dict(self.choices)).get(answer, answer)
+
+
+_ACUITY = (
+    *((line, line) for line in ("6/6", "6/9", "6/12", "6/18", "6/24", "6/36", "6/60")),
+    ("counts fingers", N_("Counts fingers")),
+    ("hand movements", N_("Hand movements")),
+    ("light", N_("Light only")),
+    ("no light", N_("No light")),
+)
+NOTES = (
+    Note("medicines", N_("Medicines")),
+    Note("acuity-right", N_("Sight, right eye"), _ACUITY),
+    Note("acuity-left", N_("Sight, left eye"), _ACUITY),
+)
+"""Sight as a letter chart at 6 m or a hand at less gives it, each eye by itself, with the patient's own glasses."""
+LONGEST_NOTE = 300
 BY_CODE = {one.code: one for one in MEASURES}
 METHODS = {code: text for one in MEASURES for code, text in one.methods} | {"simulated": N_("Simulated")}
 

@@ -29,6 +29,8 @@ def prepared(device: Running) -> dict[str, str]:
     steps = (
         "",
         "/watch",
+        "/notes/medicines",
+        "/notes/acuity-left",
         "/give-up",
         "/questions",
         "/questions?q=chest-pain",

@@ -219,3 +219,34 @@ def test_patient_is_corrected_and_what_they_agreed_to_stays(device: Running) -> 
     assert 'value="1962"' in device.page(f"{patient}/correct")
     assert "✓ Examine" in page
     assert "✗ Send it" in page
+
+
+def test_medicines_and_sight_are_kept_and_stand_in_the_result(device: Running) -> None:
+    exam = device.register()
+    assert device.ask("POST", f"{exam}/notes/acuity-right", {"answer": "7/7"})[0] == 400
+    assert device.ask("POST", f"{exam}/notes/medicines", {"answer": "x" * 301})[0] == 400
+    assert device.ask("GET", f"{exam}/notes/nothing")[0] == 404
+    device.tap(f"{exam}/notes/acuity-right", answer="6/9")
+    device.tap(f"{exam}/notes/medicines", answer="metformin <2x>")
+    for page in (f"{exam}/vitals", f"{exam}/result?part=vitals"):
+        assert "6/9" in device.page(page)
+        assert "metformin &lt;2x&gt;" in device.page(page)
+
+
+@pytest.mark.parametrize(
+    ("typed", "unit", "kept"), [("110", "mg/dL", "6.1"), ("6.1", "mmol/L", "6.1"), ("6.1", "", "6.1")]
+)
+def test_glucose_is_kept_in_one_unit_whichever_was_typed(device: Running, typed: str, unit: str, kept: str) -> None:
+    exam = device.register()
+    number = "7b1e3cf2-0000-4000-8000-000000000002"
+    fields = {"glucose": typed, "method": "fingerstick", "context": "fasting", "number": number}
+    device.tap(f"{exam}/vitals/glucose", **fields, **({"unit": unit} if unit else {}))
+    assert f"{kept} mmol/L" in device.page(f"{exam}/result?part=vitals")
+
+
+def test_glucose_typed_in_the_wrong_unit_is_refused_where_it_cannot_be(device: Running) -> None:
+    exam = device.register()
+    number = "7b1e3cf2-0000-4000-8000-000000000003"
+    for typed, unit in (("110", "mmol/L"), ("5.5", "mg/dL")):
+        fields = {"glucose": typed, "method": "fingerstick", "context": "fasting", "number": number, "unit": unit}
+        assert device.ask("POST", f"{exam}/vitals/glucose", fields)[0] == 409
