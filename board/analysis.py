@@ -89,8 +89,9 @@ def analyze_ecgs(
         started = time.perf_counter()
         recording = read_ecg_file(item.path, at=at, source=item.name)
         read = time.perf_counter()
-        result = analyze(recording, models, lead, limits=limits.get("ecg"))
-        elapsed = {"read": (read - started) * 1e3, "total": (time.perf_counter() - started) * 1e3}
+        elapsed = {"read": (read - started) * 1e3}
+        result = analyze(recording, models, lead, limits=limits.get("ecg"), elapsed_ms=elapsed)
+        elapsed |= {"total": (time.perf_counter() - started) * 1e3}
         out = ecg_json(result, elapsed)
         return out | {"waves": delineation(result, recording)} if waves else out
 

@@ -93,8 +93,15 @@ def bench(models: Models, state_dir: Path, runs: int = 5, root: Path = Path("/")
     with tempfile.TemporaryDirectory(prefix=".aidpost-bench-", dir=place) as folder:
         record = os.urandom(RECORD_BYTES)
         elapsed: list[Mapping[str, float]] = []
+        steps: list[dict[str, float]] = []
+
+        def read_ecg() -> None:
+            steps.append({})
+            ecg.analyze(recording, models, elapsed_ms=steps[-1])
+
         stages = (
-            _timed("ECG, 30 s", lambda: ecg.analyze(recording, models), runs),
+            _timed("ECG, 30 s", read_ecg, runs),
+            *_steps("ECG", steps),
             _timed("photograph, 2048", lambda: elapsed.append(fundus.analyze(photo, models).elapsed_ms), runs),
             *_steps("photograph", elapsed),
             _timed("safe on disk, 4 kB", lambda: replace_file(Path(folder) / "record", record), runs * 4),

@@ -8,7 +8,8 @@ cannot be assessed gives the finding `ecg-not-assessed`, never a reassurance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, MutableMapping
 
 import msgspec
 import numpy as np
@@ -38,6 +39,7 @@ def analyze(
     lead: str | None = None,
     *,
     limits: Mapping[str, float] | None = None,
+    elapsed_ms: MutableMapping[str, float] | None = None,
 ) -> EcgResult:
     """Read one ECG.
 
@@ -49,6 +51,8 @@ def analyze(
         The lead to read; None takes the best of the usual ones, and lets a second one have a say on the beats' classes.
     limits
         A site's own values for limits of `rules/ecg.toml`, by name.
+    elapsed_ms
+        Is given the wall time of each step.
 
     Returns
     -------
@@ -63,26 +67,33 @@ def analyze(
     ModelError
         The rhythm model is missing, damaged or refused for this site.
     """
+    took = _Steps({} if elapsed_ms is None else elapsed_ms)
     book = rule_book("ecg", limits)
-    model = models.get("ecg-rhythm")
+    model, beat_model = models.get("ecg-rhythm"), models.find("ecg-beats")
+    took.step("models")
     chosen = choose_lead(recording, lead)
+    took.step("quality, lead")
     peaks = chosen.find_peaks()
+    took.step("R-peaks")
     reading = read_rhythm(model, chosen.samples_mv, chosen.usable, chosen.fs_hz)
     rhythm = _rhythm(model, reading, chosen.quality)
+    took.step("rhythm")
     timing = measure_timing(chosen, peaks)
     measurements = _measurements(recording, chosen, peaks, timing, rhythm)
-    beat_model = models.find("ecg-beats")
+    took.step("intervals, ST")
     af = None if reading is None else reading.within(model.card.output.labels.index("A"), peaks / chosen.fs_hz)
     other = second_lead(recording, chosen) if lead is None and chosen.quality.usable else None
     second = None if other is None else (other.samples_mv, other.usable)
     reader = beat_model if chosen.quality.usable else None
     classes = classify(reader, chosen.samples_mv, chosen.fs_hz, peaks, af, second)
+    took.step("beats")
     facts = _facts(chosen, rhythm, measurements, timing, reading, model)
     ectopy = measure_ectopy(peaks, classes, chosen.fs_hz, float(chosen.usable.sum() / chosen.fs_hz))
     if ectopy is not None:
         facts |= ectopy.facts()
     shown = timing.pause_beats(peaks) | ({} if ectopy is None else ectopy.shown(peaks))
     findings = _findings(book, facts, shown, recording, rhythm, model)
+    took.step("findings")
     return EcgResult(
         id=recording.id,
         fs_hz=recording.fs_hz,
@@ -105,6 +116,18 @@ def analyze(
         lead_off=recording.lead_off,
         source=recording.source,
     )
+
+
+class _Steps:
+    """Notes how long each step took, one after the other."""
+
+    def __init__(self, into: MutableMapping[str, float]) -> None:
+        self._into, self._since = into, time.perf_counter()
+
+    def step(self, name: str) -> None:
+        """What was done since the step before was `name`."""
+        now = time.perf_counter()
+        self._into[name], self._since = (now - self._since) * 1e3, now
 
 
 def delineation(result: EcgResult, recording: EcgRecording) -> dict[str, list[list[int | None]]]:
