@@ -110,6 +110,7 @@ class SensorsSection(Section, frozen=True, kw_only=True):
     fundus_right: str = ""
     fundus_left: str = ""
     vitals: tuple[str, ...] = ()
+    code: str = ""
 
 
 class ConsoleSection(Section, frozen=True, kw_only=True):

@@ -11,10 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from aidpost.board.console.codes import look_for_code
 from aidpost.board.console.people import FOUND, Known, Patients
 from aidpost.board.console.site import COOKIE, Form, Session, Site, read_form
 from aidpost.board.console.words import N_
-from aidpost.errors import AidpostError
+from aidpost.board.console.workspace import Workspace
+from aidpost.errors import AidpostError, DeviceError
 from aidpost.records import Consent, ConsentPurpose, Identifier, Patient, Sex, TriageLevel
 
 CONSENT_VERSION = "1"
@@ -162,14 +164,56 @@ def status(site: Site, request: Request, session: Session) -> Response:
 
 def find_page(site: Site, request: Request, session: Session) -> Response:
     """The empty search."""
-    return site.render(request, "find.html", session, text="", found=None, more=False)
+    return site.render(
+        request, "find.html", session, scans=bool(site.configuration.sensors.code), text="", found=None, more=False
+    )
 
 
 def find(site: Site, request: Request, session: Session, form: Form) -> Response:
     """Search; by a form, so that no name is ever part of an address."""
     text = form.get("text", "")[:100]
     found = _patients_allowed(site, session).search(text)
-    return site.render(request, "find.html", session, text=text, found=found[:FOUND], more=len(found) > FOUND)
+    return site.render(
+        request,
+        "find.html",
+        session,
+        scans=bool(site.configuration.sensors.code),
+        text=text,
+        found=found[:FOUND],
+        more=len(found) > FOUND,
+    )
+
+
+def scan(site: Site, request: Request, session: Session, _form: Form) -> Response:
+    """Search for what a code before the camera says: a number, or the exam of a printed report."""
+    workspace, patients = site.workspace(session), _patients_allowed(site, session)
+    source = site.configuration.sensors.code
+    text = look_for_code(lambda: site.cameras[workspace].preview(source)) if source else None
+    if text is None:
+        raise DeviceError(
+            operation="reading a code",
+            target=source or "sensors.code",
+            cause=N_("this camera shows no live picture") if source else N_("no camera for codes is set up"),
+            remedy=N_("Set sensors.code to a camera, or type the number in."),
+        )
+    found = [] if not text else _of_exam(workspace, text) or patients.search(text)
+    return site.render(
+        request,
+        "find.html",
+        session,
+        scans=bool(site.configuration.sensors.code),
+        text=text,
+        found=found[:FOUND],
+        more=len(found) > FOUND,
+    )
+
+
+def _of_exam(workspace: Workspace, text: str) -> list[Patient]:
+    try:
+        report = workspace.store.report(uuid.UUID(text))
+    except ValueError:
+        return []
+    return [report.patient] if report is not None else []
 
 
 def _patients_allowed(site: Site, session: Session) -> Patients:

@@ -80,6 +80,7 @@ def _who_routes(site: Site) -> list[BaseRoute]:
         Route("/status", site.page(_who.status, held=False, touch=False)),
         Route("/find", site.page(_who.find_page), methods=["GET"]),
         Route("/find", site.action(_who.find), methods=post),
+        Route("/find/code", site.action(_who.scan), methods=post),
         Route("/patients/new", site.page(_who.register_page), methods=["GET"]),
         Route("/patients/new", site.action(_who.register), methods=post),
         Route("/patients/{patient:uuid}", site.page(_who.patient)),

@@ -69,7 +69,7 @@ class SimulatedSource(BaseSource):
             self._rhythm = spec.choice("rhythm", "sinus", RHYTHMS)
             self._leads = self._lead_names()
         elif Kind.FUNDUS in self.kinds:
-            spec.require_only("grade", "eye", "seed", "size", "blur", "darkness", "haze", "format")
+            spec.require_only("grade", "eye", "seed", "size", "blur", "darkness", "haze", "format", "code")
             spec.choice("eye", "", ("", "left", "right"))
             spec.choice("format", "jpeg", ("jpeg", "png"))
         else:
@@ -168,8 +168,16 @@ class SimulatedSource(BaseSource):
         )
 
     def preview(self) -> bytes:
-        """A small JPEG of what a hand-held camera would see now: the same retina, never quite still."""
+        """A small JPEG of what a hand-held camera would see now: the same retina, never quite still; with the option
+        `code`, a card with that QR code."""
         import cv2
+
+        if text := self.spec.get("code"):
+            card = cv2.copyMakeBorder(
+                cv2.QRCodeEncoder.create().encode(text), 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=255
+            )
+            card = cv2.resize(card, (PREVIEW_SIDE, PREVIEW_SIDE), interpolation=cv2.INTER_NEAREST)
+            return cv2.imencode(".jpg", card)[1].tobytes()
 
         from aidpost.firmware_bridge.simulators.fundus import Flaws, render_fundus
 
