@@ -124,6 +124,7 @@ class ConsoleSection(Section, frozen=True, kw_only=True):
     paper: Literal["A5", "A4"] = "A5"
     printer: str = ""
     receipt_printer: str = ""
+    stick_dir: str = "/media"
     roll_mm: Literal[58, 80] = 58
     large_print: bool = False
     glucose_unit: Literal["mmol/L", "mg/dL"] = "mmol/L"

@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from aidpost.board.console import _exam, _watch, _who
+from aidpost.board.console import _exam, _stick, _watch, _who
 from aidpost.board.console.live import Heard, Lights, Stopped, guide, open_ecg, record_ecg
 from aidpost.board.console.site import Site
 from aidpost.board.console.workspace import Workspace
@@ -90,6 +90,8 @@ def _who_routes(site: Site) -> list[BaseRoute]:
         Route("/unassigned", site.page(_who.unassigned_page)),
         Route("/unassigned/{reading:uuid}", site.action(_who.assign), methods=post),
         Route("/more", site.page(_who.more)),
+        Route("/stick/copy", site.action(_stick.copy), methods=post),
+        Route("/stick/load", site.action(_stick.load), methods=post),
         Route("/practice", site.action(_who.practise), methods=post),
         Route("/workers", site.action(_who.add_worker), methods=post),
         Route("/workers/unlock", site.action(_who.unlock_worker), methods=post),
