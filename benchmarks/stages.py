@@ -36,6 +36,7 @@ ECG = (
     ("rhythm model: input", ecg, "read_rhythm"),
     ("rhythm model: LiteRT", Model, "run"),
     ("heart rate, pauses", ecg, "measure_timing"),
+    ("beat classes", ecg, "classify"),
     ("intervals, ST", ecg, "measure_intervals"),
     ("ectopy", ecg, "measure_ectopy"),
     ("fibrillation", ecg, "suspected_spans"),
