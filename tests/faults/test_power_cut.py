@@ -28,7 +28,7 @@ def test_no_promise_is_broken_by_a_cut_at_any_moment(harness: ModuleType, shim: 
 def test_no_promise_is_broken_by_a_cut_at_any_moment_of_a_migration(
     harness: ModuleType, shim: Path, tmp_path: Path
 ) -> None:
-    trace = harness.traced(shim, tmp_path, seed=2, AIDPOST_OLD_STORE="1")
+    trace = harness.traced(shim, tmp_path, 2, AIDPOST_OLD_STORE="1")
     assert sum(one.path == "acknowledged" and b'"seq"' in one.data for one in trace) == 3 + 14
     looked, found = harness.violations(trace, tmp_path, variants=("nothing more", "bytes survive", "some"))
     assert looked > 150

@@ -140,7 +140,7 @@ def test_golden_probabilities_from_raw_recordings(card: dict[str, Any]) -> None:
     interpreter_module = pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT is not installed here")
     interpreter = interpreter_module.Interpreter(str(MODEL / "model.tflite"), num_threads=1)
     interpreter.allocate_tensors()
-    (given,), (got,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (given,), (got, _embedding) = interpreter.get_input_details(), interpreter.get_output_details()
     assert given["dtype"] == got["dtype"] == np.int8
 
     def logits(window: np.ndarray) -> np.ndarray:
