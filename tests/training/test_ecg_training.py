@@ -173,5 +173,7 @@ def test_a_tiny_model_goes_from_data_to_card(tmp_path: Path) -> None:
     made = tmp_path / "ecg-rhythm"
     tiny = tomllib.loads((made / "card.toml").read_text(encoding="utf-8"))
     assert tiny["sha256"] == hashlib.sha256((made / "model.tflite").read_bytes()).hexdigest()
-    assert {path.name for path in made.iterdir()} == {"model.tflite", "card.toml", "CARD.md", "golden.npz"}
+    assert {path.name for path in made.iterdir()} == {
+        "model.tflite", "card.toml", "CARD.md", "golden.npz", "embedding.npz"
+    }  # fmt: skip
     assert "| muscle noise, 6 dB |" in done.stdout
