@@ -164,24 +164,13 @@ def status(site: Site, request: Request, session: Session) -> Response:
 
 def find_page(site: Site, request: Request, session: Session) -> Response:
     """The empty search."""
-    return site.render(
-        request, "find.html", session, scans=bool(site.configuration.sensors.code), text="", found=None, more=False
-    )
+    return _results(site, request, session, "", None)
 
 
 def find(site: Site, request: Request, session: Session, form: Form) -> Response:
     """Search; by a form, so that no name is ever part of an address."""
     text = form.get("text", "")[:100]
-    found = _patients_allowed(site, session).search(text)
-    return site.render(
-        request,
-        "find.html",
-        session,
-        scans=bool(site.configuration.sensors.code),
-        text=text,
-        found=found[:FOUND],
-        more=len(found) > FOUND,
-    )
+    return _results(site, request, session, text, _patients_allowed(site, session).search(text))
 
 
 def scan(site: Site, request: Request, session: Session, _form: Form) -> Response:
@@ -197,15 +186,14 @@ def scan(site: Site, request: Request, session: Session, _form: Form) -> Respons
             remedy=N_("Set sensors.code to a camera, or type the number in."),
         )
     found = [] if not text else _of_exam(workspace, text) or patients.search(text)
-    return site.render(
-        request,
-        "find.html",
-        session,
-        scans=bool(site.configuration.sensors.code),
-        text=text,
-        found=found[:FOUND],
-        more=len(found) > FOUND,
-    )
+    return _results(site, request, session, text, found)
+
+
+def _results(site: Site, request: Request, session: Session, text: str, found: list[Patient] | None) -> Response:
+    """The search with what it found; None before there was one."""
+    shown, more = (None, False) if found is None else (found[:FOUND], len(found) > FOUND)
+    scans = bool(site.configuration.sensors.code)
+    return site.render(request, "find.html", session, scans=scans, text=text, found=shown, more=more)
 
 
 def _of_exam(workspace: Workspace, text: str) -> list[Patient]:

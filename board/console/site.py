@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import threading
 import time
@@ -181,7 +182,8 @@ class Site:
                 languages=self.languages.names,
                 session=session,
                 practice=workspace.practice,
-                status=self.status(workspace),
+                # asked for by the pages that show it: the pieces that a page fetches every few seconds do not
+                state=functools.cache(lambda: self.status(workspace)),
                 calls=workspace.watching.calls(),
                 watched=workspace.watching.exam,
                 clinic=self.configuration.clinic,

@@ -36,7 +36,7 @@ class Watching:
     """Who is watched. Methods may be called from any thread; `close` before the workspace is."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self._workspace, self._lock = workspace, threading.RLock()
+        self._workspace = workspace
         self._watched: _Watched | None = None
         self._asked = threading.Lock()
 
