@@ -61,6 +61,7 @@ def test_no_page_keeps_an_english_word_and_none_breaks_when_written_from_the_rig
 
 
 def test_language_is_switched_by_touch_on_the_locked_screen_and_stays(device: Running) -> None:
+    device.tap("/workers", name="Juma", pin="1357")  # of two the screen asks who it is
     device.tap("/leave")
     with Browser(800, 480) as browser:
         browser.open(f"{device.url}/lock")
