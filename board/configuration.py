@@ -112,6 +112,12 @@ class SensorsSection(Section, frozen=True, kw_only=True):
     vitals: tuple[str, ...] = ()
     code: str = ""
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every SOURCE once, in the order in which an exam uses them."""
+        named = (*self.vitals, self.ecg, self.fundus_right, self.fundus_left, self.code)
+        return tuple(dict.fromkeys(source for source in named if source))
+
 
 class ConsoleSection(Section, frozen=True, kw_only=True):
     """The device's touch screen."""
