@@ -40,6 +40,7 @@ class ClinicSection(Section, frozen=True, kw_only=True):
     name: str = ""
     telephone: str = ""
     emergency_telephone: str = ""
+    help_telephone: str = ""
 
 
 class DeviceSection(Section, frozen=True, kw_only=True):
