@@ -9,7 +9,7 @@ from typing import IO
 
 import click
 
-from aidpost.board.cli import Settings
+from aidpost.board.cli import Settings, hub_down
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
 from aidpost.board.configuration import hub_config
 from aidpost.errors import UsageError
@@ -23,6 +23,9 @@ def _config(settings: Settings) -> HubConfig:
 @click.group()
 def hub() -> None:
     """The other end: serve, users, enrolment."""
+
+
+hub.add_command(hub_down.sent)
 
 
 @hub.command()

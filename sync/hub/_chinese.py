@@ -53,6 +53,7 @@ CHINESE = {
     "Another account here has your name. Ask an administrator.": "此处已有同名的其他账户。请联系管理员。",
     "Another record is the same person": "另一份记录是同一人",
     "Answers": "问诊",
+    "applied": "已应用",
     "Arrival to signature, eyes": "从到达到签署（眼）",
     "Arrival to signature, heart": "从到达到签署（心脏）",
     "Ask for a retake": "要求重拍",
@@ -107,6 +108,7 @@ CHINESE = {
     "Grey: no signal.": "灰色：无信号。",
     "Group": "分组",
     "Heart rate": "心率",
+    "held": "已收到",
     "How long it takes": "所需时间",
     "How many": "次数",
     "How this was made": "结果来源",
@@ -189,6 +191,7 @@ CHINESE = {
     "Quality": "质量",
     "Quality sample": "质控抽样",
     "Quantity": "项目",
+    "refused": "被拒绝",
     "REPLAY": "回放",
     "Read them as one": "合并查看",
     "Readers grade before they see what the model found, until it is known well enough how it does there:": (
@@ -220,6 +223,8 @@ CHINESE = {
     "Reviewed": "已复核",
     "Rhythm": "节律",
     "Right eye": "右眼",
+    "rolled-back": "已回退",
+    "Sent down": "已下发",
     "SIMULATED": "模拟数据",
     "SIMULATED: this exam was made by a simulator. It is no patient's.": (
         "模拟数据：本次检查由模拟器生成，不属于任何患者。"
@@ -238,6 +243,7 @@ CHINESE = {
     "SpO₂": "血氧饱和度",
     "Specificity": "特异度",
     "State": "状态",
+    "superseded": "已被取代",
     "Take this back": "撤销",
     "Taken back": "已回退",
     "Telephone": "电话",
@@ -280,6 +286,7 @@ CHINESE = {
     "Verify the whole log": "校验全部日志",
     "Vital signs": "生命体征",
     "Waiting": "待阅数量",
+    "waiting": "等待中",
     "Waiting on the device": "设备待传",
     "What": "操作",
     "What became of people": "患者结局",

@@ -12,8 +12,19 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from aidpost.errors import StoreError, UsageError
-from aidpost.sync.envelope import Envelope, pack_message
-from aidpost.sync.hub import audit, enrolment, identity, outgoing, person, schema, second_factor, updates, users
+from aidpost.sync.envelope import Chunks, Envelope, Receipt, pack_message
+from aidpost.sync.hub import (
+    audit,
+    deliveries,
+    enrolment,
+    identity,
+    outgoing,
+    person,
+    schema,
+    second_factor,
+    updates,
+    users,
+)
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -281,7 +292,9 @@ def take_messages(config: HubConfig, messages: Sequence[bytes]) -> list[bytes]:
                 cause=str(getattr(error, "orig", error)),
                 remedy="Make room on the disk, or repair the database, and take the stick again.",
             ) from None
-    return [pack_message(reply.receipt, sender=config.name, key=key, recipient=reply.device) for reply in replies]
+    # what the device asked for in chunks, the stick carries whole: `delivery_chunks`
+    receipts = [reply for reply in replies if isinstance(reply.content, Receipt)]
+    return [pack_message(reply.content, sender=config.name, key=key, recipient=reply.device) for reply in receipts]
 
 
 def device_keys(config: HubConfig) -> dict[str, bytes]:
@@ -296,6 +309,18 @@ def waiting_for(config: HubConfig, device: str) -> Iterator[Envelope]:
     """What waits to go down to a device, for a stick."""
     with _database(config) as database, database.read() as connection:
         yield from outgoing.waiting_for(connection, device)
+
+
+def delivery_chunks(config: HubConfig, device: str) -> Iterator[Chunks]:
+    """What a device lacks of the large bodies that go down to it, for a stick."""
+    with _database(config) as database, database.read() as connection:
+        yield from deliveries.lacking(connection, device)
+
+
+def fleet(config: HubConfig) -> list[deliveries.Sent]:
+    """What each device has of what was last sent down to it."""
+    with _database(config) as database, database.read() as connection:
+        return deliveries.latest(connection)
 
 
 @contextmanager
