@@ -92,7 +92,9 @@ class Site:
         wanted = configuration.console.language
         self.language = wanted if wanted in self.languages.names else "en"
         self._environments: dict[str, jinja2.Environment] = {}
-        self.cameras = {one: Camera(one.store) for one in (real, practice) if one is not None}
+        self.trying: set[Workspace] = set()
+        """Whose sensors are being tried just now."""
+        self.cameras = {one: Camera(one.store, one.sensors) for one in (real, practice) if one is not None}
 
     # -- who
 

@@ -165,10 +165,13 @@ class _Watched:
 
     def _read(self, source: str, opened: dict[str, Source]) -> str:
         """Read one sensor; what was wrong, in words. It is opened afresh after that."""
+        sensors = self._workspace.sensors
         try:
-            if source not in opened:
-                opened[source] = open_source(source, clock=self._workspace.store)
-            readings = opened[source].read_vitals()
+            with sensors.reading(source, turn=False):
+                if source not in opened:
+                    opened[source] = open_source(source, clock=self._workspace.store)
+                readings = opened[source].read_vitals()
+                sensors.took(source, readings, getattr(opened[source], "battery", None))
             self._workspace.keep_unassigned([one for one in readings if not measured_now(one)])
             self._take([one for one in readings if measured_now(one)])
         except AidpostError as error:

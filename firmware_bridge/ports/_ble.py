@@ -21,7 +21,7 @@ from aidpost.errors import (
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import glucose, nonin, racp
 from aidpost.firmware_bridge.decoders.base import DecodeError
-from aidpost.firmware_bridge.decoders.device_info import decode_text, encode_current_time
+from aidpost.firmware_bridge.decoders.device_info import decode_battery, decode_text, encode_current_time
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.gatt_vitals import MEASUREMENTS, Context, vital_signs_of
 from aidpost.records import Device, Origin, VitalSign
@@ -120,6 +120,22 @@ async def describe(client: Any) -> Device:
     return Device(name=client.name or texts.get("model") or "Bluetooth sensor", address=client.address, **texts)
 
 
+async def battery(client: Any) -> int | None:
+    """The sensor's battery in percent; None where it does not say, or says nonsense."""
+    from bleak.exc import BleakError
+
+    with contextlib.suppress(BleakError, DecodeError):
+        if client.services.get_characteristic(long_uuid("2A19")) is not None:
+            return decode_battery(bytes(await client.read_gatt_char(long_uuid("2A19"))))
+    return None
+
+
+async def reach(target: Target) -> tuple[Device, int | None]:
+    """Connect, and ask who it is and for its battery; nothing is measured. Raises as `read_vitals`."""
+    async with connected(target) as (client, _):
+        return await describe(client), await battery(client)
+
+
 async def _set_clock(client: Any, clock: Clock) -> None:
     """Set the sensor's clock where it lets us and ours can be trusted."""
     from bleak.exc import BleakError
@@ -168,7 +184,9 @@ class Inbox:
             lost.cancel()
 
 
-async def read_vitals(target: Target, clock: Clock) -> list[VitalSign]:
+async def read_vitals(
+    target: Target, clock: Clock, tell_battery: Callable[[int | None], None] = lambda _: None
+) -> list[VitalSign]:
     """Every measurement that the sensor gives: one, its memory, or the settled value of a continuous one.
 
     Raises
@@ -180,6 +198,7 @@ async def read_vitals(target: Target, clock: Clock) -> list[VitalSign]:
     """
     async with connected(target) as (client, lost):
         device = await describe(client)
+        tell_battery(await battery(client))
         await _set_clock(client, clock)
         inbox = Inbox(target, lost)
         if client.services.get_characteristic(long_uuid("2A18")) is not None:

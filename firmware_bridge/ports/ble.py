@@ -62,14 +62,30 @@ class BleSource(BaseSource):
             since=int(spec.number("since", 0, low=0, high=65535)),
             name=str(spec),
         )
+        self.battery: int | None = None
+        """Percent, as it said the last time; None where it does not say."""
 
     async def vitals(self) -> list[VitalSign]:
         """What the sensor measures or has stored; for use in a running event loop."""
-        return await _ble.read_vitals(self._target, self.clock)
+        return await _ble.read_vitals(self._target, self.clock, self._hear_battery)
+
+    def _hear_battery(self, percent: int | None) -> None:
+        self.battery = percent
 
     async def ecg(self, seconds: float) -> EcgRecording:
         """An ECG from a sensor that has one (Polar H10, Movesense); for use in a running event loop."""
         return await _ble_ecg.read_ecg(self._target, self.clock, seconds, self._uv_per_count)
+
+    def reach(self) -> str:
+        """Connect without measuring, and ask for the battery; gives its name.
+
+        Raises
+        ------
+        DeviceError
+            It is not there, or refuses.
+        """
+        device, self.battery = _run(lambda: _ble.reach(self._target))
+        return device.name
 
     def pair(self) -> Device:
         """Pair with the sensor; gives who it is.

@@ -156,6 +156,12 @@ class SerialSource(BaseSource):
         remedy = f"Say which board it is with ?device= and one of {', '.join(BOARDS)}."
         return DeviceError(operation="recognising the board", target=self.spec.address, cause=cause, remedy=remedy)
 
+    def reach(self) -> str:
+        """Open the port until something comes; gives the board's name, empty where none is set. Raises as `chunks`."""
+        board = self._board
+        next(self.chunks(board, self._baud or (board.baud if board else BOARDS["healthypi4"].baud)), None)
+        return board.title if board else ""
+
     def stream(self, board: Board) -> Iterator[tuple[float, Sequence[Block | Corrupt | Announcement]]]:
         """(monotonic seconds, what the decoder made of it) as it arrives, for a live trace."""
         decoder = board.decoder()
