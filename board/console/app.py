@@ -29,7 +29,7 @@ from aidpost.records import EcgRecording, Eye
 HEADERS = {
     # no inline script or style: what a patient's name may contain is never run, and nothing comes from outside
     "content-security-policy": "default-src 'none'; img-src 'self' blob:; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; media-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "same-origin",
@@ -80,6 +80,7 @@ def _who_routes(site: Site) -> list[BaseRoute]:
         Route("/", site.page(_who.home)),
         Route("/calls", plain(_watch.calls)),
         Route("/status", site.page(_who.status, held=False, touch=False)),
+        Route("/speech/{key}", site.page(_who.spoken, held=False, touch=False)),
         Route("/sensors", site.page(_sensors.page), methods=["GET"]),
         Route("/sensors", site.action(_sensors.try_all), methods=post),
         Route("/sensors/list", site.page(_sensors.listed, held=False, touch=False)),
