@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -21,7 +20,9 @@ from aidpost.board.console.watching import Watching
 from aidpost.board.console.words import N_
 from aidpost.board.exam import Analyst, ExamOutcome, ExamRunner, Plan, begin_exam, measured_now
 from aidpost.errors import UsageError
-from aidpost.firmware_bridge.sources import open_source
+from aidpost.firmware_bridge import marks
+from aidpost.firmware_bridge.marks import FileMarks
+from aidpost.firmware_bridge.together import read_together
 from aidpost.records import (
     VITAL_UNITS,
     Answer,
@@ -76,6 +77,7 @@ class Workspace:
         self.drafts = Drafts(self.database, store)
         self.patients = Patients(self.database, store)
         self._lock = threading.RLock()
+        self.marks = FileMarks(store.folder / marks.NAME)
         self.watching = Watching(self)
 
     def close(self) -> None:
@@ -166,16 +168,25 @@ class Workspace:
             One gives nothing. What others gave is kept.
         """
         sources = [one for one in self.source("vitals", exam).split(",") if one]
-        apart = 0
-        for source in sources:
-            with closing(open_source(source, clock=self.store)) as opened:
-                readings = opened.read_vitals()
-            mine = tuple(one for one in readings if measured_now(one))
-            others = [one for one in readings if not measured_now(one)]
-            self.keep_unassigned(others)
-            self.add_vitals(exam, mine)
-            apart += len(others)
+        patience_s = self.configuration.exam.sensor_deadline_s
+        apart, failed = 0, []
+        for reading in read_together(sources, clock=self.store, marks=self.marks, patience_s=patience_s):
+            apart += self.keep_readings(exam, reading.vitals, reading.read_up_to)
+            failed += [reading.error] if reading.error is not None else []
+        if failed:
+            raise failed[0]
         return apart
+
+    def keep_readings(self, exam: uuid.UUID, readings: Sequence[VitalSign], read_up_to: Mapping[str, int]) -> int:
+        """Keep what a sensor gave, in the exam or as nobody's, and only then let the sensor go on from there; how many
+        are nobody's."""
+        others = [one for one in readings if not measured_now(one)]
+        self.keep_unassigned(others)
+        mine = tuple(one for one in readings if measured_now(one))
+        if mine:
+            self.add_vitals(exam, mine)
+        self.marks.keep(read_up_to)
+        return len(others)
 
     def add_vitals(self, exam: uuid.UUID, made: tuple[VitalSign, ...]) -> Draft:
         """Keep readings; one that is there already is kept once."""
