@@ -153,6 +153,7 @@ def _page_routes(site: Site) -> list[BaseRoute]:
         Route("/quality", site.page(_quality_page.quality)),
         Route("/quality.csv", site.page(_quality_page.quality_csv, role=clinician)),
         Route("/devices", site.page(_pages.devices)),
+        Route("/devices/settings", site.action(_pages.set_devices, role=Role.ADMINISTRATOR), methods=["POST"]),
         Route("/export.csv", site.page(_export.exams_csv, role=clinician)),
         Route("/audit", site.page(_pages.audit_log, role=Role.ADMINISTRATOR)),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
