@@ -26,6 +26,7 @@ def hub() -> None:
 
 
 hub.add_command(hub_down.sent)
+hub.add_command(hub_down.set_)
 
 
 @hub.command()

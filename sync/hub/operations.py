@@ -16,6 +16,7 @@ from aidpost.sync.envelope import Chunks, Envelope, Receipt, pack_message
 from aidpost.sync.hub import (
     audit,
     deliveries,
+    device_settings,
     enrolment,
     identity,
     outgoing,
@@ -29,6 +30,7 @@ from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest
+from aidpost.sync.settings import Value
 from aidpost.sync.topics import is_device_name
 
 _RECORD_FAULTS = (DataError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
@@ -254,6 +256,18 @@ def resume_update(config: HubConfig, name: str, version: str) -> None:
     """Lets a halted version go on; raises UsageError where it is not halted."""
     with _database(config) as database, database.write() as connection:
         updates.resume(connection, name, version, "command-line", now_ms())
+
+
+def set_devices(config: HubConfig, scope: device_settings.Scope, name: str, key: str, value: Value | None) -> list[str]:
+    """Sets a key of a clinic's devices, or of one; gives those it was sent to. Raises as `device_settings.change`."""
+    with _database(config) as database, database.write() as connection:
+        return device_settings.change(connection, database.epoch, scope, name, key, value, "command-line", now_ms())
+
+
+def settings_of(config: HubConfig) -> list[dict[str, object]]:
+    """Every setting that devices are sent."""
+    with _database(config) as database, database.read() as connection:
+        return [dict(row._mapping) for row in device_settings.listed(connection)]
 
 
 def first_user(config: HubConfig) -> tuple[str, str] | None:
