@@ -144,12 +144,27 @@ def _console(running: Running) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _learning(running: Running) -> Iterator[None]:
+    from aidpost.board.learning.service import Learner
+    from aidpost.board.power import on_mains
+
+    assert running.store is not None
+    assert running.site is not None
+    site, quiet_s = running.site, running.configuration.federated.idle_minutes * 60
+    with Learner(
+        running.configuration, running.store, running.key, idle=lambda: site.quiet_s() >= quiet_s, mains=on_mains
+    ):
+        yield
+
+
 PARTS = (
     Part("store", lambda r: not r.practice_only, _store),
     Part("practice", lambda _: True, _practice),
     Part("inference", lambda _: True, _inference),
     Part("sender", lambda r: not r.practice_only and r.configuration.sync.enabled, _sender),
     Part("console", lambda _: True, _console),
+    Part("learning", lambda r: not r.practice_only and r.configuration.federated.enabled, _learning),
 )
 """The table: name, when, how. The order is that of need: what is lower uses what is higher."""
 

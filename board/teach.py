@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from aidpost.records import (
     EcgRecording,
     EcgResult,
     ExamReport,
+    Origin,
     Review,
     ReviewDecision,
     Timestamp,
@@ -35,10 +36,11 @@ __all__ = ["Collected", "from_store", "from_table", "learn", "remove_head", "wri
 
 @dataclass(frozen=True)
 class Collected:
-    """Labelled cases, and why others were left out, with how often."""
+    """Labelled cases, why others were left out, with how often, and whose the cases are, each patient once."""
 
     cases: Cases
     left_out: dict[str, int]
+    patients: tuple[object, ...] = ()
 
 
 class _Gathering:
@@ -62,7 +64,8 @@ class _Gathering:
         self.patients.append(patient)
 
     def done(self) -> Collected:
-        return Collected(collect(self.examples, self.labels, self.patients), dict(self.left_out))
+        cases = collect(self.examples, self.labels, self.patients)
+        return Collected(cases, dict(self.left_out), tuple(dict.fromkeys(self.patients)))
 
 
 def from_table(model: Model, table: Path, at: Timestamp) -> Collected:
@@ -110,8 +113,14 @@ def _unusable(table: Path, cause: str) -> UsageError:
     )
 
 
-def from_store(model: Model, store: Store, most: int = 5000) -> Collected:
-    """Cases that clinicians at the hub have graded, of patients whose last word on model training is yes."""
+def from_store(model: Model, store: Store, most: int = 5000, withdrawn: Collection[uuid.UUID] = ()) -> Collected:
+    """Cases that clinicians at the hub have graded, of patients whose last word on model training is yes.
+
+    Parameters
+    ----------
+    withdrawn
+        Patients who took their consent back elsewhere, of which their reports here do not tell.
+    """
     gathering = _Gathering(model)
     reports = store.reports(most)
     willing = consenting(reports)
@@ -120,7 +129,10 @@ def from_store(model: Model, store: Store, most: int = 5000) -> Collected:
         grades = _grades(store.reviews(report.exam.id), report)
         if not grades:
             continue
-        if report.patient.id not in willing:
+        if report.origin is Origin.SIMULATED:
+            gathering.left_out["simulated"] += 1
+            continue
+        if report.patient.id not in willing or report.patient.id in withdrawn:
             gathering.left_out["the patient has not consented to model training"] += 1
             continue
         for label, read in _graded(model, store, report, grades):

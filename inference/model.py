@@ -82,6 +82,15 @@ class Model:
         embedding = outputs[self._embedding].astype(np.float64)
         return self.basis.features(embedding.reshape(-1, embedding.shape[-1]).mean(axis=0, keepdims=True))
 
+    @property
+    def head_shape(self) -> tuple[int, int]:
+        """Rows and columns of a head's weights. Raises ModelError as `features` does."""
+        logits = self.own_logits(self.run(np.zeros(self.card.input.shape, np.float32))).shape[1]
+        if self.basis is None:
+            self.features(())
+        assert self.basis is not None
+        return logits, self.basis.width + 1
+
     def activation(self, outputs: tuple[Floats, ...]) -> Floats | None:
         """The class activation map among the outputs of `run`, (rows, columns, classes), or None where there is
         none."""
@@ -163,10 +172,7 @@ def load_model(folder: Path, *, runtime: str | None = None, check: bool = True, 
         _require_golden(folder, model, golden_difference(folder, model))
     if head is None:
         return model
-    shape = (
-        (model.own_logits(model.run(np.zeros(card.input.shape, np.float32))).shape[1], basis.width + 1) if basis else ()
-    )
-    if head.base != card.base or head.weights.shape != shape:
+    if head.base != card.base or head.weights.shape != model.head_shape:
         raise card_error(path, f"the head {head.version} is of another file")
     return Model(card, model.interpreter, basis, head)
 
@@ -222,6 +228,12 @@ class Models:
                 return None
             self._loaded[task] = load_model(folder, runtime=self.runtime, head=_head(self.heads, read_card(folder)))
         return self._loaded[task]
+
+    def card(self, task: Task) -> Card | None:
+        """The card of the model for a task, which is not loaded; None where there is none. Raises as `read_card` and
+        `permitted` do."""
+        folder = self._folder(task)
+        return None if folder is None else read_card(folder)
 
     def get(self, task: Task) -> Model:
         """The model for a task.

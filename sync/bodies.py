@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from aidpost.records import WIRE_RECORDS, BlobRef, Origin, Record, Timestamp
+from aidpost.sync import rounds
 
 MAX_PREVIEW = 12 * 1024
 """Bytes of a preview: small enough to arrive over 2G while the patient is still there."""
@@ -40,7 +41,7 @@ class Acknowledgement(Record, frozen=True, kw_only=True):
     text: str = ""
 
 
-_KINDS: tuple[type[Record], ...] = (*WIRE_RECORDS, BlobManifest, Erasure, Acknowledgement)
+_KINDS: tuple[type[Record], ...] = (*WIRE_RECORDS, BlobManifest, Erasure, Acknowledgement, *rounds.UP)
 
 BODY_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in _KINDS}
 """An envelope's `kind` and the record that its body decodes to. Kinds that are not here are kept as bytes."""

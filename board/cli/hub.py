@@ -11,6 +11,7 @@ import click
 
 from aidpost.board.cli import Settings
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
+from aidpost.board.cli.rounds import rounds
 from aidpost.board.configuration import hub_config
 from aidpost.errors import UsageError
 from aidpost.sync.hub.config import HubConfig
@@ -23,6 +24,9 @@ def _config(settings: Settings) -> HubConfig:
 @click.group()
 def hub() -> None:
     """The other end: serve, users, enrolment."""
+
+
+hub.add_command(rounds)
 
 
 @hub.command()

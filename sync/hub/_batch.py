@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from aidpost.records import ExamReport, Referral, Review, VitalSign
+from aidpost.sync import rounds as wire
 from aidpost.sync.bodies import Acknowledgement, BlobManifest, Erasure
 from aidpost.sync.envelope import (
     MAX_BLOB,
@@ -25,7 +26,18 @@ from aidpost.sync.envelope import (
     Reject,
     Status,
 )
-from aidpost.sync.hub import _erasure, _full_receipt, _views, alerts, audit, outgoing, referrals, schema, updates
+from aidpost.sync.hub import (
+    _erasure,
+    _full_receipt,
+    _views,
+    alerts,
+    audit,
+    outgoing,
+    referrals,
+    rounds,
+    schema,
+    updates,
+)
 from aidpost.sync.hub._blob_intake import BlobIntake, Collected
 from aidpost.sync.hub._judge import Refusal, judge
 from aidpost.sync.hub._rows import clean
@@ -113,6 +125,9 @@ class Batch:
             alerts.from_device(connection, item.device, item.record, item.received_ms)
         for item in self._of(Erasure):
             self._unwanted += _erasure.erase(connection, item.record.patient, item.device, item.received_ms)
+        for item in self._stored:
+            if isinstance(item.record, wire.UP):
+                rounds.take(connection, item.device, item.record, item.received_ms)
         for stream in self._streams.values():
             stream.save(connection)
         for (device, sha256), size in self._manifests.items():
