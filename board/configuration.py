@@ -40,6 +40,7 @@ class ClinicSection(Section, frozen=True, kw_only=True):
     name: str = ""
     telephone: str = ""
     emergency_telephone: str = ""
+    help_telephone: str = ""
 
 
 class DeviceSection(Section, frozen=True, kw_only=True):
@@ -121,6 +122,12 @@ class SensorsSection(Section, frozen=True, kw_only=True):
     fundus_left: str = ""
     vitals: tuple[str, ...] = ()
     code: str = ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every SOURCE once, in the order in which an exam uses them."""
+        named = (*self.vitals, self.ecg, self.fundus_right, self.fundus_left, self.code)
+        return tuple(dict.fromkeys(source for source in named if source))
 
 
 class ConsoleSection(Section, frozen=True, kw_only=True):

@@ -106,6 +106,20 @@ def vital_signs_of(measurement: object, context: Context) -> list[VitalSign]:
     ]
 
 
+def has_contact(measurement: object) -> bool | None:
+    """Whether the sensor that sent this measurement is on somebody; None where it does not tell."""
+    if isinstance(measurement, HeartRate):
+        return measurement.contact
+    if isinstance(measurement, PulseOximetry) and measurement.sensor_status:
+        return not _OFF & set(measurement.sensor_status)
+    if isinstance(measurement, ViatomOximetry):
+        return measurement.worn
+    return None
+
+
+_OFF = frozenset({"sensor unconnected to user", "sensor displaced", "sensor disconnected"})
+
+
 def _time(time: DeviceTime | None) -> str:
     return "" if time is None else str(time)
 

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Protocol, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode
 
-from aidpost.errors import UsageError
+from aidpost.errors import DeviceError, NotPossibleError, UsageError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.records import EcgRecording, Eye, FundusPhoto, VitalSign
 
@@ -213,7 +213,13 @@ def open_source(source: SourceSpec | str, *, clock: Clock) -> Source:
     NotPossibleError
         This build or board lacks what the source needs.
     """
+    from aidpost.firmware_bridge.states import STATES
+
     spec = parse_source(source) if isinstance(source, str) else source
     module, _, attribute = SOURCES[spec.name].partition(":")
     factory = getattr(importlib.import_module(module), attribute)
-    return cast(Source, factory(spec, clock))
+    try:
+        return cast(Source, factory(spec, clock))
+    except (DeviceError, NotPossibleError) as error:
+        STATES.failed(spec, error)
+        raise

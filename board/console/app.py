@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from aidpost.board.console import _exam, _stick, _watch, _who
+from aidpost.board.console import _exam, _lock, _stick, _watch, _who
 from aidpost.board.console.live import Heard, Lights, Stopped, guide, open_ecg, record_ecg
 from aidpost.board.console.site import Site
 from aidpost.board.console.workspace import Workspace
@@ -69,11 +69,13 @@ def _who_routes(site: Site) -> list[BaseRoute]:
     return [
         Route("/healthz", lambda _request: JSONResponse({"status": "ok"})),
         Route("/favicon.ico", lambda _request: Response(status_code=204)),
-        Route("/lock", plain(_who.lock)),
-        Route("/unlock", plain(_who.unlock), methods=post),
-        Route("/setup", plain(_who.setup), methods=post),
-        Route("/break-glass", plain(_who.break_glass), methods=post),
-        Route("/leave", plain(_who.leave), methods=post),
+        Route("/lock", plain(_lock.lock)),
+        Route("/unlock", plain(_lock.unlock), methods=post),
+        Route("/telephone", plain(_lock.telephone), methods=["GET"]),
+        Route("/telephone", plain(_lock.answer), methods=post),
+        Route("/setup", plain(_lock.setup), methods=post),
+        Route("/break-glass", plain(_lock.break_glass), methods=post),
+        Route("/leave", plain(_lock.leave), methods=post),
         Route("/language", plain(_who.choose_language), methods=post),
         Route("/", site.page(_who.home)),
         Route("/calls", plain(_watch.calls)),

@@ -21,9 +21,11 @@ from aidpost.errors import (
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import glucose, nonin, racp
 from aidpost.firmware_bridge.decoders.base import DecodeError
-from aidpost.firmware_bridge.decoders.device_info import decode_text, encode_current_time
+from aidpost.firmware_bridge.decoders.device_info import decode_battery, decode_text, encode_current_time
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
-from aidpost.firmware_bridge.gatt_vitals import MEASUREMENTS, Context, vital_signs_of
+from aidpost.firmware_bridge.gatt_vitals import MEASUREMENTS, Context, has_contact, vital_signs_of
+from aidpost.firmware_bridge.sources import SourceSpec
+from aidpost.firmware_bridge.states import STATES
 from aidpost.records import Device, Origin, VitalSign
 
 CONTINUOUS = frozenset({"2A37", "2A5F", nonin.MEASUREMENT})
@@ -44,7 +46,12 @@ class Target:
     scan_s: float
     wait_s: float
     since: int
-    name: str
+    spec: SourceSpec
+
+    @property
+    def name(self) -> str:
+        """The source's text."""
+        return str(self.spec)
 
 
 def long_uuid(short: str) -> str:
@@ -108,7 +115,7 @@ async def _find(target: Target) -> Any:
     return found
 
 
-async def describe(client: Any) -> Device:
+async def describe(target: Target, client: Any) -> Device:
     """Who it is, by Device Information; what it does not say stays empty."""
     from bleak.exc import BleakError
 
@@ -117,7 +124,21 @@ async def describe(client: Any) -> Device:
         if client.services.get_characteristic(long_uuid(short)) is not None:
             with contextlib.suppress(BleakError):
                 texts[name] = decode_text(bytes(await client.read_gatt_char(long_uuid(short))))
-    return Device(name=client.name or texts.get("model") or "Bluetooth sensor", address=client.address, **texts)
+    device = Device(name=client.name or texts.get("model") or "Bluetooth sensor", address=client.address, **texts)
+    STATES.told(target.spec, name=device.name, battery_percent=await _battery(client))
+    return device
+
+
+async def _battery(client: Any) -> int | None:
+    """Its battery in percent; None where it does not say."""
+    from bleak.exc import BleakError
+
+    if client.services.get_characteristic(long_uuid("2A19")) is None:
+        return None
+    try:
+        return decode_battery(bytes(await client.read_gatt_char(long_uuid("2A19"))))
+    except (BleakError, DecodeError):
+        return None
 
 
 async def _set_clock(client: Any, clock: Clock) -> None:
@@ -142,10 +163,16 @@ class Inbox:
         self.undecodable = 0
 
     def put(self, name: str, decoder: Callable[[bytes], Any], data: bytes) -> None:
+        STATES.heard(self._target.spec)
         try:
-            self._queue.put_nowait((name, decoder(data)))
+            value = decoder(data)
         except DecodeError:
             self.undecodable += 1
+            return
+        self._queue.put_nowait((name, value))
+        contact = has_contact(value)
+        if contact is not None:
+            STATES.told(self._target.spec, lead_off=() if contact else ("skin",))
 
     async def get(self, seconds: float) -> tuple[str, Any] | None:
         """The next one; None after `seconds`.
@@ -179,7 +206,7 @@ async def read_vitals(target: Target, clock: Clock) -> list[VitalSign]:
         There is no Bluetooth here.
     """
     async with connected(target) as (client, lost):
-        device = await describe(client)
+        device = await describe(target, client)
         await _set_clock(client, clock)
         inbox = Inbox(target, lost)
         if client.services.get_characteristic(long_uuid("2A18")) is not None:

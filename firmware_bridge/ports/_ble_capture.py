@@ -39,7 +39,7 @@ async def pair(target: Target) -> Device:
         except (BleakError, NotImplementedError, EOFError) as error:
             remedy = "Put it into pairing mode; where it wants a code, pair it with bluetoothctl."
             raise sensor_error(DeviceError, target, f"it refuses to pair ({error})", remedy) from error
-        return await describe(client)
+        return await describe(target, client)
 
 
 async def record(target: Target, clock: Clock, path: Path, seconds: float) -> int:
@@ -62,7 +62,7 @@ async def record(target: Target, clock: Clock, path: Path, seconds: float) -> in
         ]
         if not found:
             raise sensor_error(DeviceError, target, "it sends nothing that can be subscribed to", "See docs/sensors.")
-        device, now, began, count = await describe(client), clock.now(), time.monotonic(), 0
+        device, now, began, count = await describe(target, client), clock.now(), time.monotonic(), 0
         names = tuple(dict.fromkeys(short_uuid(str(item.uuid)) for item in found))
         header = CaptureHeader(device.name, device.address, now.wall_ms, now.boot, names)
         with CaptureWriter(path, header) as writer:

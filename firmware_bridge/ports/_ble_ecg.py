@@ -158,7 +158,7 @@ async def read_ecg(target: Target, clock: Clock, seconds: float, uv_per_count: f
         if scale is None:
             cause = f"what a count of {kind.title} is worth is not known"
             raise sensor_error(DeviceError, target, cause, "Measure a 1 mV signal, and add uv_per_count=.")
-        device, inbox = await describe(client), Inbox(target, lost)
+        device, inbox = await describe(target, client), Inbox(target, lost)
         if kind.answers:
             await subscribe(client, inbox, kind.answers, kind.decode_answer)
         await subscribe(client, inbox, kind.data, kind.decode)

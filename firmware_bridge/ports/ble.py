@@ -18,6 +18,7 @@ from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import movesense, nonin, polar
 from aidpost.firmware_bridge.ports import _ble, _ble_capture, _ble_ecg
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
+from aidpost.firmware_bridge.states import STATES
 from aidpost.records import Device, EcgRecording, VitalSign
 
 PROFILES: dict[str, str] = {
@@ -60,16 +61,18 @@ class BleSource(BaseSource):
             scan_s=spec.number("scan", 15, low=0.1, high=600),
             wait_s=spec.number("wait", 60, low=0.1, high=3600),
             since=int(spec.number("since", 0, low=0, high=65535)),
-            name=str(spec),
+            spec=spec,
         )
 
     async def vitals(self) -> list[VitalSign]:
         """What the sensor measures or has stored; for use in a running event loop."""
-        return await _ble.read_vitals(self._target, self.clock)
+        with STATES.reading(self.spec):
+            return await _ble.read_vitals(self._target, self.clock)
 
     async def ecg(self, seconds: float) -> EcgRecording:
         """An ECG from a sensor that has one (Polar H10, Movesense); for use in a running event loop."""
-        return await _ble_ecg.read_ecg(self._target, self.clock, seconds, self._uv_per_count)
+        with STATES.reading(self.spec):
+            return await _ble_ecg.read_ecg(self._target, self.clock, seconds, self._uv_per_count)
 
     def pair(self) -> Device:
         """Pair with the sensor; gives who it is.

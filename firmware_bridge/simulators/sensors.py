@@ -23,9 +23,11 @@ def device_information(model: str, serial: str = "SIM-1") -> dict[str, tuple[Cha
     }
 
 
-def heart_rate_strap(address: str = "AA:00:00:00:00:01", rates: Sequence[int] = (71, 72, 73)) -> Sensor:
+def heart_rate_strap(
+    address: str = "AA:00:00:00:00:01", rates: Sequence[int] = (71, 72, 73), contact: bool = True
+) -> Sensor:
     """A strap that sends those rates, one after the other, with an RR interval each."""
-    sends = tuple(encode_heart_rate(rate, (round(60 * 1024 / rate),), contact=True) for rate in rates)
+    sends = tuple(encode_heart_rate(rate, (round(60 * 1024 / rate),), contact=contact) for rate in rates)
     measurement = Characteristic("2A37", NOTIFY, sends=sends)
     return Sensor(address, "Simulated strap", {"180D": (measurement,), **device_information("strap")})
 

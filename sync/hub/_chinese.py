@@ -19,12 +19,34 @@ CHINESE = {
     "A random share of the exams that the device calls negative is marked for reading:": (
         "设备判阴的检查中，随机标记供阅片的比例："
     ),
+    "A worker who is locked out telephones and reads digits from the device's screen.": (
+        "被锁定的工作人员打来电话，读出设备屏幕上的数字。"
+    ),
     "Abstained, read": "弃权，已阅",
     "Account": "账户",
     "Advice on the printout": "打印单上的建议",
     "Alert": "警报",
     "Alerts": "警报",
     "All": "全部",
+    "Unlock a worker": "为工作人员解锁",
+    "Read out to the worker:": "请向工作人员读出：",
+    "These digits are shown for": "这些数字属于",
+    "Is that who is calling? If not, do not read the code out.": "来电者是此人吗？如果不是，请勿读出解锁码。",
+    "No worker whose exams have come from this device fits. Make sure who is calling.": (
+        "没有与之相符、曾从此设备上传检查的工作人员。请确认来电者身份。"
+    ),
+    "Another one": "再解锁一个",
+    "The 10 digits on its screen": "屏幕上的 10 位数字",
+    "Show the code": "显示解锁码",
+    "There is no such device here.": "此处没有该设备。",
+    "These digits are not from this device, or one was misheard.": "这些数字不是此设备的，或有一位听错。",
+    "Be sure that you know who is calling: call back on the clinic's own number.": (
+        "请确认来电者身份：可回拨该诊所自己的号码。"
+    ),
+    "It works once, at this device, and only lets the worker try the PIN again.": (
+        "此码仅在该设备上有效一次，且只允许该工作人员重新输入 PIN。"
+    ),
+    "It is in the audit log.": "操作已记入审计日志。",
     "an export": "导出",
     "an hour they never worked in": "从未工作过的时段",
     "An urgent finding waits for somebody to answer for it.": "有紧急发现，尚无人应答。",

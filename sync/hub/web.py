@@ -26,6 +26,7 @@ from aidpost.sync.hub import (
     _patient_page,
     _quality_page,
     _review_form,
+    _telephone_page,
     openapi,
     schema,
 )
@@ -153,6 +154,8 @@ def _page_routes(site: Site) -> list[BaseRoute]:
         Route("/quality", site.page(_quality_page.quality)),
         Route("/quality.csv", site.page(_quality_page.quality_csv, role=clinician)),
         Route("/devices", site.page(_pages.devices)),
+        Route("/unlock", site.page(_telephone_page.unlock, role=clinician), methods=["GET"]),
+        Route("/unlock", site.action(_telephone_page.answer, role=clinician), methods=["POST"]),
         Route("/export.csv", site.page(_export.exams_csv, role=clinician)),
         Route("/audit", site.page(_pages.audit_log, role=Role.ADMINISTRATOR)),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
