@@ -59,10 +59,10 @@ def from_floats(values: Floats) -> bytes:
 class RoundCall(Record, frozen=True, kw_only=True):
     """The hub asks a device to learn once from its confirmed cases.
 
-    `base` is the network (its card's `base`), `head` the weights to start from, (rows, columns). The recipe is that of
-    `aidpost.inference.private`; `noise` is what protects the sum where `secure`, and then a device adds its share,
-    1/sqrt(minimum), of it. `withdrawn` are this device's patients who took back their consent at the hub. `deadline_ms`
-    is by the hub's clock; what comes later counts for the next round.
+    `base` is the network (its card's `network`), `head` the weights to start from, (rows, columns). The recipe is
+    that of `aidpost.inference.private`; `noise` is what protects the sum where `secure`, and then a device adds its
+    share, 1/sqrt(minimum), of it. `withdrawn` are this device's patients who took back their consent at the hub.
+    `deadline_ms` is by the hub's clock; what comes later counts for the next round.
     """
 
     round: uuid.UUID

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from aidpost.board.cli import Settings
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
-from aidpost.board.configuration import hub_config
+from aidpost.board.configuration import Configuration, hub_config
+from aidpost.errors import UsageError
 
 if TYPE_CHECKING:
+    from aidpost.inference.model import Model
     from aidpost.sync.hub.rounds import Progress
 
 
@@ -65,7 +70,7 @@ def open_(
     model = models_for(configuration.inference).get(task)  # type: ignore[arg-type]
     plan = Plan(
         model=model.card.name,
-        base=model.card.base,
+        base=model.card.network,
         kind=model.card.output.kind,
         shape=model.head_shape,
         days=days,
@@ -112,6 +117,77 @@ def close(settings: Settings, which: str, as_json: bool) -> None:
 
     config = hub_config(load_configuration(settings), settings.state_dir)
     _show([operations.close_round(config, which)], as_json)
+
+
+@rounds.command()
+@click.argument("which")
+@click.option("--shadow", is_flag=True, help="On exams made after the round only.")
+@click.option("--least", type=click.IntRange(min=1), default=100, show_default=True, help="Cases that decide.")
+@click.option("--margin", type=click.FloatRange(0, 0.2), default=0.02, show_default=True, help="What a group may lose.")
+@json_option
+@settings_of
+def judge(settings: Settings, which: str, shadow: bool, least: int, margin: float, as_json: bool) -> None:
+    """Hold the head that WHICH made against the model that serves, on the golden recordings and the hub's reviewed
+    cases: no worse on all of them, and in no clinic, camera, sex or age by more than the margin. Exit code 1 where it
+    fails.
+
+    Example: aidpost hub rounds judge fundus-dr/15 --shadow
+    """
+    from aidpost.board.learning import candidate
+
+    configuration = load_configuration(settings)
+    model, folder = _serving(configuration, which)
+    verdict = candidate.judge_round(
+        hub_config(configuration, settings.state_dir), model, folder, which, shadow=shadow, least=least, margin=margin
+    )
+    if as_json:
+        print_json({"schema": "aidpost.candidate/1", "passed": verdict.passed, **msgspec.structs.asdict(verdict)})
+    else:
+        for row in verdict.rows:
+            measures = f"loss {row.loss_before:.4f} -> {row.loss_after:.4f}"
+            measures += f"  accuracy {row.accuracy_before:.4f} -> {row.accuracy_after:.4f}"
+            click.echo(f"{f'{row.group} {row.name}':32} {row.cases:6}  {measures}  {row.fault}".rstrip())
+        click.echo("passed" if verdict.passed else "refused: " + "; ".join(verdict.reasons))
+    if not verdict.passed:
+        sys.exit(1)
+
+
+@rounds.command()
+@click.argument("which")
+@click.argument("folder", type=click.Path(file_okay=False, exists=True, path_type=Path))
+@click.option("--release", required=True, help="The new version of the model, as 1.1.0.")
+@settings_of
+def export(settings: Settings, which: str, folder: Path, release: str) -> None:
+    """Write the model with the head that WHICH made to FOLDER, to be signed and rolled out in stages; only what has
+    passed `judge`, without and with --shadow.
+
+    Example: aidpost hub rounds export fundus-dr/15 /media/safe --release 1.1.0
+    """
+    from aidpost.board.learning import candidate
+
+    configuration = load_configuration(settings)
+    model, serves = _serving(configuration, which)
+    config = hub_config(configuration, settings.state_dir)
+    made = candidate.export(config, serves, which, release, folder)
+    said = f"aidpost board update publish add {made} --kind model --name {model.card.name} --release {release}"
+    click.echo(f"{made}: sign it and begin with a few devices, {said} --rollout 0.05")
+
+
+def _serving(configuration: Configuration, which: str) -> tuple[Model, Path]:
+    """The model here that has the round's name, and its folder."""
+    from aidpost.board.analysis import models_for
+
+    models = models_for(configuration.inference)
+    for task in ("ecg-rhythm", "fundus-dr"):
+        folder = models.folder(task)
+        if folder is not None and folder.name == which.rpartition("/")[0]:
+            return models.get(task), folder
+    raise UsageError(
+        operation="judging a candidate",
+        target=which,
+        cause="no model here has that name",
+        remedy="Name the round as MODEL/NUMBER; `aidpost models list` shows the models.",
+    )
 
 
 def _show(found: list[Progress], as_json: bool) -> None:

@@ -267,7 +267,7 @@ class Participant:
             except ModelError:
                 continue
             wanted = (call.model, call.base, call.kind)
-            if card is not None and (card.name, card.base, card.output.kind) == wanted:
+            if card is not None and (card.name, card.network, card.output.kind) == wanted:
                 return task
         return None
 

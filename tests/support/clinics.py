@@ -17,9 +17,9 @@ from aidpost.board.configuration import FederatedSection
 from aidpost.board.learning.ledger import Kept
 from aidpost.board.learning.participant import Participant
 from aidpost.inference.model import Model, Models
-from aidpost.records import Record, decode
+from aidpost.records import Record, ReviewDecision, decode
 from aidpost.sync import keys, rounds
-from aidpost.sync.hub import _round_phases, operations, schema
+from aidpost.sync.hub import _round_phases, operations, readings, reviews, schema
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.rounds import Plan, Progress
@@ -44,7 +44,7 @@ def rhythm() -> Model:
 def plan(**changes: Any) -> Plan:
     """A round of the rhythm model that three devices suffice for."""
     model = rhythm()
-    made = Plan(model.card.name, model.card.base, model.card.output.kind, model.head_shape, noise=2.33, rate=16.0)
+    made = Plan(model.card.name, model.card.network, model.card.output.kind, model.head_shape, noise=2.33, rate=16.0)
     return made._replace(**changes)
 
 
@@ -117,6 +117,16 @@ class Hub:
             _round_phases.advance(connection, database.epoch, now_ms() + round(days * 86_400_000))
         database.close()
         return self.status()
+
+    def sign(self, device: str, report: Any, grade: str) -> None:
+        """A reader at the hub reads the ECG of an exam."""
+        signature = reviews.Signature("okoro", "dr.okoro", ReviewDecision.CONFIRMED, None, "", {"rhythm": grade})
+        database = Database(self.config.url)
+        with database.write() as connection:
+            row = connection.execute(select(schema.exams).where(schema.exams.c.report == report.id)).one()
+            parts, rules = readings.parts(connection, row), readings.Rules()
+            reviews.sign(connection, database.epoch, report, device, signature, parts, rules, now_ms())
+        database.close()
 
     def head(self, number: uuid.UUID | None = None) -> Any:
         """What a round made, (rows, columns)."""
