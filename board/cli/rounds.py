@@ -38,6 +38,7 @@ def rounds() -> None:
 @click.option("--rounds", "planned", type=click.IntRange(1, 1000), default=15, show_default=True, help="In all.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=16.0, show_default=True, help="Step.")
 @click.option("--clip", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Bound.")
+@click.option("--afresh", is_flag=True, help="Begin at the model itself, not where the last round ended.")
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Ask these only; may be repeated.")
 @json_option
 @settings_of
@@ -53,6 +54,7 @@ def open_(
     planned: int,
     rate: float,
     clip: float,
+    afresh: bool,
     devices: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -81,6 +83,7 @@ def open_(
         clip=clip,
         noise=noise_for(epsilon, delta, planned),
         devices=devices,
+        afresh=afresh,
     )
     opened = operations.open_round(hub_config(configuration, settings.state_dir), plan)
     if as_json:

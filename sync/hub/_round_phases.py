@@ -202,8 +202,8 @@ class _Step:
         self._close(parts, list(answers), len(vectors), [(row.round, row.device) for row in late.values()])
 
     def _late(self, here: set[str]) -> dict[str, Any]:
-        """Answers that came after the end of the round before, or to a void one since: of each device that did not
-        answer this one the last."""
+        """Answers that came after the end of the round before, or to a void one that began where this does: of each
+        device that did not answer this one the last."""
         before = self._connection.execute(select(_rows.c.number).where(_rows.c.id == self.row.previous)).scalar()
         query = (
             select(_came, _rows.c.call)
@@ -219,7 +219,11 @@ class _Step:
             )
         )
         rows = self._connection.execute(query.order_by(_rows.c.number)).all()
-        return {row.device: row for row in rows if row.device not in here and not rounds.call_of(row).secure}
+        return {row.device: row for row in rows if row.device not in here and self._fits(row)}
+
+    def _fits(self, late: Any) -> bool:
+        call = rounds.call_of(late)
+        return not call.secure and (late.round == self.row.previous or call.head == self._call.head)
 
     # -- the end
 

@@ -36,8 +36,8 @@ _rows, _asked, _came = schema.rounds, schema.round_devices, schema.round_records
 class Plan(NamedTuple):
     """What an operator decides about a round; the rest comes of the model and of the rounds before.
 
-    `shape` is the head's (rows, columns), `days` how long each phase lasts. `start` is where the first round of a model
-    begins, zeros where it is empty.
+    `shape` is the head's (rows, columns), `days` how long each phase lasts. A round begins where the last one of the
+    network ended, or at zeros: the first one, and one that is to begin `afresh`.
     """
 
     model: str
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
     noise: float = 1.0
     pull: float = 0.0
     devices: tuple[str, ...] = ()
-    start: bytes = b""
+    afresh: bool = False
 
 
 class Progress(NamedTuple):
@@ -88,9 +88,9 @@ def open_round(connection: Connection, hub_epoch: bytes, plan: Plan, by: str, no
     """
     _check(connection, plan)
     devices = _devices(connection, plan)
-    last = latest(connection, plan.model, plan.base)
+    last = None if plan.afresh else latest(connection, plan.model, plan.base)
     number = 1 + (connection.execute(select(func.max(_rows.c.number)).where(_rows.c.model == plan.model)).scalar() or 0)
-    start = plan.start or wire.from_floats(np.zeros(plan.shape[0] * plan.shape[1]))
+    start = wire.from_floats(np.zeros(plan.shape[0] * plan.shape[1]))
     number_of, phase_ms = uuid.uuid4(), max(1, round(plan.days * 86_400_000))
     call = RoundCall(
         round=number_of,
@@ -147,8 +147,6 @@ def _check(connection: Connection, plan: Plan) -> None:
         raise _refused(plan, f"{plan.strategy} must see every answer, and a secure sum shows none", remedy)
     if plan.noise <= 0:
         raise _refused(plan, "it has no noise, so no device would answer", "Give it a budget.")
-    if len(plan.start) not in (0, 4 * plan.shape[0] * plan.shape[1]):
-        raise _refused(plan, "the head to start from has another shape than the model", "Take another.")
 
 
 def _devices(connection: Connection, plan: Plan) -> list[str]:

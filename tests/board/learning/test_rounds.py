@@ -196,6 +196,26 @@ def test_a_round_that_nobody_answers_is_void_with_the_reason_and_the_next_goes_o
     assert hub.open().number == 2
 
 
+def test_a_round_that_begins_afresh_forgets_the_head_and_takes_no_answer_to_another_start(
+    hub: Hub, clinics: list[Clinic]
+) -> None:
+    north, south, west = clinics
+    for number in (1, 2, 3):
+        hub.open(minimum=2, afresh=number == 3)
+        for one in (north, south):
+            one.carry()
+            one.act()
+            one.carry()
+        if number == 2:
+            west.carry()
+            west.act()  # it is brought when the third is open, and was an answer to the first's head
+        if number == 3:
+            west.carry()
+        assert hub.close().counted == 2
+    given = [one.sent(RoundAnswer)[-1] for one in (north, south)]
+    assert hub.head().ravel() == pytest.approx(mean_of(given), abs=1e-4)
+
+
 def test_one_round_of_a_model_at_a_time_and_enough_devices(hub: Hub, clinics: list[Clinic]) -> None:
     with pytest.raises(UsageError, match="3 devices for at least 4"):
         hub.open(minimum=4)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from clinics import SECTION, Clinic, Hub
+from clinics import SECTION, Clinic, Hub, confirmed_exams, plan
+from console import Running
 from device_records import KEY
 
 from aidpost.board.configuration import Configuration
+from aidpost.board.learning.ledger import Ledger
 from aidpost.board.learning.service import Learner
 from aidpost.board.power import on_mains
+from aidpost.records import ConsentPurpose, encode
+from aidpost.sync import keys, rounds
+from aidpost.sync.clock import SystemClock
+from aidpost.sync.envelope import Envelope
+from aidpost.sync.hub import clocks
 from aidpost.sync.rounds import RoundAnswer, RoundKeys
+from aidpost.sync.store import Store
 
 CONFIGURATION = Configuration(federated=SECTION)
 
@@ -93,3 +102,42 @@ def test_learning_is_killed_when_somebody_needs_the_device_and_begins_again(hub:
     with Learner(CONFIGURATION, north.store, KEY, idle, lambda: True, every_s=0.05):
         wait_for(lambda: [kept.state for kept in north.me.ledger.all()] == ["answered"], "it has learned in the end")
     assert len(north.sent(RoundAnswer)) == 1
+
+
+@pytest.mark.skipif(not on_mains(), reason="this machine runs on its battery")
+def test_the_running_device_answers_when_nobody_uses_it(hub: Hub, tmp_path: Path) -> None:
+    """`aidpost run` itself, with its screen: a call is in its store, and the answer is given without anybody."""
+    configuration = "[federated]\nenabled = true\nidle_minutes = 0\nleast_patients = 2\n[sync]\nenabled = false\n"
+    running = Running(tmp_path / "device", configuration, practice=False, exam="")
+    key = keys.from_file(running.state / "device.key", create=True)
+    call = rounds.RoundCall(
+        round=uuid.uuid4(),
+        number=1,
+        model=plan().model,
+        base=plan().base,
+        kind="softmax",
+        rows=plan().shape[0],
+        columns=plan().shape[1],
+        head=bytes(4 * plan().shape[0] * plan().shape[1]),
+        purpose=ConsentPurpose.MODEL_TRAINING,
+        deadline_ms=1 << 50,
+        minimum=2,
+        strategy="fedavg",
+        secure=False,
+        steps=1,
+        rate=16.0,
+        clip=1.0,
+        noise=2.33,
+        pull=0.0,
+        at=clocks.hub_time(1),
+    )
+    with Store.open(running.state, key, clock=SystemClock()) as store:
+        confirmed_exams(store, 3)
+        sent = Envelope(b"hub-epoc", rounds.CLASS, 1, "RoundCall", None, None, encode(call))
+        assert store.inbox.keep([sent], 1).rejected == ()
+        running.start()
+        try:
+            wait_for(lambda: store.sent(RoundAnswer, call.round), "it has answered", 300)
+        finally:
+            running.kill()
+        assert Ledger(store).spent() == pytest.approx(1 / 2.33**2)
