@@ -144,6 +144,7 @@ class ConsoleSection(Section, frozen=True, kw_only=True):
     stick_dir: str = "/media"
     roll_mm: Literal[58, 80] = 58
     large_print: bool = False
+    speak: bool = False
     glucose_unit: Literal["mmol/L", "mg/dL"] = "mmol/L"
 
 

@@ -20,6 +20,7 @@ from aidpost.board.update.slots import Slots
 from aidpost.errors import AidpostError, NotPossibleError, UsageError
 from aidpost.firmware_bridge.states import KEPT_IN, STATES
 from aidpost.inference.worker import InferenceWorker
+from aidpost.sync.applier import Applier, Subject
 from aidpost.sync.keys import DeviceKey
 from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
@@ -53,6 +54,11 @@ class Part(NamedTuple):
     name: str
     when: Callable[[Running], bool]
     open: Callable[[Running], AbstractContextManager[None]]
+
+
+def subjects(running: Running) -> dict[str, Subject]:
+    """Who takes up what on this device, by the subject of the hub's deliveries."""
+    return {}
 
 
 @contextmanager
@@ -105,6 +111,14 @@ def _sender(running: Running) -> Iterator[None]:
     slots = Slots(Path(running.configuration.update.folder))
     running.publisher = Publisher(running.store, link, lambda: told(slots))
     with running.publisher:
+        yield
+
+
+@contextmanager
+def _applier(running: Running) -> Iterator[None]:
+    """Takes up what the hub sent, by MQTT or stick: also while there is no connection."""
+    assert running.store is not None
+    with Applier(running.store, subjects(running)):
         yield
 
 
@@ -175,6 +189,7 @@ PARTS = (
     Part("practice", lambda _: True, _practice),
     Part("inference", lambda _: True, _inference),
     Part("sender", lambda r: not r.practice_only and r.configuration.sync.enabled, _sender),
+    Part("applier", lambda r: not r.practice_only, _applier),
     Part("console", lambda _: True, _console),
     Part("learning", lambda r: not r.practice_only and r.configuration.federated.enabled, _learning),
 )

@@ -20,6 +20,7 @@ import enum
 import importlib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode
@@ -201,6 +202,23 @@ def parse_source(text: str) -> SourceSpec:
 
 def _remedy() -> str:
     return f"Give a path, or one of {', '.join(f'{name}:…' for name in SOURCES)} (file:… for a path with a colon)."
+
+
+def plugged_in(source: str) -> bool | None:
+    """Whether the port, camera, folder or file that a SOURCE names is there; None where only trying tells. Nothing is
+    opened.
+
+    Raises
+    ------
+    UsageError
+        The text names no source.
+    """
+    spec = parse_source(source)
+    if spec.name == "sim":
+        return True
+    if spec.name == "camera" and not spec.address:
+        return any(Path("/dev").glob("video*"))
+    return Path(spec.address).exists() if spec.name in ("serial", "camera", "watch", "file", "replay") else None
 
 
 def open_source(source: SourceSpec | str, *, clock: Clock) -> Source:

@@ -16,7 +16,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,8 @@ class SensorState:
     `heard_ms` is wall-clock time in ms since 1970 of the last bytes (None: never), `heard_ago_s` how long ago that is.
     `battery_percent` is None where it has not said. `lead_off` names the leads without contact, or "skin" for what is
     worn; it is empty where all have contact, and None where the sensor does not tell. `reason` and `remedy` are set
-    while it fails, and `reason` also while a link that broke is being made again.
+    while it fails, and `reason` also while a link that broke is being made again. `fault` is the name of the error's
+    class while it fails.
     """
 
     source: str
@@ -70,6 +71,12 @@ class SensorState:
     lead_off: tuple[str, ...] | None = None
     reason: str = ""
     remedy: str = ""
+    fault: str = ""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether somebody is reading it."""
+        return self.link in (Link.CONNECTED, Link.WAITING, Link.SILENT)
 
     @property
     def alive(self) -> bool:
@@ -90,7 +97,8 @@ class _Known:
 class SensorStates:
     """What ports reported. All methods may be called from any thread, and none raises for what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = lambda: time.monotonic()) -> None:
+        self._clock = clock
         self._known: dict[str, _Known] = {}
         self._lock = threading.Lock()
         self._path: Path | None = None
@@ -105,7 +113,7 @@ class SensorStates:
         try:
             yield
         except AidpostError as error:
-            self._closed(spec, Link.FAILED, error.cause, error.remedy)
+            self._closed(spec, Link.FAILED, error)
             raise
         except BaseException:  # the page was left, Ctrl-C: that says nothing about the sensor
             self._closed(spec, Link.IDLE)
@@ -115,10 +123,10 @@ class SensorStates:
     def heard(self, spec: SourceSpec) -> None:
         """Something has just come from it."""
         with self._lock:
-            known, now = self._of(spec), time.monotonic()
+            known, now = self._of(spec), self._clock()
             usual = known.heard_since_open and not known.state.reason and now - (known.heard_s or 0.0) <= FRESH_S
             known.heard_s, known.heard_since_open = now, True
-            known.state = known.state if usual else replace(known.state, reason="", remedy="")
+            known.state = known.state if usual else replace(known.state, reason="", remedy="", fault="")
         if not usual or now - self._written[0] >= WRITE_EVERY_S:
             self._keep()
 
@@ -145,7 +153,7 @@ class SensorStates:
         """It could not even be opened."""
         with self._lock:
             known = self._of(spec)
-            known.state = replace(known.state, link=Link.FAILED, reason=error.cause, remedy=error.remedy)
+            known.state = replace(known.state, link=Link.FAILED, **_why(error))
         self._keep()
 
     # -- for who shows them
@@ -157,17 +165,17 @@ class SensorStates:
             try:
                 spec = parse_source(text)
             except AidpostError as error:
-                out.append(SensorState(text, Link.FAILED, reason=error.cause, remedy=error.remedy))
+                out.append(SensorState(text, Link.FAILED, **_why(error)))
                 continue
             with self._lock:
                 known = self._known.get(str(spec))
-                out.append(_unread(spec) if known is None else _now(known))
+                out.append(_unread(spec) if known is None else _now(known, self._clock()))
         return out
 
     def now(self) -> list[SensorState]:
         """Every sensor that this process has tried."""
         with self._lock:
-            return [_now(known) for known in self._known.values()]
+            return [_now(known, self._clock()) for known in self._known.values()]
 
     def keep_in(self, path: Path | None) -> None:
         """Also keep the states in a file, from now on (None: no more)."""
@@ -192,11 +200,11 @@ class SensorStates:
             known.readers += 1
         self._keep()
 
-    def _closed(self, spec: SourceSpec, link: Link, reason: str = "", remedy: str = "") -> None:
+    def _closed(self, spec: SourceSpec, link: Link, error: AidpostError | None = None) -> None:
         with self._lock:
             known = self._of(spec)
             known.readers = max(0, known.readers - 1)
-            known.state = replace(known.state, link=link, reason=reason, remedy=remedy)
+            known.state = replace(known.state, link=link, **_why(error))
         self._keep()
 
     def _keep(self) -> None:
@@ -204,8 +212,8 @@ class SensorStates:
         if path is None:
             return
         with self._lock:
-            states = [_now(known) for known in self._known.values()]
-            now, what = time.monotonic(), json.dumps([_plain(replace(one, heard_ms=None)) for one in states])
+            states = [_now(known, self._clock()) for known in self._known.values()]
+            now, what = self._clock(), json.dumps([_plain(replace(one, heard_ms=None)) for one in states])
             if what == self._written[1] and now - self._written[0] < WRITE_EVERY_S:
                 return
             self._written = (now, what)
@@ -217,12 +225,18 @@ class SensorStates:
                 fresh.replace(path)
 
 
+def _why(error: AidpostError | None) -> dict[str, Any]:
+    if error is None:
+        return {"reason": "", "remedy": "", "fault": ""}
+    return {"reason": error.cause, "remedy": error.remedy, "fault": type(error).__name__}
+
+
 def _unread(spec: SourceSpec) -> SensorState:
     return SensorState(str(spec), Link.NO_DEVICE if spec.name in NOT_DEVICES else Link.UNTRIED)
 
 
-def _now(known: _Known) -> SensorState:
-    ago = None if known.heard_s is None else time.monotonic() - known.heard_s
+def _now(known: _Known, now: float) -> SensorState:
+    ago = None if known.heard_s is None else now - known.heard_s
     state = known.state
     if ago is not None:
         state = replace(state, heard_ago_s=round(ago, 1), heard_ms=round((time.time() - ago) * 1000))

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from aidpost.board.console.codes import look_for_code
 from aidpost.board.console.people import FOUND, Known, Patients
 from aidpost.board.console.site import COOKIE, Form, Session, Site, read_form
+from aidpost.board.console.speech import lacking
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import DeviceError
@@ -72,6 +73,14 @@ def home(site: Site, request: Request, session: Session) -> Response:
 def status(site: Site, request: Request, session: Session) -> Response:
     """The status bar, for the page's script to bring up to date."""
     return site.render(request, "_status.html", session)
+
+
+def spoken(site: Site, request: Request, _session: Session) -> Response:
+    """The sound of what a page wants spoken."""
+    made = site.speech.sound(request.path_params["key"])
+    if made is None:
+        raise HTTPException(404, N_("There is nothing to be heard here."))
+    return Response(made, media_type="audio/wav")
 
 
 def find_page(site: Site, request: Request, session: Session) -> Response:
@@ -288,6 +297,7 @@ def more(site: Site, request: Request, session: Session) -> Response:
         locked=locked,
         can_practise=can_practise,
         failed=request.query_params.get("failed", ""),
+        dumb=lacking(session.language) if site.speech.on else "",
     )
 
 

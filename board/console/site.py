@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import jinja2
+from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
@@ -27,6 +28,7 @@ from aidpost.board.console.clock import ConfirmedClock
 from aidpost.board.console.live import Camera
 from aidpost.board.console.people import Workers
 from aidpost.board.console.result import RHYTHMS
+from aidpost.board.console.speech import Speech
 from aidpost.board.console.status import Status
 from aidpost.board.console.telephone import Telephone
 from aidpost.board.console.words import N_
@@ -88,11 +90,14 @@ class Site:
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
         self._telephone: Telephone | None = None
+        self.speech = Speech(configuration.console.speak)
         self.languages = words.Languages(configuration.console.languages_dir)
         wanted = configuration.console.language
         self.language = wanted if wanted in self.languages.names else "en"
         self._environments: dict[str, jinja2.Environment] = {}
         self._touched = clock()
+        self.trying: set[Workspace] = set()
+        """Whose sensors are being tried just now."""
         self.cameras = {one: Camera(one.store) for one in (real, practice) if one is not None}
 
     # -- who
@@ -223,6 +228,8 @@ class Site:
                 path=request.url.path,
                 vital_name=catalogue.vital_name,
                 unit=catalogue.unit,
+                # what is spoken is only for who unlocked the screen
+                aloud=lambda text: self.speech.address(Markup(text).striptags(), language) if session else "",
                 lock_s=self.configuration.console.lock_minutes * 60,
                 **values,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
@@ -16,6 +17,7 @@ from aidpost.board.configuration import Configuration
 from aidpost.board.console.database import ConsoleDatabase
 from aidpost.board.console.drafts import ATTEMPTS, Draft, Drafts
 from aidpost.board.console.people import Known, Patients
+from aidpost.board.console.sensors import Sensor, look
 from aidpost.board.console.steps import Measure
 from aidpost.board.console.watching import Watching
 from aidpost.board.console.words import N_
@@ -58,6 +60,16 @@ SCENES = (
 """What the simulated patients of practice have, one after the other."""
 
 
+SENSOR_USES = (
+    ("ecg", N_("ECG")),
+    ("right", N_("Right eye")),
+    ("left", N_("Left eye")),
+    ("vitals", N_("Vital signs")),
+    ("code", N_("Codes")),
+)
+"""What the screen takes from sensors, and how it calls it."""
+
+
 class Workspace:
     """The exams of one kind: real, or practice. Every method may be called from any thread.
 
@@ -76,6 +88,8 @@ class Workspace:
         self.drafts = Drafts(self.database, store)
         self.patients = Patients(self.database, store)
         self._lock = threading.RLock()
+        self.turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        """One reader of a SOURCE at a time: a trial and a recording do not take the port from each other."""
         self.watching = Watching(self)
 
     def close(self) -> None:
@@ -86,17 +100,26 @@ class Workspace:
     # -- sensors
 
     def source(self, what: str, exam: uuid.UUID) -> str:
-        """The SOURCE of "ecg", "right", "left" or "vitals"; empty where there is no such sensor."""
+        """The SOURCE of "ecg", "right", "left", "vitals" or "code"; empty where there is no such sensor."""
         sensors = self.configuration.sensors
         configured = {
             "ecg": sensors.ecg,
             "right": sensors.fundus_right,
             "left": sensors.fundus_left or sensors.fundus_right,
             "vitals": ",".join(sensors.vitals),
+            "code": sensors.code,
         }[what]
-        if not self.practice or configured.startswith("sim:"):
+        if not self.practice or configured.startswith("sim:") or what == "code":
             return configured
         return SCENES[exam.int % len(SCENES)][what]
+
+    def sensors_now(self) -> list[Sensor]:
+        """How each sensor that the screen uses is; in practice, what stands in for it."""
+        uses: dict[str, tuple[str, ...]] = {}
+        for what, use in SENSOR_USES:
+            for source in filter(None, self.source(what, uuid.UUID(int=0)).split(",")):
+                uses[source] = tuple(dict.fromkeys((*uses.get(source, ()), use)))
+        return look(uses)
 
     # -- the path
 
@@ -168,7 +191,7 @@ class Workspace:
         sources = [one for one in self.source("vitals", exam).split(",") if one]
         apart = 0
         for source in sources:
-            with closing(open_source(source, clock=self.store)) as opened:
+            with self.turns[source], closing(open_source(source, clock=self.store)) as opened:
                 readings = opened.read_vitals()
             mine = tuple(one for one in readings if measured_now(one))
             others = [one for one in readings if not measured_now(one)]

@@ -129,6 +129,14 @@ async def describe(target: Target, client: Any) -> Device:
     return device
 
 
+async def reach(target: Target) -> Device:
+    """Connect, and ask who it is and for its battery; nothing is measured. Raises as `read_vitals`."""
+    async with connected(target) as (client, _):
+        device = await describe(target, client)
+        STATES.heard(target.spec)
+        return device
+
+
 async def _battery(client: Any) -> int | None:
     """Its battery in percent; None where it does not say."""
     from bleak.exc import BleakError

@@ -74,6 +74,17 @@ class BleSource(BaseSource):
         with STATES.reading(self.spec):
             return await _ble_ecg.read_ecg(self._target, self.clock, seconds, self._uv_per_count)
 
+    def reach(self) -> Device:
+        """Connect without measuring; gives who it is.
+
+        Raises
+        ------
+        DeviceError
+            It is not there, or refuses.
+        """
+        with STATES.reading(self.spec):
+            return _run(lambda: _ble.reach(self._target))
+
     def pair(self) -> Device:
         """Pair with the sensor; gives who it is.
 

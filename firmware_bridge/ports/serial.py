@@ -161,6 +161,13 @@ class SerialSource(BaseSource):
         remedy = f"Say which board it is with ?device= and one of {', '.join(BOARDS)}."
         return DeviceError(operation="recognising the board", target=self.spec.address, cause=cause, remedy=remedy)
 
+    def reach(self) -> None:
+        """Open the port until something comes. Raises as `chunks`."""
+        board = self._board
+        with STATES.reading(self.spec):
+            next(self.chunks(board, self._baud or (board.baud if board else BOARDS["healthypi4"].baud)), None)
+            STATES.told(self.spec, name=board.title if board else None)
+
     def stream(self, board: Board) -> Iterator[tuple[float, Sequence[Block | Corrupt | Announcement]]]:
         """(monotonic seconds, what the decoder made of it) as it arrives, for a live trace."""
         decoder = board.decoder()

@@ -78,9 +78,9 @@ CREATE TABLE exams (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX exams_newest ON exams (started_ms DESC, id);
-
 CREATE INDEX exams_worklist ON exams (state, triage DESC, started_ms, id);
+
+CREATE INDEX exams_newest ON exams (started_ms DESC, id);
 
 CREATE INDEX exams_done ON exams (state, started_ms DESC, id);
 
@@ -152,8 +152,12 @@ CREATE TABLE users (
 	password VARCHAR(200) NOT NULL,
 	created_ms BIGINT NOT NULL,
 	disabled_ms BIGINT,
+	issuer VARCHAR(500),
+	subject VARCHAR(255),
 	PRIMARY KEY (name)
 );
+
+CREATE UNIQUE INDEX users_subject ON users (issuer, subject);
 
 CREATE TABLE reviews (
 	id UUID NOT NULL,
@@ -186,9 +190,9 @@ CREATE TABLE referrals (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX referrals_due ON referrals (current, status, due);
-
 CREATE INDEX ix_referrals_exam ON referrals (exam);
+
+CREATE INDEX referrals_due ON referrals (current, status, due);
 
 CREATE TABLE readings (
 	report UUID NOT NULL,
@@ -254,9 +258,9 @@ CREATE TABLE dicom_objects (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_dicom_objects_patient ON dicom_objects (patient);
-
 CREATE INDEX ix_dicom_objects_exam ON dicom_objects (exam);
+
+CREATE INDEX ix_dicom_objects_patient ON dicom_objects (patient);
 
 CREATE TABLE leases (
 	exam UUID NOT NULL,
@@ -299,9 +303,9 @@ CREATE TABLE patient_links (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_patient_links_same_as ON patient_links (same_as);
-
 CREATE INDEX ix_patient_links_patient ON patient_links (patient);
+
+CREATE INDEX ix_patient_links_same_as ON patient_links (same_as);
 
 CREATE TABLE withdrawals (
 	id UUID NOT NULL,
@@ -316,11 +320,11 @@ CREATE TABLE withdrawals (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_withdrawals_patient ON withdrawals (patient);
+CREATE INDEX ix_withdrawals_exam ON withdrawals (exam);
 
 CREATE INDEX ix_withdrawals_right_patient ON withdrawals (right_patient);
 
-CREATE INDEX ix_withdrawals_exam ON withdrawals (exam);
+CREATE INDEX ix_withdrawals_patient ON withdrawals (patient);
 
 CREATE TABLE alerts (
 	id UUID NOT NULL,
@@ -340,9 +344,9 @@ CREATE TABLE alerts (
 	UNIQUE (about)
 );
 
-CREATE INDEX ix_alerts_exam ON alerts (exam);
-
 CREATE INDEX ix_alerts_patient ON alerts (patient);
+
+CREATE INDEX ix_alerts_exam ON alerts (exam);
 
 CREATE INDEX alerts_due ON alerts (next_ms);
 
@@ -366,6 +370,39 @@ CREATE TABLE update_halts (
 	by VARCHAR(100) NOT NULL,
 	lifted_ms BIGINT,
 	PRIMARY KEY (name, version)
+);
+
+CREATE TABLE delivery_bodies (
+	sha256 VARCHAR(64) NOT NULL,
+	number INTEGER NOT NULL,
+	data BYTEA NOT NULL,
+	PRIMARY KEY (sha256, number)
+);
+
+CREATE TABLE device_settings (
+	scope VARCHAR(16) NOT NULL,
+	name VARCHAR(200) NOT NULL,
+	key VARCHAR(100) NOT NULL,
+	value TEXT NOT NULL,
+	by VARCHAR(64) NOT NULL,
+	at_ms BIGINT NOT NULL,
+	PRIMARY KEY (scope, name, key)
+);
+
+CREATE TABLE index_due (
+	patient UUID NOT NULL,
+	PRIMARY KEY (patient)
+);
+
+CREATE TABLE rule_changes (
+	id UUID NOT NULL,
+	name VARCHAR(64) NOT NULL,
+	text TEXT NOT NULL,
+	why VARCHAR(500) NOT NULL,
+	proposed_ms BIGINT NOT NULL,
+	proposed_by VARCHAR(64) NOT NULL,
+	state VARCHAR(16) NOT NULL,
+	PRIMARY KEY (id)
 );
 
 CREATE TABLE rounds (
@@ -412,6 +449,7 @@ CREATE TABLE sessions (
 	csrf VARCHAR(64) NOT NULL,
 	created_ms BIGINT NOT NULL,
 	used_ms BIGINT NOT NULL,
+	issuer VARCHAR(500),
 	PRIMARY KEY (token_hash),
 	FOREIGN KEY("user") REFERENCES users (name)
 );
@@ -491,6 +529,50 @@ CREATE TABLE device_updates (
 );
 
 CREATE INDEX device_updates_version ON device_updates (name, version);
+
+CREATE TABLE deliveries (
+	id UUID NOT NULL,
+	device VARCHAR(64) NOT NULL,
+	subject VARCHAR(32) NOT NULL,
+	epoch BYTEA NOT NULL,
+	seq BIGINT NOT NULL,
+	serial BIGINT NOT NULL,
+	version VARCHAR(64) NOT NULL,
+	sha256 VARCHAR(64),
+	size BIGINT NOT NULL,
+	held_bytes BIGINT NOT NULL,
+	state VARCHAR(16) NOT NULL,
+	why VARCHAR(500) NOT NULL,
+	by VARCHAR(100) NOT NULL,
+	created_ms BIGINT NOT NULL,
+	state_ms BIGINT NOT NULL,
+	PRIMARY KEY (id),
+	FOREIGN KEY(device) REFERENCES devices (name)
+);
+
+CREATE INDEX deliveries_device ON deliveries (device, subject, serial);
+
+CREATE INDEX deliveries_body ON deliveries (sha256);
+
+CREATE TABLE index_entries (
+	device VARCHAR(64) NOT NULL,
+	patient UUID NOT NULL,
+	digest BYTEA NOT NULL,
+	PRIMARY KEY (device, patient),
+	FOREIGN KEY(device) REFERENCES devices (name)
+);
+
+CREATE INDEX ix_index_entries_patient ON index_entries (patient);
+
+CREATE TABLE rule_signatures (
+	change UUID NOT NULL,
+	role VARCHAR(16) NOT NULL,
+	"user" VARCHAR(64) NOT NULL,
+	full_name VARCHAR(200) NOT NULL,
+	at_ms BIGINT NOT NULL,
+	PRIMARY KEY (change, role),
+	FOREIGN KEY(change) REFERENCES rule_changes (id)
+);
 
 CREATE TABLE round_devices (
 	round UUID NOT NULL,
@@ -574,7 +656,7 @@ CREATE TABLE manifests (
 
 CREATE INDEX ix_manifests_sha256 ON manifests (sha256);
 
-CREATE INDEX manifests_waiting ON manifests (device, waiting);
-
 CREATE INDEX ix_manifests_patient ON manifests (patient);
+
+CREATE INDEX manifests_waiting ON manifests (device, waiting);
 
