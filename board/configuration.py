@@ -89,6 +89,16 @@ class InferenceSection(Section, frozen=True, kw_only=True):
     models_dir: str = ""
 
 
+class FederatedSection(Section, frozen=True, kw_only=True):
+    """Whether this device learns with others, and what of its patients' privacy that may cost in all."""
+
+    enabled: bool = False
+    epsilon: Annotated[float, Meta(gt=0, le=20)] = 8.0
+    delta: Annotated[float, Meta(gt=0, le=0.001)] = 1e-5
+    least_patients: Annotated[int, Meta(ge=2)] = 10
+    idle_minutes: Annotated[float, Meta(ge=0)] = 10.0
+
+
 class ExamSection(Section, frozen=True, kw_only=True):
     """How an exam goes."""
 
@@ -146,6 +156,7 @@ class Configuration(Section, frozen=True, kw_only=True):
     store: StoreSection = StoreSection()
     sync: SyncSection = SyncSection()
     inference: InferenceSection = InferenceSection()
+    federated: FederatedSection = FederatedSection()
     exam: ExamSection = ExamSection()
     update: UpdateSection = UpdateSection()
     sensors: SensorsSection = SensorsSection()

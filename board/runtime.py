@@ -180,6 +180,20 @@ def _console(running: Running) -> Iterator[None]:
 
 
 @contextmanager
+def _learning(running: Running) -> Iterator[None]:
+    from aidpost.board.learning.service import Learner
+    from aidpost.board.power import on_mains
+
+    assert running.store is not None
+    assert running.site is not None
+    site, quiet_s = running.site, running.configuration.federated.idle_minutes * 60
+    with Learner(
+        running.configuration, running.store, running.key, idle=lambda: site.quiet_s() >= quiet_s, mains=on_mains
+    ):
+        yield
+
+
+@contextmanager
 def _sensors(running: Running) -> Iterator[None]:
     """How the sensors are, for `aidpost devices list` beside the screen."""
     STATES.keep_in(running.state_dir / KEPT_IN)
@@ -197,6 +211,7 @@ PARTS = (
     Part("sender", lambda r: not r.practice_only and r.configuration.sync.enabled, _sender),
     Part("applier", lambda r: not r.practice_only, _applier),
     Part("console", lambda _: True, _console),
+    Part("learning", lambda r: not r.practice_only and r.configuration.federated.enabled, _learning),
 )
 """The table: name, when, how. The order is that of need: what is lower uses what is higher."""
 

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from aidpost.records import ExamReport, Referral, Review, VitalSign
+from aidpost.sync import rounds as wire
 from aidpost.sync.bodies import Acknowledgement, BlobManifest, Delivery, Erasure, Outcome
 from aidpost.sync.envelope import (
     MAX_BLOB,
@@ -35,6 +36,7 @@ from aidpost.sync.hub import (
     device_settings,
     outgoing,
     referrals,
+    rounds,
     schema,
     updates,
 )
@@ -132,6 +134,9 @@ class Batch:
             deliveries.note_outcome(connection, item.device, item.record, item.received_ms)
         for item in self._of(Erasure):
             self._unwanted += _erasure.erase(connection, item.record.patient, item.device, item.received_ms)
+        for item in self._stored:
+            if isinstance(item.record, wire.UP):
+                rounds.take(connection, item.device, item.record, item.received_ms)
         for stream in self._streams.values():
             stream.save(connection)
         for (device, sha256), size in self._manifests.items():

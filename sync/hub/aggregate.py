@@ -64,6 +64,15 @@ class Aggregator:
         self.weights = self.weights + change
         return self.weights
 
+    def memory(self) -> tuple[int, list[float], list[float]]:
+        """What the strategy knows from the rounds before: their number, and FedAdam's two moments."""
+        return self.round, self._first.tolist(), self._second.tolist()
+
+    def recall(self, memory: tuple[int, list[float], list[float]]) -> None:
+        """Go on from there."""
+        self.round = memory[0]
+        self._first, self._second = np.array(memory[1]), np.array(memory[2])
+
     def _mean(self, changes: Floats, patients: Floats) -> Floats:
         mean: Floats = patients @ changes / patients.sum()
         return mean
