@@ -72,7 +72,7 @@ class SyncSection(Section, frozen=True, kw_only=True):
     key_file: str = ""
     username: str = ""
     password_file: str = ""
-    keepalive_s: Positive = 30
+    keepalive_s: Annotated[int, Meta(ge=1, le=65_535)] = 30
     hub_name: str = "hub"
     hub_key_file: str = ""
     window_records: Annotated[int, Meta(ge=1, le=10_000)] = 64
@@ -191,7 +191,8 @@ def _remedy(cause: str) -> str:
     return f"Did you mean `{near[0]}`?" if near else "Remove it; docs/configuration.md lists every key."
 
 
-def _convert(document: Any, kind: type[S], name: str) -> S:
+def convert(document: Any, kind: type[S], name: str) -> S:
+    """The typed value of a document; raises ConfigurationError as `parse`."""
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
@@ -216,7 +217,7 @@ def parse(text: str, name: str = "configuration") -> Configuration:
             cause=f"not valid TOML: {error}",
             remedy="Correct that line.",
         ) from None
-    return _convert(document, Configuration, name)
+    return convert(document, Configuration, name)
 
 
 def hub_config(configuration: Configuration, state_dir: Path) -> HubConfig:
@@ -229,7 +230,7 @@ def hub_config(configuration: Configuration, state_dir: Path) -> HubConfig:
     """
     from aidpost.sync.hub.config import HubConfig
 
-    return _convert({"state_dir": str(state_dir / "hub"), **configuration.hub}, HubConfig, "[hub]")
+    return convert({"state_dir": str(state_dir / "hub"), **configuration.hub}, HubConfig, "[hub]")
 
 
 def load(path: Path | None) -> Configuration:

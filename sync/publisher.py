@@ -91,16 +91,16 @@ class Publisher:
     """Sends until it is stopped. `start` returns at once; a broker that is not there is tried again, more and more
     slowly, for as long as it takes."""
 
-    def __init__(self, store: Store, link: Link, installed: Callable[[], tuple[Installed, ...]] = lambda: ()) -> None:
-        self._store, self._link, self._installed = store, link, installed
-        self._outbox = Outbox(
-            store,
-            window_records=link.window_records,
-            window_bytes=link.window_bytes,
-            widen=_WIDEN,
-            backlog_bytes_s=link.backlog_bytes_s,
-        )
-        self._asking = Asking(store, link.window_bytes, link.backlog_bytes_s)
+    def __init__(
+        self,
+        store: Store,
+        link: Link,
+        installed: Callable[[], tuple[Installed, ...]] = lambda: (),
+        attempted: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        self._store, self._installed, self._attempted = store, installed, attempted
+        self._take_link(link)
+        self._next_link: Link | None = None
         self._stopping, self._emptied = threading.Event(), threading.Event()
         self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -152,11 +152,29 @@ class Publisher:
         self._emptied.clear()
         return self._emptied.wait(timeout)
 
+    def use(self, link: Link) -> None:
+        """Go on by another link: the connection ends, and the next one is made by it."""
+        self._next_link = link
+
     # -- the thread
+
+    def _take_link(self, link: Link) -> None:
+        self._link = link
+        self._outbox = Outbox(
+            self._store,
+            window_records=link.window_records,
+            window_bytes=link.window_bytes,
+            widen=_WIDEN,
+            backlog_bytes_s=link.backlog_bytes_s,
+        )
+        self._asking = Asking(self._store, link.window_bytes, link.backlog_bytes_s)
 
     def _run(self) -> None:
         attempt = 0
         while not self._stopping.is_set():
+            if (link := self._next_link) is not None:
+                self._next_link = None
+                self._take_link(link)
             try:
                 self._renew()
                 self._connect()
@@ -170,7 +188,12 @@ class Publisher:
                     # the broker answers and will not have us; it may be that our certificate has ended
                     self._renew(refused=True)
             finally:
+                reached = self._greeted
                 self._disconnect()
+            if self._next_link is not None:
+                continue
+            if not reached and not self._stopping.is_set():
+                self._tell(False)
             # spread out, so that a hundred devices do not come back in the same second
             longest = _ALERT_RECONNECT_S if self._outbox.alert_waits() else _RECONNECT_S[-1]
             pause = min(longest, _RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)]) * random.uniform(0.7, 1.3)
@@ -224,6 +247,12 @@ class Publisher:
                 return  # the broker has hung up already: that is for the loop to say, and to renew upon
             enrolled.require_recent(sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None)
 
+    def _tell(self, reached: bool) -> None:
+        try:
+            self._attempted(reached)
+        except (AidpostError, OSError, sqlite3.Error) as error:
+            _log.warning("whether the hub was reached could not be noted: %s", error)
+
     def _renew(self, *, refused: bool = False) -> None:
         """A new certificate, when it is time, or when the broker refuses and it may be that, by a clock that is wrong
         or not. Without one things go on as they are."""
@@ -251,7 +280,7 @@ class Publisher:
         """Greet, send, take receipts, resend, until the connection ends."""
         self.last_error = ""
         hello_at, moved_at, status_at, quiet, hellos = 0.0, time.monotonic(), 0.0, 0, 0
-        while self._connected and not self._stopping.is_set():
+        while self._connected and not self._stopping.is_set() and self._next_link is None:
             now = time.monotonic()
             if not self._greeted and now >= hello_at:
                 hello_at = now + _HELLO_AGAIN_S[min(hellos, len(_HELLO_AGAIN_S) - 1)]
@@ -376,6 +405,7 @@ class Publisher:
                 self._outbox.begin()
             self._greeted, self._hub_epoch = True, receipt.hub_epoch
             self._asking.begin()
+            self._tell(True)
             if dropped := self._outbox.gone(receipt):
                 self._publish("dropped", dropped)
         elif not self._greeted:

@@ -11,8 +11,8 @@ from aidpost.errors import DeviceError, DeviceTimeoutError
 from aidpost.firmware_bridge.capture import CaptureHeader, CaptureWriter, Chunk
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import racp
-from aidpost.firmware_bridge.ports._ble import Target, connected, describe, long_uuid, sensor_error
 from aidpost.firmware_bridge.ports._ble_ecg import kind_of
+from aidpost.firmware_bridge.ports._ble_link import Target, connected, describe, long_uuid, sensor_error
 from aidpost.records import Device
 
 _BASE = "-0000-1000-8000-00805f9b34fb"
@@ -31,9 +31,9 @@ async def pair(target: Target) -> Device:
     DeviceError
         It refuses, or wants a code that nobody here can type in.
     """
-    from bleak.exc import BleakError
-
     async with connected(target) as (client, _):
+        from bleak.exc import BleakError
+
         try:
             await client.pair()
         except (BleakError, NotImplementedError, EOFError) as error:

@@ -33,6 +33,7 @@ from aidpost.sync.hub import (
     alerts,
     audit,
     deliveries,
+    device_settings,
     outgoing,
     referrals,
     rounds,
@@ -47,6 +48,7 @@ from aidpost.sync.hub._views import Stored
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.clocks import note_anchor
 from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.database import now_ms
 
 _INT32_MAX = (1 << 31) - 1
 _PAGE = 500
@@ -141,6 +143,9 @@ class Batch:
             self._answer_blob(device, self._intake.answer(connection, device, sha256, size))
         for device, values in self._seen.items():
             connection.execute(update(schema.devices).where(schema.devices.c.name == device).values(**values))
+        for device in {device for device, _ in self._hellos}:
+            # a device that is new, or was given to another clinic
+            device_settings.send_due(connection, self._hub_epoch, device, "hub", now_ms())
         for device, hello in self._hellos:
             self._full += _full_receipt.answers(connection, self._intake, device, hello, self._hub_epoch)
 

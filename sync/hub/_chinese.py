@@ -61,6 +61,7 @@ CHINESE = {
     "Back to the worklist": "返回工作列表",
     "Beats": "心搏",
     "Brightness": "亮度",
+    "By": "操作者",
     "By convention under 0.1 is stable and above 0.25 a shift.": "惯例上低于 0.1 为稳定，高于 0.25 为偏移。",
     "Called negative, read": "判阴，已阅",
     "Called positive, read": "判阳，已阅",
@@ -90,6 +91,7 @@ CHINESE = {
     ),
     "ECG": "心电图",
     "ECG trace from": "心电波形，起始于",
+    "Empty: as the device's own file says.": "留空：按设备自身的配置文件。",
     "Enter this key in an authenticator app on your telephone, then the code that it shows. It is shown once.": (
         "将此密钥输入手机验证器应用，再输入其显示的验证码。密钥只显示一次。"
     ),
@@ -103,6 +105,7 @@ CHINESE = {
     "Export as CSV": "导出 CSV",
     "Eye not known": "眼别未知",
     "Findings": "发现",
+    "For": "对象",
     "Give the place and the date by which the patient should be seen.": "请填写转诊地点和最迟就诊日期。",
     "Grade what I see": "按所见评分",
     "Grey: no signal.": "灰色：无信号。",
@@ -224,7 +227,10 @@ CHINESE = {
     "Rhythm": "节律",
     "Right eye": "右眼",
     "rolled-back": "已回退",
+    "Send": "发送",
     "Sent down": "已下发",
+    "Setting": "设置项",
+    "Settings": "设置",
     "SIMULATED": "模拟数据",
     "SIMULATED: this exam was made by a simulator. It is no patient's.": (
         "模拟数据：本次检查由模拟器生成，不属于任何患者。"
@@ -283,6 +289,7 @@ CHINESE = {
     "Update": "更新版本",
     "Updates": "更新",
     "Usual in an hour": "通常每小时",
+    "Value": "值",
     "Verify the whole log": "校验全部日志",
     "Vital signs": "生命体征",
     "Waiting": "待阅数量",
