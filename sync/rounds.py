@@ -62,7 +62,8 @@ class RoundCall(Record, frozen=True, kw_only=True):
     `base` is the network (its card's `network`), `head` the weights to start from, (rows, columns). The recipe is
     that of `aidpost.inference.private`; `noise` is what protects the sum where `secure`, and then a device adds its
     share, 1/sqrt(minimum), of it. `withdrawn` are this device's patients who took back their consent at the hub.
-    `deadline_ms` is by the hub's clock; what comes later counts for the next round.
+    `deadline_ms` is by the hub's clock; what comes later counts for the next round. `correction` is what SCAFFOLD adds
+    to each of this device's slopes, empty for nothing.
     """
 
     round: uuid.UUID
@@ -85,12 +86,15 @@ class RoundCall(Record, frozen=True, kw_only=True):
     pull: float
     at: Timestamp
     withdrawn: tuple[uuid.UUID, ...] = ()
+    correction: bytes = b""
 
     def _check(self) -> None:
         require(self.rows >= 1 and self.columns >= 1, self, "a head has no weights")
         require(self.rows * self.columns <= MAX_WEIGHTS, self, f"a head has over {MAX_WEIGHTS} weights")
         require(len(self.head) == 4 * self.rows * self.columns, self, "the head is not rows x columns float32")
         require(bool(np.isfinite(to_floats(self.head)).all()), self, "a weight is not finite")
+        require(len(self.correction) in (0, len(self.head)), self, "the correction is not of the head's size")
+        require(bool(np.isfinite(to_floats(self.correction)).all()), self, "the correction is not finite")
         require(1 <= self.steps <= _MOST_STEPS, self, f"steps are {self.steps}, not within 1 to {_MOST_STEPS}")
         require(2 <= self.minimum <= _MOST_MEMBERS, self, f"minimum is {self.minimum}, not 2 to {_MOST_MEMBERS}")
         numbers = (self.rate, self.clip, self.noise, self.pull)

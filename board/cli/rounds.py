@@ -30,7 +30,10 @@ def rounds() -> None:
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), default=14.0, show_default=True, help="A phase.")
 @click.option("--minimum", type=click.IntRange(2, 1000), default=3, show_default=True, help="Answers that it needs.")
 @click.option(
-    "--strategy", type=click.Choice(["fedavg", "fedadam", "trimmed-mean", "krum"]), default="fedavg", show_default=True
+    "--strategy",
+    type=click.Choice(["fedavg", "scaffold", "fedadam", "trimmed-mean", "krum"]),
+    default="fedavg",
+    show_default=True,
 )
 @click.option("--secure", is_flag=True, help="The hub sees only the sum of the answers: fedavg or fedadam.")
 @click.option("--epsilon", type=click.FloatRange(0, 20, min_open=True), default=8.0, show_default=True, help="In all.")
@@ -38,6 +41,8 @@ def rounds() -> None:
 @click.option("--rounds", "planned", type=click.IntRange(1, 1000), default=15, show_default=True, help="In all.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=16.0, show_default=True, help="Step.")
 @click.option("--clip", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Bound.")
+@click.option("--steps", type=click.IntRange(1, 1000), default=1, show_default=True, help="Each with noise.")
+@click.option("--pull", type=click.FloatRange(0, 10), default=0.0, show_default=True, help="FedProx's mu.")
 @click.option("--afresh", is_flag=True, help="Begin at the model itself, not where the last round ended.")
 @click.option("--device", "devices", multiple=True, metavar="NAME", help="Ask these only; may be repeated.")
 @json_option
@@ -54,6 +59,8 @@ def open_(
     planned: int,
     rate: float,
     clip: float,
+    steps: int,
+    pull: float,
     afresh: bool,
     devices: tuple[str, ...],
     as_json: bool,
@@ -81,7 +88,9 @@ def open_(
         secure=secure,
         rate=rate,
         clip=clip,
-        noise=noise_for(epsilon, delta, planned),
+        steps=steps,
+        pull=pull,
+        noise=noise_for(epsilon, delta, planned * steps),
         devices=devices,
         afresh=afresh,
     )

@@ -184,7 +184,8 @@ class Participant:
         before = kept.patients if kept is not None else ()
         kept = self._keep(call, state="spent", cost=cost, patients=tuple({*before, *patients}), peers=peers)
         start = rounds.to_floats(call.head).reshape(call.rows, call.columns)
-        vector = train(recipe, found.cases, start, np.random.default_rng()).to_vector()
+        others = rounds.to_floats(call.correction).reshape(start.shape) if call.correction else None
+        vector = train(recipe, found.cases, start, np.random.default_rng(), others).to_vector()
         self._send(self._sealed_answer(call, kept, vector))
         return self._keep(call, state="answered")
 

@@ -243,7 +243,8 @@ class _Step:
         except ValueError as error:
             self._void(str(error))
             return
-        memory = msgspec.msgpack.encode(aggregator.memory())
+        memory = self._scaffold(dict(zip(devices, vectors, strict=False)))
+        memory = msgspec.msgpack.encode(aggregator.memory()) if memory is None else memory
         self._set(
             state="closed",
             ended_ms=self._now_ms,
@@ -259,9 +260,18 @@ class _Step:
         audit.append(self._connection, "hub", "round-closed", str(self.row.id), said)
         self._tell(answers, wire.from_floats(weights), "")
 
+    def _scaffold(self, answers: dict[str, tuple[Any, float]]) -> bytes | None:
+        """What SCAFFOLD remembers after this round; answers that came late are of another one."""
+        before = self._connection.execute(select(_rows).where(_rows.c.id == self.row.previous)).one_or_none()
+        controls = rounds.controls_of(before, self._call)
+        if controls is None:
+            return None
+        controls.note(answers, self._call.steps * self._call.rate)
+        return msgspec.msgpack.encode(controls.of)
+
     def _remember(self, aggregator: Aggregator) -> None:
         """What the strategy knows from the rounds before."""
-        if self.row.previous is not None:
+        if self.row.previous is not None and self._call.strategy != "scaffold":
             before = self._connection.execute(select(_rows).where(_rows.c.id == self.row.previous)).one()
             if rounds.call_of(before).strategy == self._call.strategy and before.memory:
                 aggregator.recall(msgspec.msgpack.decode(bytes(before.memory)))

@@ -260,18 +260,6 @@ def resume_update(config: HubConfig, name: str, version: str) -> None:
         updates.resume(connection, name, version, "command-line", now_ms())
 
 
-def set_devices(config: HubConfig, scope: device_settings.Scope, name: str, key: str, value: Value | None) -> list[str]:
-    """Sets a key of a clinic's devices, or of one; gives those it was sent to. Raises as `device_settings.change`."""
-    with _database(config) as database, database.write() as connection:
-        return device_settings.change(connection, database.epoch, scope, name, key, value, "command-line", now_ms())
-
-
-def settings_of(config: HubConfig) -> list[dict[str, object]]:
-    """Every setting that devices are sent."""
-    with _database(config) as database, database.read() as connection:
-        return [dict(row._mapping) for row in device_settings.listed(connection)]
-
-
 def open_round(config: HubConfig, plan: rounds.Plan) -> rounds.Progress:
     """Announces a federated round: `rounds.open_round`."""
     with _database(config) as database, database.write() as connection:
@@ -304,6 +292,18 @@ def round_progress(config: HubConfig, which: str = "") -> list[rounds.Progress]:
         _round_phases.advance(connection, database.epoch, now_ms())
         where = schema.rounds.c.id == rounds.find(connection, which).id if which else None
         return rounds.progress(connection, where)
+
+
+def set_devices(config: HubConfig, scope: device_settings.Scope, name: str, key: str, value: Value | None) -> list[str]:
+    """Sets a key of a clinic's devices, or of one; gives those it was sent to. Raises as `device_settings.change`."""
+    with _database(config) as database, database.write() as connection:
+        return device_settings.change(connection, database.epoch, scope, name, key, value, "command-line", now_ms())
+
+
+def settings_of(config: HubConfig) -> list[dict[str, object]]:
+    """Every setting that devices are sent."""
+    with _database(config) as database, database.read() as connection:
+        return [dict(row._mapping) for row in device_settings.listed(connection)]
 
 
 def first_user(config: HubConfig) -> tuple[str, str] | None:

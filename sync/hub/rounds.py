@@ -20,7 +20,7 @@ from aidpost.records import ConsentPurpose, Record, decode, encode
 from aidpost.sync import rounds as wire
 from aidpost.sync.hub import audit, clocks, consents, outgoing, patients, schema
 from aidpost.sync.hub._rows import clean
-from aidpost.sync.hub.aggregate import Strategy
+from aidpost.sync.hub.aggregate import Controls, Strategy
 from aidpost.sync.rounds import RoundAnswer, RoundCall, RoundKeys, RoundReveal, RoundRoster, RoundShares
 
 __all__ = ["Plan", "Progress", "call_of", "find", "open_round", "progress", "take"]
@@ -129,9 +129,14 @@ def open_round(connection: Connection, hub_epoch: bytes, plan: Plan, by: str, no
             opened_by=by,
         )
     )
+    controls = controls_of(last, call)
     for device in devices:
         connection.execute(insert(_asked).values(round=number_of, device=device))
-        own = msgspec.structs.replace(call, withdrawn=_withdrawn(connection, device, call.purpose))
+        own = msgspec.structs.replace(
+            call,
+            withdrawn=_withdrawn(connection, device, call.purpose),
+            correction=wire.from_floats(controls.correction(device, call.rows * call.columns)) if controls else b"",
+        )
         send(connection, hub_epoch, device, own, now_ms)
     said = f"{plan.model}, {len(devices)} devices, at least {plan.minimum}, {plan.strategy}, noise {plan.noise:g}"
     audit.append(connection, by, "round-opened", str(number_of), said + (", secure sum" if plan.secure else ""))
@@ -185,6 +190,15 @@ def latest(connection: Connection, model: str, base: str) -> Any:
     """The last round of a network that made a head, or None."""
     query = select(_rows).where(_rows.c.model == model, _rows.c.base == base, _rows.c.state == "closed")
     return connection.execute(query.order_by(_rows.c.number.desc()).limit(1)).one_or_none()
+
+
+def controls_of(last: Any, call: RoundCall) -> Controls | None:
+    """SCAFFOLD's memory of the rounds up to `last`; None under another strategy."""
+    if call.strategy != "scaffold":
+        return None
+    if last is None or not last.memory or call_of(last).strategy != call.strategy:
+        return Controls()
+    return Controls(msgspec.msgpack.decode(bytes(last.memory), type=dict[str, tuple[float, list[float]]]))
 
 
 def call_of(row: Any) -> RoundCall:
@@ -309,9 +323,15 @@ def vector_fault(call: RoundCall, vector: Any, devices: int) -> str:
     number = float(vector[-1])
     if not 0 < number <= LARGEST_PATIENTS * devices:
         return f"{number:g} patients stand behind it"
-    # each step moves by at most rate * (clip * patients + noise): four times that is no accident
+    # each step moves by at most rate * (clip * patients + noise): several times that is no accident
     noise = call.noise * call.clip * math.sqrt(vector.size * devices)
-    most = 4 * call.rate * call.steps * (call.clip * (number + 4 * call.noise) + noise)
+    # under SCAFFOLD up to two more slopes are added to each
+    most = (
+        (12 if call.strategy == "scaffold" else 4)
+        * call.rate
+        * call.steps
+        * (call.clip * (number + 4 * call.noise) + noise)
+    )
     length = float(np.linalg.norm(vector[:-1]))
     return "" if length <= most else f"its length is {length:.3g}, at most {most:.3g} can be"
 

@@ -11,6 +11,7 @@ from clinics import Clinic, Hub, confirmed_exams, mean_of, plan, with_section
 from aidpost.errors import StoreDamagedError, UsageError
 from aidpost.inference.private import epsilon
 from aidpost.records import ConsentPurpose
+from aidpost.sync import settings
 from aidpost.sync.hub import consents
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.rounds import RoundAnswer, RoundCall, RoundEnd
@@ -76,6 +77,10 @@ def test_a_spent_budget_stops_the_device_with_a_reason(hub: Hub, clinics: list[C
     assert [kept.state for kept in states] == ["answered", "declined"]
     assert "privacy budget is spent" in states[-1].reason
     assert len(north.sent(RoundAnswer)) == 1
+
+
+def test_a_hub_cannot_raise_the_budget() -> None:
+    assert not [key for key in settings.REMOTE if key.startswith("federated.")]
 
 
 def test_only_consent_to_this_purpose_counts_and_not_what_was_withdrawn_at_the_hub(

@@ -200,6 +200,28 @@ def test_what_an_adaptive_strategy_remembers_goes_on_in_the_next_round(hub: Hub,
         assert head(hub) == pytest.approx(wanted.weights, abs=1e-5)
 
 
+def test_under_scaffold_each_device_is_told_of_the_others(hub: Hub, devices: list[FakeDevice]) -> None:
+    plan = PLAN._replace(strategy="scaffold", steps=2, rate=1.0)
+    call = open_one(hub, plan)
+    assert not any(call.correction)
+    for one, value in zip(devices, (0.1, 0.2, 0.6), strict=True):
+        give(hub, one, answer(call, value))
+    advance(hub)
+    assert head(hub) == pytest.approx(0.3, abs=1e-6)
+    call = open_one(hub, plan)
+    told = [wire.to_floats(call_for(hub, call.round, one.name).correction) for one in devices]
+    # slopes are -value / (steps * rate); each is told the mean of all less its own
+    for correction, value in zip(told, (0.1, 0.2, 0.6), strict=True):
+        assert correction == pytest.approx((value - 0.3) / 2, abs=1e-6)
+    for one, value in zip(devices, (0.0, 0.0, 0.0), strict=True):
+        give(hub, one, answer(call, value))
+    advance(hub)
+    third = open_one(hub, plan)
+    again = wire.to_floats(call_for(hub, third.round, "unit-3").correction)
+    # a change of nothing under a correction says that the slope is its opposite, which all of them sum to nothing
+    assert again == pytest.approx((0.6 - 0.3) / 2, abs=1e-6)
+
+
 def test_every_round_leaves_its_audit_entries(hub: Hub, devices: list[FakeDevice]) -> None:
     call = open_one(hub)
     for one in devices:
