@@ -22,6 +22,7 @@ from aidpost.sync._settle import mark_blob, mark_held, mark_rejected, queue_agai
 from aidpost.sync.bodies import Erasure
 from aidpost.sync.envelope import (
     CHUNK,
+    MAX_ENVELOPES,
     Chunk,
     Chunks,
     Dropped,
@@ -37,7 +38,8 @@ from aidpost.sync.store import Store
 
 _MESSAGE_BYTES = 16 * 1024
 """Bodies in one message: what a 2G link carries in about a second, so that an alert never waits longer."""
-
+_WIDER = 4
+"""A message may grow to so many times that with a window that has grown: fewer signatures, fewer commits at the hub."""
 
 _AT_ONCE_S = 0.25
 """A receipt within this says that the link is no bottleneck."""
@@ -268,8 +270,8 @@ class Outbox:
 
     def _fitting(self, cls: str, live: bool) -> list[Envelope]:
         """Records of a class that are not under way, as many as one message and the window take; at least one."""
-        room = self._records * self._wide - len(self._flight.records)
-        limit = room + len(self._flight.records)
+        limit = self._records * self._wide
+        room = min(limit - len(self._flight.records), MAX_ENVELOPES)
         while chosen := self._choose(cls, live, limit, room):
             # none where each of them no longer opens: they are dead letters now, and others take their place
             if envelopes := self._store.envelopes(cls, chosen):
@@ -289,11 +291,11 @@ class Outbox:
         if not rows and self._flight.sent_to.pop((cls, live), 0):
             rows = self._store.read(query, (cls, first, last, limit))
         chosen: list[int] = []
-        size = 0
+        size, most = 0, _MESSAGE_BYTES * min(_WIDER, self._wide)
         for seq, body in rows:
             if (cls, seq) in self._flight.records:
                 continue
-            if chosen and (len(chosen) >= room or size + body > _MESSAGE_BYTES):
+            if chosen and (len(chosen) >= room or size + body > most):
                 break
             chosen.append(seq)
             size += body
@@ -365,17 +367,21 @@ class Outbox:
             row[0] for start, stop in wanted.ranges for row in self._store.read(query, (wanted.cls, start, stop, mine))
         )
 
-    def receive(self, receipt: Receipt) -> bool:
-        """Take a receipt in, durably. True where it settled anything.
+    def receive(self, *receipts: Receipt) -> bool:
+        """Take receipts in, durably, with one commit for all. True where they settled anything.
 
         Records are settled only where the receipt proves that it means these: a copy of this store sends others under
         the same keys. What is not proven goes again, and is receipted, or refused as a conflict, by itself.
         """
+        if not receipts:
+            return False
         store, epochs = self._store, self._epochs()
-        held = [one for one in receipt.held if one.epoch in epochs and one.check and self._is_mine(one)]
-        rejected = [one for one in receipt.rejected if one.epoch in epochs]
-        wanted = [one for one in receipt.wanted if one.epoch in epochs]
-        if not (held or rejected or wanted or receipt.blobs or receipt.answers):
+        held = [one for got in receipts for one in got.held if one.epoch in epochs and one.check and self._is_mine(one)]
+        rejected = [one for got in receipts for one in got.rejected if one.epoch in epochs]
+        wanted = [one for got in receipts for one in got.wanted if one.epoch in epochs]
+        blobs = [one for got in receipts for one in got.blobs]
+        answers = [got for got in receipts if got.answers]
+        if not (held or rejected or wanted or blobs or answers):
             return False
         now = store.now().wall_ms
 
@@ -386,16 +392,16 @@ class Outbox:
                 mark_rejected(db, reject, store.lives, now)
             for one in wanted:
                 queue_again(db, one, store.lives.column(one.epoch))
-            for blob in receipt.blobs:
+            for blob in blobs:
                 mark_blob(db, blob, now)
-            if receipt.answers:
-                db.execute("INSERT OR REPLACE INTO meta VALUES ('hub_epoch', ?)", (receipt.hub_epoch,))
+            for got in answers:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('hub_epoch', ?)", (got.hub_epoch,))
 
         store.write(work)
         if rejected or wanted:
             self._flight.sent_to.clear()  # what goes again lies before what was sent
         self._land([*held, *(Held(one.epoch, one.cls, ((one.seq, one.seq + 1),)) for one in rejected)])
-        for blob in receipt.blobs:
+        for blob in blobs:
             for key in [key for key in self._flight.chunks if key[0] == blob.sha256]:
                 if blob.complete or blob.refused or ranges.contains(blob.ranges, key[1]):
                     del self._flight.chunks[key]
@@ -417,15 +423,23 @@ class Outbox:
         return b"".join(one.hash for one in self._store.envelopes(cls, [seq]))
 
     def _land(self, settled: list[Held]) -> None:
-        flight, waited = self._flight.records, []
+        flight, waited, now = self._flight.records, 0.0, self._seconds()
+        landed = False
         for one in settled:
-            for key in [key for key in flight if key[0] == one.cls and ranges.contains(one.ranges, key[1])]:
+            for key in [(one.cls, seq) for seq in self._under_way(one)]:
                 if flight[key].epoch == one.epoch:
                     sent = flight.pop(key)
                     self._flight.record_bytes -= sent.size
-                    waited.append(self._seconds() - sent.at)
-        if waited:
-            self._wide = min(self._widest, 2 * self._wide) if max(waited) < _AT_ONCE_S else max(1, self._wide // 2)
+                    landed, waited = True, max(waited, now - sent.at)
+        if landed:
+            self._wide = min(self._widest, 2 * self._wide) if waited < _AT_ONCE_S else max(1, self._wide // 2)
+
+    def _under_way(self, one: Held) -> list[int]:
+        """Those of a receipt's sequences that are under way: it names a few of them, or years."""
+        flight = self._flight.records
+        if ranges.count(one.ranges) <= len(flight):
+            return [seq for seq in ranges.numbers(one.ranges) if (one.cls, seq) in flight]
+        return [seq for cls, seq in flight if cls == one.cls and ranges.contains(one.ranges, seq)]
 
 
 def hub_ranges(packed: bytes) -> Ranges:

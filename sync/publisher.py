@@ -315,8 +315,8 @@ class Publisher:
         )
 
     def _take_arrived(self) -> bool:
-        """Take in what the hub sent; True where a receipt settled anything."""
-        settled = False
+        """Take in what the hub sent, all receipts with one commit; True where one settled anything."""
+        receipts = []
         while not self._arrived.empty():
             data = self._arrived.get()
             link, name = self._link, self._store.identity.name
@@ -327,10 +327,11 @@ class Publisher:
                 self.last_error = error.cause
                 continue
             if isinstance(message.content, Receipt):
-                settled |= self._receive(message.content)
+                if self._is_current(message.content):
+                    receipts.append(message.content)
             elif isinstance(message.content, Records) and message.recipient == name:
                 self._keep(message.content)
-        return settled
+        return self._outbox.receive(*receipts)
 
     def _keep(self, sent: Records) -> None:
         """Keep what came down, and only then receipt it."""
@@ -345,7 +346,8 @@ class Publisher:
             _log.warning("%s/%d from the hub was refused: %s", reject.cls, reject.seq, reject.reason)
         self._publish("receipt", receipt)
 
-    def _receive(self, receipt: Receipt) -> bool:
+    def _is_current(self, receipt: Receipt) -> bool:
+        """Whether a receipt may be believed now: it answers this connection's hello, or comes behind such an answer."""
         if receipt.answers in self._nonces:
             if not self._greeted:
                 self._outbox.begin()
@@ -358,7 +360,7 @@ class Publisher:
             # the hub was restored from a backup since the last hello: ask what it has before believing more
             self._greet()
             return False
-        return self._outbox.receive(receipt)
+        return True
 
     # -- paho calls these from `loop`, in this thread
 
