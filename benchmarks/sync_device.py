@@ -1,6 +1,6 @@
-"""The device's side of sync: durable accepts a second, and how they grow with the backlog.
+"""The device's side of sync: durable accepts a second.
 
-    python benchmarks/sync_device.py [--records 5000] [--backlog 100000]
+    python benchmarks/sync_device.py [--records 5000]
 
 The peers of the first table have the record as JSON and nothing sealed, hashed or numbered, at the same durability
 (WAL, synchronous=FULL, told after the commit). `gateway` is the pattern of thingsboard-gateway's SQLite storage
@@ -30,7 +30,6 @@ from aidpost.records import Device, Origin, Timestamp, VitalKind, VitalSign
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.envelope import RecordClass
 from aidpost.sync.keys import DeviceKey
-from aidpost.sync.outbox import Outbox
 from aidpost.sync.store import Item, Store
 
 PATIENT = uuid.UUID(int=1)
@@ -145,37 +144,10 @@ def table_of_accepts(count: int) -> None:
             print(f"{group:6} {which:>8} {speed.per_second:10.0f} {speed.cpu_us:7.1f} {counted:>13} {ratio:8.2f}")
 
 
-def table_of_backlog(largest: int) -> None:
-    """What the next message and the next accept cost behind a backlog."""
-    print(f"\n{'backlog':>8} {'next message ms':>16} {'accept 100 ms':>14}")
-    with tempfile.TemporaryDirectory() as name, open_store(Path(name) / "state") as store:
-        size = 0
-        for target in (n for n in (1_000, 10_000, 100_000, 1_000_000) if n <= largest):
-            while size < target:
-                store.append_many(items(min(5_000, target - size)))
-                size += min(5_000, target - size)
-            message = best(lambda: Outbox(store).next())
-            ready = items(100)
-            accept = best(lambda ready=ready: store.append_many(ready))  # type: ignore[misc]
-            size += 500
-            print(f"{target:8} {message * 1e3:16.2f} {accept * 1e3:14.2f}")
-
-
-def best(work: Callable[[], object], times: int = 5) -> float:
-    """Seconds of the fastest of several runs."""
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=5_000)
-    parser.add_argument("--backlog", type=int, default=100_000)
     parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
@@ -184,7 +156,6 @@ def main() -> None:
             ACCEPTS[which](Path(name) / "state", group, max(count, 1))
         return
     table_of_accepts(arguments.records)
-    table_of_backlog(arguments.backlog)
 
 
 if __name__ == "__main__":

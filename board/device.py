@@ -58,9 +58,14 @@ def device_key(
 
 def open_store(configuration: Configuration, state_dir: Path, key: keys.DeviceKey, clock: Clock | None = None) -> Store:
     """The device's store; made at the first use. Raises as `Store.open`."""
+    name = configuration.device.name
+    return Store.open(state_dir, key, clock=clock or SystemClock(), name=name, budget=budget(configuration))
+
+
+def budget(configuration: Configuration) -> Budget:
+    """What of the disk the store may use."""
     section = configuration.store
-    budget = Budget(section.budget_mb << 20, section.reserve_mb << 20, section.keep_receipted_days)
-    return Store.open(state_dir, key, clock=clock or SystemClock(), name=configuration.device.name, budget=budget)
+    return Budget(section.budget_mb << 20, section.reserve_mb << 20, section.keep_receipted_days)
 
 
 def worker_settings(configuration: Configuration, state_dir: Path | None = None) -> WorkerSettings:

@@ -17,7 +17,7 @@ import msgspec
 
 from aidpost.errors import StoreDamagedError
 from aidpost.sync import ranges
-from aidpost.sync._schema import DEAD, QUEUED
+from aidpost.sync._schema import COUNT, DEAD, QUEUED, RECEIPTED
 from aidpost.sync._settle import mark_blob, mark_held, mark_rejected, queue_again
 from aidpost.sync.bodies import Erasure
 from aidpost.sync.envelope import (
@@ -41,6 +41,11 @@ _MESSAGE_BYTES = 16 * 1024
 _WIDER = 4
 """A message may grow to so many times that with a window that has grown: fewer signatures, fewer commits at the hub."""
 
+_PAGE = 10_000
+_SPAN = "FROM record WHERE cls = ? AND seq >= ? AND seq < ?"
+_STATES = (QUEUED, RECEIPTED, DEAD)
+_COUNTED = "SELECT cls, last, receipted, dead, gone FROM sequence JOIN tally USING (cls)"
+_OLDEST = "SELECT at_ms FROM record INDEXED BY record_open WHERE state = 0 AND cls = ?"
 _AT_ONCE_S = 0.25
 """A receipt within this says that the link is no bottleneck."""
 
@@ -53,7 +58,6 @@ class ClassStatus(msgspec.Struct, frozen=True, kw_only=True):
     receipted: int
     dead: int
     oldest_s: int | None
-    bytes: int
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,26 +80,28 @@ class BlobStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def status(store: Store) -> list[ClassStatus]:
-    """Every class that has records, in the order of sending."""
-    rows = store.read(
-        "SELECT cls, sum(state = 0), sum(state = 1), sum(state = 2), min(CASE state WHEN 0 THEN at_ms END),"
-        " sum(CASE state WHEN 0 THEN size ELSE 0 END) FROM record GROUP BY cls"
-    )
+    """Every class that has records, in the order of sending. No record is read for it, whatever their number."""
     now = store.now().wall_ms
-    found = [
-        ClassStatus(
-            cls=cls,
-            queued=queued,
-            receipted=receipted,
-            dead=dead,
-            # the clock may have been set back since: an age is never negative
-            oldest_s=None if oldest is None else max(0, (now - oldest) // 1000),
-            bytes=size,
-        )
-        for cls, queued, receipted, dead, oldest, size in rows
-    ]
+    found = []
+    for cls, last, receipted, dead, gone in store.read(_COUNTED if _has_tally(store) else COUNT):
+        queued = last - receipted - dead - gone
+        oldest = store.read(f"{_OLDEST} ORDER BY seq LIMIT 1", (cls,)) if queued else []
+        # the clock may have been set back since: an age is never negative
+        oldest_s = max(0, (now - oldest[0][0]) // 1000) if oldest else None
+        if queued + receipted + dead:
+            found.append(ClassStatus(cls=cls, queued=queued, receipted=receipted, dead=dead, oldest_s=oldest_s))
     order = {cls.value: cls.rank for cls in RecordClass}
     return sorted(found, key=lambda one: order.get(one.cls, len(order)))
+
+
+def _has_tally(store: Store) -> bool:
+    """Not where the doctor looks at a store that the version before wrote."""
+    return bool(store.read("SELECT 1 FROM sqlite_schema WHERE name = 'tally'"))
+
+
+def queued_bytes(store: Store) -> dict[str, int]:
+    """Bytes of the bodies that wait, by class. Reads every record that waits: for a person who asks, not for a page."""
+    return dict(store.read("SELECT cls, sum(size) FROM record WHERE state = 0 GROUP BY cls"))
 
 
 def blob_status(store: Store) -> BlobStatus:
@@ -113,7 +119,10 @@ def blob_status(store: Store) -> BlobStatus:
 
 def dead_letters(store: Store) -> list[DeadLetter]:
     """Every refused record with its reason."""
-    rows = store.read("SELECT cls, seq, kind, exam, code, reason FROM record WHERE state = 2 ORDER BY cls, seq")
+    rows = store.read(
+        "SELECT cls, seq, kind, exam, code, reason FROM record INDEXED BY record_state"
+        " WHERE cls IN (SELECT cls FROM sequence) AND state = 2 ORDER BY cls, seq"
+    )
     return [
         DeadLetter(cls=c, seq=s, kind=k, exam=uuid.UUID(bytes=e) if e else None, code=code, reason=reason)
         for c, s, k, e, code, reason in rows
@@ -348,24 +357,34 @@ class Outbox:
     def gone(self, receipt: Receipt) -> Dropped | None:
         """What the hub wants and this store no longer has (its patient was erased, it was pruned, or it went under
         another epoch): to be announced, so that the hub stops asking."""
-        lacking = []
+        lacking, epochs = [], self._epochs()
+        whole = {cls for cls, gone in self._store.read("SELECT cls, gone FROM tally") if not gone}
         for one in receipt.wanted:
-            if one.epoch in self._epochs():
-                stored = self._stored(one)
-                gaps = [gap for start, stop in one.ranges for gap in ranges.missing(stored, start, stop)]
-                if gaps:
-                    lacking.append(Held(one.epoch, one.cls, ranges.merge(gaps)))
+            if one.epoch not in epochs or (len(epochs) == 1 and one.cls in whole):
+                continue
+            if gaps := self._lacking(one, alone=len(epochs) == 1):
+                lacking.append(Held(one.epoch, one.cls, gaps))
         return Dropped(tuple(lacking), "erased, pruned or sent as another") if lacking else None
 
     def _epochs(self) -> set[bytes]:
         return {self._store.lives.first, *(bytes(row[0]) for row in self._store.read("SELECT epoch FROM life"))}
 
-    def _stored(self, wanted: Held) -> Ranges:
-        query = "SELECT seq FROM record WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? ORDER BY seq"
+    def _lacking(self, wanted: Held, *, alone: bool) -> Ranges:
+        """Page by page: a hub that was made anew wants all of a backlog. `alone`: no row has another epoch."""
+        gaps: list[tuple[int, int]] = []
         mine = self._store.lives.column(wanted.epoch)
-        return ranges.from_numbers(
-            row[0] for start, stop in wanted.ranges for row in self._store.read(query, (wanted.cls, start, stop, mine))
-        )
+        for first, last in wanted.ranges:
+            for start in range(first, last, _PAGE):
+                page = (wanted.cls, start, min(last, start + _PAGE))
+                if not (alone and self._count(page) == page[2] - start):
+                    rows = self._store.read(f"SELECT seq {_SPAN} AND epoch IS ?", (*page, mine))
+                    gaps += ranges.missing(ranges.from_numbers(row[0] for row in rows), start, page[2])
+        return ranges.merge(gaps)
+
+    def _count(self, page: tuple[str, int, int]) -> int:
+        """Records of a page, counted in the indexes."""
+        counted = (self._store.read(f"SELECT count(*) {_SPAN} AND state = {state}", page) for state in _STATES)
+        return sum(int(rows[0][0]) for rows in counted)
 
     def receive(self, *receipts: Receipt) -> bool:
         """Take receipts in, durably, with one commit for all. True where they settled anything.

@@ -48,7 +48,11 @@ class Patients:
 
     def refresh(self) -> None:
         """Take in patients of exams that were made without the screen."""
-        query = "SELECT DISTINCT patient FROM record WHERE kind = 'ExamReport' AND patient IS NOT NULL"
+        # by the patients, of whom there are fewer than of records
+        query = (
+            "SELECT patient FROM patient_key AS one WHERE wrapped IS NOT NULL AND EXISTS"
+            " (SELECT 1 FROM record WHERE patient = one.patient AND kind = 'ExamReport')"
+        )
         for (number,) in self._store.read(query):
             patient = uuid.UUID(bytes=number)
             if patient not in self._known and (found := self._store.patient(patient)):
