@@ -89,14 +89,14 @@ def device_key(at: Surroundings) -> Answer:
     if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
         return Answer("failed", f"other users of this machine may read {path}", f"chmod 600 {path}")
     why = f"weak: {path} is on the same disk as the records, and who takes the card has both"
-    return Answer("warning", why, 'before the first exam: store.key = "systemd-credential" or "passphrase"')
+    return Answer("warning", why, "aidpost board rotate-key --to systemd-credential, or --to passphrase")
 
 
 def _credential(at: Surroundings) -> Answer:
     given = at.credentials is not None and (at.credentials / keys.CREDENTIAL).exists()
     if not _tree.names(at.root / "sys/class/tpm", r"tpm\d+"):
         why = "weak: there is no TPM, so the key of the systemd credential lies on the same disk as the records"
-        return Answer("warning", why, 'fit a TPM, or before the first exam: store.key = "passphrase"')
+        return Answer("warning", why, "fit a TPM, or: aidpost board rotate-key --to passphrase")
     if not given:
         why = "a systemd credential, given to the service only: not seen from here"
         return Answer("ok", why)

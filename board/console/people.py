@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 import unicodedata
@@ -11,11 +12,13 @@ from collections.abc import Callable
 import msgspec
 
 from aidpost import records
-from aidpost.board.console.database import ConsoleDatabase
+from aidpost.board.console.database import DATABASE, ConsoleDatabase
 from aidpost.board.console.words import N_
 from aidpost.errors import StoreDamagedError, UsageError
 from aidpost.records import Consent, Patient, Record
 from aidpost.sync import seal
+from aidpost.sync._writer import connect, store_error
+from aidpost.sync.rotation import Swap
 from aidpost.sync.store import Store
 
 FOUND = 8
@@ -189,3 +192,26 @@ class Workers:
                 operation="opening a worker", target=row[0], cause="it does not open: damaged or moved"
             ) from None
         return msgspec.msgpack.decode(plain, type=Worker)
+
+
+def reseal_workers(swap: Swap) -> None:
+    """Everybody's PIN under the swap's device key; the audit says so. Nothing, where no screen was ever opened."""
+    path = swap.folder / DATABASE
+    if not path.exists():
+        return
+    db = connect(path)
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        rows = db.execute("SELECT sealed, id FROM worker").fetchall()
+        db.executemany(
+            "UPDATE worker SET sealed = ? WHERE id = ?",
+            [(swap.reseal(bytes(sealed), f"worker {worker}".encode()), worker) for sealed, worker in rows],
+        )
+        audited = (time.time_ns() // 1_000_000, "", "device-key", swap.key.source)
+        db.execute("INSERT INTO audit (at_ms, worker, what, about) VALUES (?, ?, ?, ?)", audited)
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        raise store_error(error, path) from None
+    finally:
+        db.close()
