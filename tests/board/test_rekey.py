@@ -197,4 +197,4 @@ def test_the_tls_key_still_speaks_for_the_device(state: Path) -> None:
         ssl.create_default_context().load_cert_chain(
             state / enrolment.FOLDER / "device.key", password=lambda: b"the old password"
         )
-    assert seal.KEY_BYTES == len(new.secret)
+    assert len(new.secret) == seal.KEY_BYTES
