@@ -139,7 +139,7 @@ def test_a_good_wire_gives_every_sample(subject: Subject) -> None:
 
 
 @EVERY
-def test_frames_that_come_late_are_not_missing(subject: Subject) -> None:
+def test_bytes_that_come_late_are_not_missing(subject: Subject) -> None:
     # as a USB hub or a radio under load does it: in several reads, one after the other
     held = [(1.9 + (t - 1) / 100 if 1 < t < 1.92 else t, data) for t, data in subject.timed(subject.sent())]
     recording = subject.receive(held)
