@@ -274,6 +274,11 @@ class _Characteristic(ServiceInterface):
     def MTU(self) -> DBusUInt16:
         return 247
 
+    @property
+    def held(self) -> bytes:
+        """Its value."""
+        return self._value
+
     @dbus_method()
     def ReadValue(self, options: DBusDict) -> DBusBytes:
         return self._value if self._model.on_read is None else self._model.on_read()
@@ -376,6 +381,10 @@ class FakeBluez:
     def connected(self, address: str) -> bool:
         """Whether a client is connected to a sensor."""
         return self._devices[address].connected
+
+    def value(self, address: str, uuid: str) -> bytes:
+        """What a characteristic holds now: what a client has written into it, say."""
+        return self._devices[address].characteristics[long_uuid(uuid)].held
 
     def drop(self, address: str) -> None:
         """Let a sensor go out of range."""
