@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from aidpost.board._preview import preview
 from aidpost.board.configuration import Configuration
 from aidpost.board.exam import Body, ExamOutcome
 from aidpost.errors import ConfigurationError, KeyUnavailableError
-from aidpost.inference.head import HEADS
-from aidpost.inference.model import SHIPPED
 from aidpost.inference.worker import WorkerSettings
 from aidpost.records import TriageLevel
 from aidpost.sync import enrolment, keys
@@ -65,6 +62,9 @@ def open_store(configuration: Configuration, state_dir: Path, key: keys.DeviceKe
 
 def worker_settings(configuration: Configuration, state_dir: Path | None = None) -> WorkerSettings:
     """What the inference worker makes its models of; the heads learned here are those of `state_dir`."""
+    from aidpost.inference.head import HEADS
+    from aidpost.inference.model import SHIPPED
+
     section = configuration.inference
     roots = (Path(section.models_dir), SHIPPED) if section.models_dir else None
     return WorkerSettings(
@@ -98,6 +98,8 @@ def accept(store: Store, outcome: ExamOutcome) -> RecordKey:
 
 
 def _preview_of(body: Body) -> bytes:
+    from aidpost.board._preview import preview  # OpenCV, which a start has no need of
+
     return preview(body.data) if body.ref.media_type.startswith("image/") else b""
 
 
