@@ -62,16 +62,14 @@ def open_store(configuration: Configuration, state_dir: Path, key: keys.DeviceKe
 
 def worker_settings(configuration: Configuration, state_dir: Path | None = None) -> WorkerSettings:
     """What the inference worker makes its models of; the heads learned here are those of `state_dir`."""
-    from aidpost.inference.head import HEADS
-    from aidpost.inference.model import SHIPPED
+    from aidpost.board.analysis import models_for  # what runs models: a start has no need of it
 
-    section = configuration.inference
-    roots = (Path(section.models_dir), SHIPPED) if section.models_dir else None
+    models = models_for(configuration.inference, state_dir)
     return WorkerSettings(
-        roots=roots,
-        profile=section.profile,
-        accepted=section.accepted_models,
-        heads=None if state_dir is None else state_dir / HEADS,
+        roots=models.roots,
+        profile=models.profile,
+        accepted=configuration.inference.accepted_models,
+        heads=models.heads,
         limits=configuration.limits,
     )
 

@@ -50,7 +50,7 @@ def try_all(site: Site, request: Request, session: Session, _form: Form) -> Resp
 def _try(site: Site, workspace: Workspace) -> None:
     try:
         for sensor in workspace.sensors_now():
-            if not workspace.sensors.is_read(sensor.source):
+            if not sensor.is_read:
                 reach(workspace, site.cameras[workspace], sensor.source)
     finally:
         site.trying.discard(workspace)
@@ -66,9 +66,8 @@ def reach(workspace: Workspace, camera: Camera, source: str) -> None:
         if source.startswith(("camera:", "csi:")):
             camera.preview(source)
         elif source.startswith(("serial:", "ble:")):
-            with workspace.sensors.reading(source), closing(open_source(source, clock=workspace.store)) as opened:
+            with workspace.turns[source], closing(open_source(source, clock=workspace.store)) as opened:
                 assert isinstance(opened, SerialSource | BleSource)
-                name = opened.reach()
-                workspace.sensors.heard(source, battery=getattr(opened, "battery", None), name=name)
+                opened.reach()
     except AidpostError:
-        return  # noted by who read it
+        return  # the port has noted it

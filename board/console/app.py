@@ -184,18 +184,14 @@ async def _live_ecg(site: Site, workspace: Workspace, socket: WebSocket) -> None
     exam, seconds = socket.path_params["exam"], site.configuration.exam.ecg_seconds
     loop, heard, stopped = asyncio.get_running_loop(), asyncio.Queue[Heard | None](), threading.Event()
 
-    source_name = workspace.source("ecg", exam)
+    name = workspace.source("ecg", exam)
 
     def hear(one: Heard) -> None:
-        workspace.sensors.heard(source_name, off=one.off)
         loop.call_soon_threadsafe(heard.put_nowait, one)
 
     def record() -> EcgRecording:
         try:
-            with (
-                workspace.sensors.reading(source_name),
-                open_ecg(source_name, workspace.store, exam) as source,
-            ):
+            with workspace.turns[name], open_ecg(name, workspace.store, exam) as source:
                 return record_ecg(source, seconds, hear, stopped)
         finally:
             loop.call_soon_threadsafe(heard.put_nowait, None)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from aidpost.board.console.sensors import Sensors
 from aidpost.board.console.words import N_
 from aidpost.errors import AidpostError, DeviceError
 from aidpost.firmware_bridge.clock import Clock
@@ -113,28 +112,25 @@ class Lights:
 class Camera:
     """The one camera, opened when a page shows it. Methods block; one caller at a time."""
 
-    def __init__(self, clock: Clock, sensors: Sensors) -> None:
-        self._clock, self._lock, self._sensors = clock, threading.Lock(), sensors
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._lock = clock, threading.Lock()
         self._source: tuple[str, Source] | None = None
 
     def preview(self, source: str) -> bytes | None:
         """A small JPEG; None where this camera has no preview (a watched folder, a file)."""
-        with self._lock, self._sensors.reading(source, turn=False):
+        with self._lock:
             opened = self._opened(source)
             look = getattr(opened, "preview", None)
             if look is None:
                 return None
             picture: bytes = look()
-            self._sensors.heard(source)
             return picture
 
     def take(self, source: str, eye: Eye) -> FundusPhoto:
         """A photograph of that eye. Raises as `Source.read_photo`; then the camera is opened afresh the next time."""
-        with self._lock, self._sensors.reading(source, turn=False):
+        with self._lock:
             try:
-                photo = self._opened(source).read_photo(eye)
-                self._sensors.heard(source, name=photo.camera.name if photo.camera else "")
-                return photo
+                return self._opened(source).read_photo(eye)
             except AidpostError:
                 self._close()
                 raise

@@ -10,7 +10,8 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from aidpost.records import ExamReport, Referral, Review, VitalSign
-from aidpost.sync.bodies import Acknowledgement, BlobManifest, Erasure
+from aidpost.sync import rounds as wire
+from aidpost.sync.bodies import Acknowledgement, BlobManifest, Delivery, Erasure, Outcome
 from aidpost.sync.envelope import (
     MAX_BLOB,
     BlobHeld,
@@ -25,7 +26,20 @@ from aidpost.sync.envelope import (
     Reject,
     Status,
 )
-from aidpost.sync.hub import _erasure, _full_receipt, _views, alerts, audit, outgoing, referrals, schema, updates
+from aidpost.sync.hub import (
+    _erasure,
+    _full_receipt,
+    _views,
+    alerts,
+    audit,
+    deliveries,
+    device_settings,
+    outgoing,
+    referrals,
+    rounds,
+    schema,
+    updates,
+)
 from aidpost.sync.hub._blob_intake import BlobIntake, Collected
 from aidpost.sync.hub._judge import Refusal, judge
 from aidpost.sync.hub._rows import clean
@@ -34,6 +48,7 @@ from aidpost.sync.hub._views import Stored
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.clocks import note_anchor
 from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.database import now_ms
 
 _INT32_MAX = (1 << 31) - 1
 _PAGE = 500
@@ -69,6 +84,8 @@ class Batch:
         self._unwanted: list[str] = []
         self._erased: dict[uuid.UUID, bool] = {}
         self._owners: dict[uuid.UUID, str] = {}
+        self.asked: list[tuple[str, BlobHeld]] = []
+        """Bodies of which a device lacks something and asks for it."""
 
     def blob(self, blob: Collected, now_ms: int) -> None:
         """Notes chunks that are on disk."""
@@ -95,6 +112,8 @@ class Batch:
                     updates.note(self._connection, self._config, device.name, content.installed, received_ms)
             case Receipt():
                 outgoing.note_receipt(self._connection, device.name, content, received_ms)
+                for blob in content.blobs:
+                    self._ask(device.name, blob, received_ms)
             case Chunks():
                 pass  # on disk already: `blob`
 
@@ -111,14 +130,22 @@ class Batch:
             referrals.add(connection, item.record, item.device)
         for item in self._of(Acknowledgement):
             alerts.from_device(connection, item.device, item.record, item.received_ms)
+        for item in self._of(Outcome):
+            deliveries.note_outcome(connection, item.device, item.record, item.received_ms)
         for item in self._of(Erasure):
             self._unwanted += _erasure.erase(connection, item.record.patient, item.device, item.received_ms)
+        for item in self._stored:
+            if isinstance(item.record, wire.UP):
+                rounds.take(connection, item.device, item.record, item.received_ms)
         for stream in self._streams.values():
             stream.save(connection)
         for (device, sha256), size in self._manifests.items():
             self._answer_blob(device, self._intake.answer(connection, device, sha256, size))
         for device, values in self._seen.items():
             connection.execute(update(schema.devices).where(schema.devices.c.name == device).values(**values))
+        for device in {device for device, _ in self._hellos}:
+            # a device that is new, or was given to another clinic
+            device_settings.send_due(connection, self._hub_epoch, device, "hub", now_ms())
         for device, hello in self._hellos:
             self._full += _full_receipt.answers(connection, self._intake, device, hello, self._hub_epoch)
 
@@ -145,6 +172,13 @@ class Batch:
                 ),
             )
         yield from self._full
+
+    def _ask(self, device: str, blob: BlobHeld, received_ms: int) -> None:
+        refused = deliveries.note_held(self._connection, device, blob, received_ms)
+        if refused == "":
+            self.asked.append((device, blob))
+        elif refused is not None:
+            self._answer_blob(device, BlobHeld(blob.sha256, (), False, refused))
 
     def _of(self, kind: type) -> list[Stored]:
         return [item for item in self._stored if isinstance(item.record, kind)]
@@ -194,8 +228,8 @@ class Batch:
     def _forbidden(self, device: str, envelope: Envelope, record: object) -> Refusal | None:
         if envelope.patient is not None and self._erased[envelope.patient] and not isinstance(record, Erasure):
             return Refusal("erased", "this patient was erased")
-        if isinstance(record, Review):
-            return Refusal("foreign", "reviews are signed at the hub, not sent by devices")
+        if isinstance(record, Review | Delivery):
+            return Refusal("foreign", "reviews and deliveries come from the hub, not from devices")
         if isinstance(record, ExamReport) and self._owners.setdefault(record.exam.id, device) != device:
             return Refusal("foreign", "this exam was made on another device")
         return None

@@ -15,13 +15,15 @@ from aidpost.board.configuration import Configuration, SensorsSection
 from aidpost.board.console._sensors import reach
 from aidpost.board.console.live import Camera
 from aidpost.board.console.people import Known
-from aidpost.board.console.sensors import FRESH_S, Sensor, Sensors, Standing
+from aidpost.board.console.sensors import Sensor, Standing, look
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import AidpostError, DeviceError, DeviceLostError, DeviceNotFoundError, DeviceTimeoutError
 from aidpost.firmware_bridge.simulators import sensors as simulated
 from aidpost.firmware_bridge.simulators.bluez import FakeBluez
 from aidpost.firmware_bridge.simulators.boards import BoardSimulator
 from aidpost.firmware_bridge.simulators.bus import private_bus
+from aidpost.firmware_bridge.sources import parse_source
+from aidpost.firmware_bridge.states import FRESH_S, STATES, SensorStates
 from aidpost.records import Patient
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.store import Store
@@ -37,46 +39,59 @@ FAULTS: list[tuple[type[AidpostError], Standing]] = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    STATES.clear()
+    yield
+    STATES.clear()
+
+
 def fault(kind: type[AidpostError]) -> AidpostError:
     return kind(operation="reading", target=BLE, cause="as it says", remedy="")
 
 
 class Desk:
-    """Sensors and a clock that the test moves."""
+    """States and a clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.sensors = Sensors(lambda: self.now)
+        self.states = SensorStates(lambda: self.now)
+
+    def heard(self, source: str = BLE, lead_off: tuple[str, ...] = ()) -> None:
+        self.states.heard(parse_source(source))
+        self.states.told(parse_source(source), lead_off=lead_off)
 
     def how(self, source: str = BLE) -> Sensor:
-        (found,) = self.sensors.look({source: ("Vital signs",)})
+        (found,) = look({source: ("Vital signs",)}, self.states)
         return found
 
 
 @pytest.mark.parametrize(("kind", "standing"), FAULTS)
-def test_what_went_wrong_is_shown_until_something_is_heard_again(kind: type[AidpostError], standing: Standing) -> None:
+def test_what_went_wrong_is_shown_until_it_answers_again(kind: type[AidpostError], standing: Standing) -> None:
     desk = Desk()
     assert desk.how().standing is Standing.UNTRIED
-    with pytest.raises(kind), desk.sensors.reading(BLE):
+    with pytest.raises(kind), desk.states.reading(parse_source(BLE)):
         raise fault(kind)
     desk.now += 1000
     assert (desk.how().standing, desk.how().trouble) == (standing, "as it says")
-    desk.sensors.heard(BLE, battery=15, name="strap")
+    with desk.states.reading(parse_source(BLE)):
+        desk.heard()
+        desk.states.told(parse_source(BLE), name="strap", battery_percent=15)
     assert (desk.how().standing, desk.how().trouble, desk.how().battery) == (Standing.FLOWING, "", 15)
     desk.now += FRESH_S + 1
-    assert (desk.how().standing, desk.how().heard_s) == (Standing.THERE, FRESH_S + 1)
+    assert (desk.how().standing, desk.how().heard_s, desk.how().name) == (Standing.THERE, FRESH_S + 1, "strap")
 
 
 def test_one_that_is_read_is_waited_for_until_it_answers_and_silent_when_it_stops() -> None:
     desk = Desk()
-    with desk.sensors.reading(BLE):
-        assert desk.how().standing is Standing.WAITED_FOR
-        desk.sensors.heard(BLE)
+    with desk.states.reading(parse_source(BLE)):
+        assert (desk.how().standing, desk.how().is_read) == (Standing.WAITED_FOR, True)
+        desk.heard()
         desk.now += FRESH_S + 0.1
         assert desk.how().standing is Standing.SILENT
-        desk.sensors.heard(BLE, off=True)
+        desk.heard(lead_off=("skin",))
         assert desk.how().standing is Standing.NO_CONTACT
-    assert not desk.sensors.is_read(BLE)
+    assert not desk.how().is_read
 
 
 def test_what_is_plugged_in_is_looked_up_each_time(tmp_path: Path) -> None:
@@ -85,10 +100,10 @@ def test_what_is_plugged_in_is_looked_up_each_time(tmp_path: Path) -> None:
     assert desk.how(source).standing is Standing.GONE
     port.touch()
     assert desk.how(source).standing is Standing.THERE
-    desk.sensors.heard(source)
+    desk.heard(source)
     port.unlink()
     assert desk.how(source).standing is Standing.GONE, "whatever was heard a second ago"
-    desk.sensors.failed(source, fault(DeviceLostError))
+    desk.states.failed(parse_source(source), fault(DeviceLostError))
     port.touch()
     assert desk.how(source).standing is Standing.THERE
 
@@ -107,10 +122,11 @@ def test_nothing_is_called_alive_that_was_not_heard_within_seconds(events: list[
         if event == "wait":
             desk.now += FRESH_S
         elif event in kinds:
-            desk.sensors.failed(BLE, fault(kinds[event]))
+            desk.states.failed(parse_source(BLE), fault(kinds[event]))
             last = -1000.0
         else:
-            desk.sensors.heard(BLE, off=event == "off")
+            with desk.states.reading(parse_source(BLE)):
+                desk.heard(lead_off=("skin",) if event == "off" else ())
             last = desk.now
         standing = desk.how().standing
         assert (standing in (Standing.FLOWING, Standing.NO_CONTACT)) == (desk.now - last <= FRESH_S)
@@ -141,7 +157,7 @@ def set_up(workspace: Workspace, **sensors: object) -> uuid.UUID:
 
 
 def test_board_that_is_tried_answers_and_one_that_sends_nothing_is_silent(workspace: Workspace) -> None:
-    camera = Camera(workspace.store, workspace.sensors)
+    camera = Camera(workspace.store)
     with BoardSimulator("healthypi4", [0] * 100_000) as board:
         source = f"serial:{board.port}?device=healthypi4"
         set_up(workspace, ecg=source)
@@ -162,7 +178,7 @@ def test_bluetooth_sensor_says_its_battery_and_is_out_of_reach_when_it_is_away(w
     strap = simulated.heart_rate_strap()
     source = f"ble:{strap.address}?wait=60&scan=20"
     exam = set_up(workspace, vitals=(source,))
-    camera = Camera(workspace.store, workspace.sensors)
+    camera = Camera(workspace.store)
     with FakeBluez(bus, (strap,)):
         reach(workspace, camera, source)
         assert workspace.sensors_now()[0].battery == 87

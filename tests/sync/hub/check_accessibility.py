@@ -31,6 +31,7 @@ def test_every_page_meets_wcag_aa(server: HubServer, device: FakeDevice, width: 
     paths += [
         "quality",
         "audit?verify=1",
+        "rounds",
         "patients",
         "patients?q=amina",
         f"patients/{report.patient.id}",
