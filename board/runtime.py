@@ -96,14 +96,23 @@ def _practice(running: Running) -> Iterator[None]:
 def _inference(running: Running) -> Iterator[None]:
     settings = device.worker_settings(running.configuration, running.state_dir)
     running.worker = InferenceWorker(settings, deadline_s=running.configuration.inference.deadline_s)
-    # the screen is there before the models are: they load while the worker types the PIN
+    try:
+        yield
+    finally:
+        running.worker.close()
+
+
+@contextmanager
+def _models(running: Running) -> Iterator[None]:
+    """The screen is there before the models are: they load while the worker types the PIN, and take neither processor
+    nor card from what the first page needs."""
+    assert running.worker is not None
     warming = threading.Thread(target=_warm, args=(running.worker,), name="warm-inference", daemon=True)
     warming.start()
     try:
         yield
     finally:
         warming.join()
-        running.worker.close()
 
 
 def _warm(worker: InferenceWorker) -> None:
@@ -211,6 +220,7 @@ PARTS = (
     Part("sender", lambda r: not r.practice_only and r.configuration.sync.enabled, _sender),
     Part("applier", lambda r: not r.practice_only, _applier),
     Part("console", lambda _: True, _console),
+    Part("models", lambda _: True, _models),
     Part("learning", lambda r: not r.practice_only and r.configuration.federated.enabled, _learning),
 )
 """The table: name, when, how. The order is that of need: what is lower uses what is higher."""

@@ -10,7 +10,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from aidpost.board.console.codes import look_for_code
 from aidpost.board.console.people import FOUND, Known, Patients
 from aidpost.board.console.site import COOKIE, Form, Session, Site, read_form
 from aidpost.board.console.speech import lacking
@@ -97,6 +96,8 @@ def find(site: Site, request: Request, session: Session, form: Form) -> Response
 def scan(site: Site, request: Request, session: Session, _form: Form) -> Response:
     """Search for what a code before the camera says: a number, or the exam of a printed report."""
     workspace, patients = site.workspace(session), _patients_allowed(site, session)
+    from aidpost.board.console.codes import look_for_code  # OpenCV, which a start has no need of
+
     source = site.configuration.sensors.code
     text = look_for_code(lambda: site.cameras[workspace].preview(source)) if source else None
     if text is None:

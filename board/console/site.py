@@ -34,7 +34,6 @@ from aidpost.board.console.telephone import Telephone
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import AidpostError
-from aidpost.inference.ecg import REASONS
 from aidpost.inference.vitals import age_years
 from aidpost.inference.wording import advice_of, word
 from aidpost.records import Patient, Timestamp
@@ -274,7 +273,6 @@ def _environment(translate: words.Translate) -> jinja2.Environment:
         "_": translate,
         "tr": translate,
         "methods": steps.METHODS,
-        "reasons": REASONS,
         "rhythms": RHYTHMS,
     }
     templates.filters |= {"number": number, "tr": translate}
