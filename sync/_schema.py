@@ -77,6 +77,8 @@ _ADDITIONS: tuple[str, ...] = (
     );
     CREATE UNIQUE INDEX delivery_chunk_place ON delivery_chunk (sha256, start, size);
     """,
+    # the patient index: who of it is here already
+    "CREATE INDEX received_patient ON received (patient, kind);",
 )
 
 

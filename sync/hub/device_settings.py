@@ -78,7 +78,7 @@ def send_due(connection: Connection, hub_epoch: bytes, device: str, by: str, now
     body = settings.pack(desired(connection, device))
     version = hashlib.sha256(body).hexdigest()[:12]
     table = schema.deliveries
-    mine = (table.c.device == device, table.c.subject == SUBJECT)
+    mine = (table.c.device == device, table.c.subject == SUBJECT, table.c.state != "withdrawn")
     last = connection.execute(select(table.c.version).where(*mine).order_by(table.c.serial.desc()).limit(1)).scalar()
     if last == version or (last is None and body == b"{}"):
         return False

@@ -19,6 +19,7 @@ from aidpost.sync.hub import (
     device_settings,
     enrolment,
     identity,
+    index,
     outgoing,
     person,
     schema,
@@ -74,6 +75,7 @@ def enroll(
         if row is None:
             connection.execute(insert(table).values(name=device_id, enrolled_ms=now_ms(), **values))
         else:
+            index.enrolled_again(connection, row, public_key, clinic, now_ms())
             connection.execute(update(table).where(table.c.name == device_id).values(**values))
         audit.append(connection, "command-line", "enrolled", device_id, public_key.hex())
 
@@ -270,8 +272,10 @@ def device_keys(config: HubConfig) -> dict[str, bytes]:
 
 def waiting_for(config: HubConfig, device: str) -> Iterator[Envelope]:
     """What waits to go down to a device, for a stick."""
-    with _database(config) as database, database.read() as connection:
-        yield from outgoing.waiting_for(connection, device)
+    with _database(config) as database:
+        index.bring_up(database, now_ms())
+        with database.read() as connection:
+            yield from outgoing.waiting_for(connection, device)
 
 
 def delivery_chunks(config: HubConfig, device: str) -> Iterator[Chunks]:
