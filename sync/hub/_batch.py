@@ -36,6 +36,7 @@ from aidpost.sync.hub import (
     index,
     outgoing,
     referrals,
+    rules,
     schema,
     updates,
 )
@@ -142,6 +143,7 @@ class Batch:
         for device in {device for device, _ in self._hellos}:
             # a device that is new, or was given to another clinic
             device_settings.send_due(connection, self._hub_epoch, device, "hub", now_ms())
+            rules.send_due(connection, self._hub_epoch, device, now_ms())
             index.begin(connection, device)
         for device, hello in self._hellos:
             self._full += _full_receipt.answers(connection, self._intake, device, hello, self._hub_epoch)

@@ -22,6 +22,7 @@ from aidpost.sync.hub import (
     index,
     outgoing,
     person,
+    rules,
     schema,
     second_factor,
     updates,
@@ -31,6 +32,7 @@ from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest
+from aidpost.sync.rules import Limits
 from aidpost.sync.settings import Value
 from aidpost.sync.topics import is_device_name
 
@@ -219,6 +221,30 @@ def settings_of(config: HubConfig) -> list[dict[str, object]]:
     """Every setting that devices are sent."""
     with _database(config) as database, database.read() as connection:
         return [dict(row._mapping) for row in device_settings.listed(connection)]
+
+
+def propose_limits(config: HubConfig, clinic: str, limits: Limits, why: str) -> uuid.UUID:
+    """Puts a change of clinical limits before those who are to sign it; raises as `rules.propose`."""
+    with _database(config) as database, database.write() as connection:
+        return rules.propose(connection, clinic, limits, why, "command-line", now_ms())
+
+
+def sign_limits(config: HubConfig, change: uuid.UUID, user: str, password: str) -> rules.Proposed:
+    """Signs it as a user; raises as `rules.sign`."""
+    with _database(config) as database, database.write() as connection:
+        return rules.sign(connection, database.epoch, change, user, password, now_ms())
+
+
+def withdraw_limits(config: HubConfig, change: uuid.UUID) -> None:
+    """Takes a change back that is not signed yet; raises as `rules.withdraw`."""
+    with _database(config) as database, database.write() as connection:
+        rules.withdraw(connection, change, "command-line")
+
+
+def limit_changes(config: HubConfig) -> list[rules.Proposed]:
+    """Every change of clinical limits, newest first."""
+    with _database(config) as database, database.read() as connection:
+        return rules.listed(connection)
 
 
 def first_user(config: HubConfig) -> tuple[str, str] | None:
