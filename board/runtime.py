@@ -17,6 +17,7 @@ from aidpost.board.configuration import Configuration
 from aidpost.board.console.clock import ConfirmedClock
 from aidpost.board.remote import RemoteSettings, applied
 from aidpost.board.remote_rules import RemoteRules
+from aidpost.board.update import from_hub
 from aidpost.board.update.report import told
 from aidpost.board.update.slots import Slots
 from aidpost.errors import AidpostError, ModelError, NotPossibleError, UsageError
@@ -79,7 +80,11 @@ def subjects(running: Running) -> dict[str, Subject]:
     assert running.remote is not None
     own = running.own or running.configuration
     limits = RemoteRules(own, running.state_dir, lambda: running.use(applied(own, running.state_dir)))
-    return {settings.SUBJECT: Subject(running.remote.take_up), rules.SUBJECT: Subject(limits.take_up)}
+    return {
+        settings.SUBJECT: Subject(running.remote.take_up),
+        rules.SUBJECT: Subject(limits.take_up),
+        from_hub.SUBJECT: Subject(from_hub.HubBundles(running.configuration, running.state_dir).take_up),
+    }
 
 
 @contextmanager

@@ -28,6 +28,7 @@ def hub() -> None:
 hub.add_command(hub_down.sent)
 hub.add_command(hub_down.set_)
 hub.add_command(hub_down.rules_)
+hub.add_command(hub_down.send_update)
 
 
 @hub.command()

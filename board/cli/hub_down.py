@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 import click
 
@@ -168,3 +168,27 @@ def rules_withdraw(settings: Settings, number: uuid.UUID) -> None:
 
     operations.withdraw_limits(_config(settings), number)
     click.echo("withdrawn")
+
+
+@click.command("send-update")
+@click.argument("bundle", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--clinic", help="All devices of this clinic.")
+@click.option("--device", help="This device.")
+@settings_of
+def send_update(settings: Settings, bundle: Path, clinic: str | None, device: str | None) -> None:
+    """Send a signed bundle (`aidpost board update publish bundle`) down to devices, by MQTT and on their sticks, in
+    pieces that go on after any interruption.
+
+    Example: aidpost hub send-update aidpost.bundle --clinic north
+    """
+    from aidpost.sync.hub import operations
+    from aidpost.sync.hub.blobs import file_sha256
+
+    if (clinic is None) == (device is None):
+        raise UsageError(
+            operation="sending an update", target=str(bundle), cause="say of which --clinic or --device", remedy=""
+        )
+    version = f"{bundle.stem[:40]} {file_sha256(bundle)[:8]}"
+    scope: Literal["clinic", "device"] = "clinic" if clinic else "device"
+    sent_to = operations.send_update(_config(settings), scope, clinic or device or "", bundle, version)
+    click.echo(f"sent to {', '.join(sent_to)}; aidpost hub sent tells how much is there")

@@ -6,6 +6,7 @@ import secrets
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 from sqlalchemy import insert, select, update
@@ -221,6 +222,27 @@ def settings_of(config: HubConfig) -> list[dict[str, object]]:
     """Every setting that devices are sent."""
     with _database(config) as database, database.read() as connection:
         return [dict(row._mapping) for row in device_settings.listed(connection)]
+
+
+def send_update(config: HubConfig, scope: device_settings.Scope, name: str, bundle: Path, version: str) -> list[str]:
+    """Sends a signed bundle down to a clinic's devices, or to one; gives those that it was sent to.
+
+    Raises
+    ------
+    UsageError
+        There is no such device or clinic.
+    """
+    with _database(config) as database, database.write() as connection:
+        found = device_settings.devices_of(connection, scope, name)
+        if not found:
+            raise UsageError(
+                operation="sending an update", target=name, cause="no such device or clinic", remedy="aidpost hub sent"
+            )
+        for device in found:
+            deliveries.send(
+                connection, database.epoch, device, "update", version, bundle, by="command-line", now_ms=now_ms()
+            )
+    return found
 
 
 def propose_limits(config: HubConfig, clinic: str, limits: Limits, why: str) -> uuid.UUID:
