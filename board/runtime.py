@@ -21,6 +21,7 @@ from aidpost.board.update import from_hub
 from aidpost.board.update.report import told
 from aidpost.board.update.slots import Slots
 from aidpost.errors import AidpostError, ModelError, NotPossibleError, UsageError
+from aidpost.firmware_bridge.states import KEPT_IN, STATES
 from aidpost.inference.worker import InferenceWorker
 from aidpost.sync import rules, settings
 from aidpost.sync.applier import Applier, Subject
@@ -189,7 +190,18 @@ def _console(running: Running) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _sensors(running: Running) -> Iterator[None]:
+    """How the sensors are, for `aidpost devices list` beside the screen."""
+    STATES.keep_in(running.state_dir / KEPT_IN)
+    try:
+        yield
+    finally:
+        STATES.keep_in(None)
+
+
 PARTS = (
+    Part("sensors", lambda _: True, _sensors),
     Part("store", lambda r: not r.practice_only, _store),
     Part("practice", lambda _: True, _practice),
     Part("inference", lambda _: True, _inference),

@@ -15,6 +15,7 @@ REMOTE: dict[str, type[Value]] = {
     "clinic.name": str,
     "clinic.telephone": str,
     "clinic.emergency_telephone": str,
+    "clinic.help_telephone": str,
     "device.utc_offset_min": int,
     "store.keep_receipted_days": int,
     "sync.keepalive_s": int,

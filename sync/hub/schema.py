@@ -25,7 +25,7 @@ from sqlalchemy import (
     desc,
 )
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 """Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
 REVISION = f"{SCHEMA_VERSION:04d}"
 """The same as Alembic names it."""
@@ -262,6 +262,10 @@ users = Table(
     Column("password", String(200), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("disabled_ms", BigInteger),
+    # who this is at a login provider; NULL: they have a password only
+    Column("issuer", String(500)),
+    Column("subject", String(255)),
+    Index("users_subject", "issuer", "subject", unique=True),
 )
 
 sessions = Table(
@@ -272,6 +276,7 @@ sessions = Table(
     Column("csrf", String(64), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("used_ms", BigInteger, nullable=False),
+    Column("issuer", String(500)),  # the login provider; NULL: by password
 )
 
 reviews = Table(

@@ -42,9 +42,9 @@ CREATE TABLE reports (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_reports_supersedes ON reports (supersedes);
-
 CREATE INDEX ix_reports_exam ON reports (exam);
+
+CREATE INDEX ix_reports_supersedes ON reports (supersedes);
 
 CREATE TABLE exams (
 	id CHAR(32) NOT NULL,
@@ -78,15 +78,15 @@ CREATE TABLE exams (
 	PRIMARY KEY (id)
 );
 
+CREATE INDEX exams_done ON exams (state, started_ms DESC, id);
+
 CREATE INDEX exams_patient ON exams (patient, started_ms);
 
-CREATE INDEX exams_newest ON exams (started_ms DESC, id);
+CREATE INDEX exams_boot ON exams (device, device_boot);
 
 CREATE INDEX exams_worklist ON exams (state, triage DESC, started_ms, id);
 
-CREATE INDEX exams_done ON exams (state, started_ms DESC, id);
-
-CREATE INDEX exams_boot ON exams (device, device_boot);
+CREATE INDEX exams_newest ON exams (started_ms DESC, id);
 
 CREATE TABLE vitals (
 	id CHAR(32) NOT NULL,
@@ -152,8 +152,12 @@ CREATE TABLE users (
 	password VARCHAR(200) NOT NULL,
 	created_ms BIGINT NOT NULL,
 	disabled_ms BIGINT,
+	issuer VARCHAR(500),
+	subject VARCHAR(255),
 	PRIMARY KEY (name)
 );
+
+CREATE UNIQUE INDEX users_subject ON users (issuer, subject);
 
 CREATE TABLE reviews (
 	id CHAR(32) NOT NULL,
@@ -186,9 +190,9 @@ CREATE TABLE referrals (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX referrals_due ON referrals (current, status, due);
-
 CREATE INDEX ix_referrals_exam ON referrals (exam);
+
+CREATE INDEX referrals_due ON referrals (current, status, due);
 
 CREATE TABLE readings (
 	report CHAR(32) NOT NULL,
@@ -206,9 +210,9 @@ CREATE TABLE readings (
 	PRIMARY KEY (report, part, number)
 );
 
-CREATE INDEX readings_time ON readings (at_ms);
-
 CREATE INDEX ix_readings_patient ON readings (patient);
+
+CREATE INDEX readings_time ON readings (at_ms);
 
 CREATE TABLE calls (
 	report CHAR(32) NOT NULL,
@@ -316,9 +320,9 @@ CREATE TABLE withdrawals (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_withdrawals_patient ON withdrawals (patient);
-
 CREATE INDEX ix_withdrawals_right_patient ON withdrawals (right_patient);
+
+CREATE INDEX ix_withdrawals_patient ON withdrawals (patient);
 
 CREATE INDEX ix_withdrawals_exam ON withdrawals (exam);
 
@@ -340,9 +344,9 @@ CREATE TABLE alerts (
 	UNIQUE (about)
 );
 
-CREATE INDEX ix_alerts_patient ON alerts (patient);
-
 CREATE INDEX alerts_due ON alerts (next_ms);
+
+CREATE INDEX ix_alerts_patient ON alerts (patient);
 
 CREATE INDEX ix_alerts_exam ON alerts (exam);
 
@@ -368,39 +372,6 @@ CREATE TABLE update_halts (
 	PRIMARY KEY (name, version)
 );
 
-CREATE TABLE delivery_bodies (
-	sha256 VARCHAR(64) NOT NULL,
-	number INTEGER NOT NULL,
-	data BLOB NOT NULL,
-	PRIMARY KEY (sha256, number)
-);
-
-CREATE TABLE device_settings (
-	scope VARCHAR(16) NOT NULL,
-	name VARCHAR(200) NOT NULL,
-	"key" VARCHAR(100) NOT NULL,
-	value TEXT NOT NULL,
-	"by" VARCHAR(64) NOT NULL,
-	at_ms BIGINT NOT NULL,
-	PRIMARY KEY (scope, name, "key")
-);
-
-CREATE TABLE index_due (
-	patient CHAR(32) NOT NULL,
-	PRIMARY KEY (patient)
-);
-
-CREATE TABLE rule_changes (
-	id CHAR(32) NOT NULL,
-	name VARCHAR(64) NOT NULL,
-	text TEXT NOT NULL,
-	why VARCHAR(500) NOT NULL,
-	proposed_ms BIGINT NOT NULL,
-	proposed_by VARCHAR(64) NOT NULL,
-	state VARCHAR(16) NOT NULL,
-	PRIMARY KEY (id)
-);
-
 CREATE TABLE streams (
 	id INTEGER NOT NULL,
 	device VARCHAR(64) NOT NULL,
@@ -420,6 +391,7 @@ CREATE TABLE sessions (
 	csrf VARCHAR(64) NOT NULL,
 	created_ms BIGINT NOT NULL,
 	used_ms BIGINT NOT NULL,
+	issuer VARCHAR(500),
 	PRIMARY KEY (token_hash),
 	FOREIGN KEY(user) REFERENCES users (name)
 );
@@ -442,9 +414,9 @@ CREATE TABLE outgoing (
 	FOREIGN KEY(device) REFERENCES devices (name)
 );
 
-CREATE INDEX outgoing_waiting ON outgoing (received_ms, sent_ms);
-
 CREATE INDEX ix_outgoing_patient ON outgoing (patient);
+
+CREATE INDEX outgoing_waiting ON outgoing (received_ms, sent_ms);
 
 CREATE TABLE user_scopes (
 	user VARCHAR(64) NOT NULL,
@@ -500,50 +472,6 @@ CREATE TABLE device_updates (
 
 CREATE INDEX device_updates_version ON device_updates (name, version);
 
-CREATE TABLE deliveries (
-	id CHAR(32) NOT NULL,
-	device VARCHAR(64) NOT NULL,
-	subject VARCHAR(32) NOT NULL,
-	epoch BLOB NOT NULL,
-	seq BIGINT NOT NULL,
-	serial BIGINT NOT NULL,
-	version VARCHAR(64) NOT NULL,
-	sha256 VARCHAR(64),
-	size BIGINT NOT NULL,
-	held_bytes BIGINT NOT NULL,
-	state VARCHAR(16) NOT NULL,
-	why VARCHAR(500) NOT NULL,
-	"by" VARCHAR(100) NOT NULL,
-	created_ms BIGINT NOT NULL,
-	state_ms BIGINT NOT NULL,
-	PRIMARY KEY (id),
-	FOREIGN KEY(device) REFERENCES devices (name)
-);
-
-CREATE INDEX deliveries_device ON deliveries (device, subject, serial);
-
-CREATE INDEX deliveries_body ON deliveries (sha256);
-
-CREATE TABLE index_entries (
-	device VARCHAR(64) NOT NULL,
-	patient CHAR(32) NOT NULL,
-	digest BLOB NOT NULL,
-	PRIMARY KEY (device, patient),
-	FOREIGN KEY(device) REFERENCES devices (name)
-);
-
-CREATE INDEX ix_index_entries_patient ON index_entries (patient);
-
-CREATE TABLE rule_signatures (
-	change CHAR(32) NOT NULL,
-	role VARCHAR(16) NOT NULL,
-	user VARCHAR(64) NOT NULL,
-	full_name VARCHAR(200) NOT NULL,
-	at_ms BIGINT NOT NULL,
-	PRIMARY KEY (change, role),
-	FOREIGN KEY(change) REFERENCES rule_changes (id)
-);
-
 CREATE TABLE envelopes (
 	stream INTEGER NOT NULL,
 	seq BIGINT NOT NULL,
@@ -558,9 +486,9 @@ CREATE TABLE envelopes (
 	FOREIGN KEY(stream) REFERENCES streams (id)
 );
 
-CREATE INDEX envelopes_exam ON envelopes (exam);
-
 CREATE INDEX envelopes_patient ON envelopes (patient);
+
+CREATE INDEX envelopes_exam ON envelopes (exam);
 
 CREATE TABLE conflicts (
 	stream INTEGER NOT NULL,
@@ -605,7 +533,7 @@ CREATE TABLE manifests (
 
 CREATE INDEX ix_manifests_sha256 ON manifests (sha256);
 
-CREATE INDEX ix_manifests_patient ON manifests (patient);
-
 CREATE INDEX manifests_waiting ON manifests (device, waiting);
+
+CREATE INDEX ix_manifests_patient ON manifests (patient);
 
