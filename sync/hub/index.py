@@ -7,6 +7,7 @@ has withdrawn that, is not in it; merged records are one entry, under the number
 from __future__ import annotations
 
 import hashlib
+import logging
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +15,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
+from aidpost.errors import AidpostError
 from aidpost.records import ConsentPurpose, Patient, Timestamp, TriageLevel, encode
 from aidpost.sync.bodies import IndexEntry, LastVisit, OverdueReferral
 from aidpost.sync.hub import clocks, consents, deliveries, exports, outgoing, patients, referrals, schema
 from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.database import Database
+
+_log = logging.getLogger(__name__)
 
 CLASS = "index"
 _AT_ONCE = 50
@@ -68,7 +72,11 @@ def bring_up(database: Database, now_ms: int) -> int:
             # first, so that what changes meanwhile in another transaction makes them due again
             connection.execute(delete(due).where(due.c.patient.in_(found)))
             for patient in found:
-                _person(connection, database.epoch, patient, now_ms)
+                try:
+                    _person(connection, database.epoch, patient, now_ms)
+                except (AidpostError, LookupError, TypeError, ValueError):
+                    # what is wrong with one person's records must not keep reviews from going down
+                    _log.exception("the index entry of %s cannot be made", patient)
         looked += len(found)
 
 
@@ -86,14 +94,16 @@ def _person(connection: Connection, hub_epoch: bytes, patient: uuid.UUID, now_ms
     """Sends the entries of a person to all who are to have them, and takes them back from others."""
     everybody = patients.group(connection, patient)
     exams = _exams(connection, everybody)
-    shown = bool(exams) and not consents.refuses(connection, patient, ConsentPurpose.SHARING)
+    table = schema.index_entries
+    clinics = {row.of_clinic for row in exams if row.of_clinic}
+    if not clinics and connection.execute(select(table).where(table.c.patient.in_(everybody)).limit(1)).first() is None:
+        return
     wanted: dict[str, dict[uuid.UUID, IndexEntry]] = {}
-    for clinic in {row.of_clinic for row in exams if row.of_clinic} if shown else ():
+    for clinic in () if consents.refuses(connection, patient, ConsentPurpose.SHARING) else clinics:
         entry = _entry(connection, everybody, exams, clinic, now_ms)
         if entry is not None:
             for device in _devices(connection, clinic):
                 wanted.setdefault(device, {})[entry.patient.id] = entry
-    table = schema.index_entries
     for row in connection.execute(select(table).where(table.c.patient.in_(everybody))).all():
         gone = IndexEntry(patient=Patient(id=row.patient), at=clocks.hub_time(now_ms), removed=True)
         if row.patient not in wanted.get(row.device, {}):
