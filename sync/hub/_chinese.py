@@ -280,8 +280,8 @@ CHINESE = {
     "To what": "对象",
     "Too many attempts. Wait five minutes.": "尝试次数过多，请五分钟后再试。",
     "Triage": "分诊",
-    "This cannot be undone. Devices, other systems and backups keep what they have.": (
-        "此操作无法撤销。设备、其他系统和备份仍保留其已有资料。"
+    "This cannot be undone. Devices are told to erase them; other systems and backups keep what they have.": (
+        "此操作无法撤销。设备将收到删除指令；其他系统和备份保留其已有的数据。"
     ),
     "Type the number of the record": "输入记录编号",
     "Unanswered": "未应答",

@@ -16,7 +16,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from aidpost.records import TriageLevel
 from aidpost.sync.hub import _quality_data, audit, outgoing, referrals, schema, unusual
 from aidpost.sync.hub._calls import TASKS
-from aidpost.sync.hub._site import Site, day
+from aidpost.sync.hub._site import Site
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.users import Role, Session
 

@@ -23,7 +23,8 @@ from aidpost.sync.hub import (
     unusual,
     updates,
 )
-from aidpost.sync.hub._site import Form, Site, day
+from aidpost.sync.hub._site import Form, Site
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.readings import Part
 from aidpost.sync.hub.users import Role, Session

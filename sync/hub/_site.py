@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +21,7 @@ from aidpost.records import TriageLevel
 from aidpost.sync.hub import _quality_data, alerts, catalogue, identity, second_factor, users
 from aidpost.sync.hub._attempts import Attempts
 from aidpost.sync.hub.blobs import BlobFiles
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.second_factor import SecondFactors
@@ -238,11 +238,6 @@ def _moment(milliseconds: int | None) -> str:
     return Markup('<time class="local" datetime="{}">{}</time>').format(
         at.strftime("%Y-%m-%dT%H:%M:%SZ"), at.strftime("%Y-%m-%d %H:%M UTC")
     )
-
-
-def day(milliseconds: int) -> str:
-    """The date in UTC, YYYY-MM-DD."""
-    return time.strftime("%Y-%m-%d", time.gmtime(milliseconds / 1000))
 
 
 def _number(value: float | None, digits: int = 1) -> str:

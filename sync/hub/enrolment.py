@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 
 from aidpost.errors import EnrolmentError, UsageError
 from aidpost.sync import enrolment as wire
-from aidpost.sync.hub import audit, identity, schema, updates
+from aidpost.sync.hub import audit, identity, index, schema, updates
 from aidpost.sync.hub.authority import Authority
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -99,6 +99,7 @@ class Registrar:
             if known is None:
                 connection.execute(insert(devices).values(name=request.device, enrolled_ms=now, **values))
             elif token.used_by is None:
+                index.enrolled_again(connection, known, public, token.clinic, now)
                 connection.execute(update(devices).where(devices.c.name == request.device).values(**values))
             used = update(tokens).where(tokens.c.token_hash == token.token_hash)
             connection.execute(used.values(used_by=_key_hash(key), used_ms=now))

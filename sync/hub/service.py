@@ -23,8 +23,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from aidpost.errors import BrokerError, EnvelopeError
 from aidpost.sync import topics
 from aidpost.sync.envelope import Chunks, Content, Records, pack_message
-from aidpost.sync.hub import _round_phases, identity, outgoing
+from aidpost.sync.hub import _round_phases, identity, index, outgoing
 from aidpost.sync.hub.blobs import BlobFiles
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest, Reply
@@ -61,6 +62,7 @@ class HubService:
         self._wake_sender = threading.Event()
         self._connections = 0
         self._back: set[str] = set()
+        self._day = ""
         self._lock = threading.Lock()
         self._client = self._make_client()
         self._threads = [
@@ -240,6 +242,10 @@ class HubService:
             _round_phases.advance(connection, self._database.epoch, now_ms())
 
     def _send_waiting(self, back: set[str]) -> None:
+        if day(now_ms()) != self._day:
+            index.new_day(self._database, now_ms())
+            self._day = day(now_ms())
+        index.bring_up(self._database, now_ms())
         with self._database.read() as connection:
             if not outgoing.anything(connection):
                 return
