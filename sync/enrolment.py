@@ -320,6 +320,24 @@ def _tls_key(folder: Path, device_key: DeviceKey, *, create: bool = False) -> ec
     return key
 
 
+def reseal(folder: Path, device_key: DeviceKey, other: DeviceKey) -> None:
+    """The TLS key under `device_key`, where it is under `other` now. Nothing, where no device was enrolled.
+
+    Raises
+    ------
+    KeyUnavailableError
+        It opens under neither.
+    """
+    path = folder / _KEY
+    if not path.exists():
+        return
+    try:
+        _tls_key(folder, device_key)
+    except KeyUnavailableError:
+        key, password = _tls_key(folder, other), _password(device_key)
+        replace_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password)))
+
+
 def _request(identity: Identity, key: ec.EllipticCurvePrivateKey) -> bytes:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.name)])
     return x509.CertificateSigningRequestBuilder(subject).sign(key, SHA256()).public_bytes(Encoding.PEM)

@@ -358,8 +358,8 @@ class Publisher:
         )
 
     def _take_arrived(self) -> bool:
-        """Take in what the hub sent; True where a receipt settled anything."""
-        settled = False
+        """Take in what the hub sent, all receipts with one commit; True where one settled anything."""
+        receipts = []
         while not self._arrived.empty():
             data = self._arrived.get()
             link, name = self._link, self._store.identity.name
@@ -370,12 +370,14 @@ class Publisher:
                 self.last_error = error.cause
                 continue
             if isinstance(message.content, Receipt):
-                settled |= self._receive(message.content)
+                if self._is_current(message.content):
+                    receipts.append(message.content)
             elif isinstance(message.content, Records) and message.recipient == name:
                 self._keep(message.content)
             elif isinstance(message.content, Chunks) and message.recipient == name:
                 self._keep_chunks(message.content)
-        return settled
+        self._give_up(receipts)
+        return self._outbox.receive(*receipts)
 
     def _keep(self, sent: Records) -> None:
         """Keep what came down, and only then receipt it."""
@@ -391,6 +393,11 @@ class Publisher:
         self._publish("receipt", receipt)
         self._asking.soon()
 
+    def _give_up(self, receipts: list[Receipt]) -> None:
+        """What the hub says that it will not send is not asked for any more."""
+        for blob in (one for receipt in receipts for one in receipt.blobs if one.refused):
+            self._store.deliveries.give_up(blob.sha256, blob.refused)
+
     def _keep_chunks(self, sent: Chunks) -> None:
         """Keep pieces of what the hub sends, and only then ask for the next ones."""
         try:
@@ -399,7 +406,8 @@ class Publisher:
             _log.error("what the hub sent cannot be kept yet: %s", error)
             self.last_error = str(error)
 
-    def _receive(self, receipt: Receipt) -> bool:
+    def _is_current(self, receipt: Receipt) -> bool:
+        """Whether a receipt may be believed now: it answers this connection's hello, or comes behind such an answer."""
         if receipt.answers in self._nonces:
             if not self._greeted:
                 self._outbox.begin()
@@ -414,10 +422,7 @@ class Publisher:
             # the hub was restored from a backup since the last hello: ask what it has before believing more
             self._greet()
             return False
-        for blob in receipt.blobs:
-            if blob.refused:
-                self._store.deliveries.give_up(blob.sha256, blob.refused)
-        return self._outbox.receive(receipt)
+        return True
 
     # -- paho calls these from `loop`, in this thread
 

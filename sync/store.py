@@ -415,11 +415,12 @@ class Store:
         out, damaged = [], []
         marks = ",".join("?" * len(seqs))
         query = f"SELECT cls, seq, patient, body, kind, exam, epoch FROM record WHERE cls = ? AND seq IN ({marks})"
+        ids: dict[bytes, uuid.UUID] = {}
+        openers: dict[bytes | None, Callable[[bytes, bytes], bytes]] = {}
         for row in self.read(f"{query} ORDER BY seq", (cls, *seqs)):
-            patient = uuid.UUID(bytes=row[2]) if row[2] else None
-            exam = uuid.UUID(bytes=row[5]) if row[5] else None
+            patient, exam = _uuid(row[2], ids), _uuid(row[5], ids)
             try:
-                body = self._open(*row[:4])
+                body = self._open(row[0], row[1], row[2], row[3], openers)
                 if row[4] == Erasure.__name__:
                     patient = records.decode(Erasure, body).patient
                 out.append(Envelope(row[6] or self.lives.first, cls, row[1], row[4], patient, exam, body))
@@ -443,10 +444,22 @@ class Store:
         patient = uuid.UUID(bytes=rows[0][0])
         return self.blobs.read(self._keys.find(self.read, patient), bytes.fromhex(sha256), patient, start, stop)
 
-    def _open(self, cls: str, seq: int, patient: bytes | None, body: bytes) -> bytes:
-        owner = uuid.UUID(bytes=patient) if patient else NOBODY
+    def _open(
+        self,
+        cls: str,
+        seq: int,
+        patient: bytes | None,
+        body: bytes,
+        openers: dict[bytes | None, Callable[[bytes, bytes], bytes]] | None = None,
+    ) -> bytes:
+        """`openers` keeps a patient's from one of many records to the next."""
+        opened = openers.get(patient) if openers is not None else None
+        if opened is None:
+            opened = seal.opener(self._keys.find(self.read, uuid.UUID(bytes=patient) if patient else NOBODY))
+            if openers is not None:
+                openers[patient] = opened
         try:
-            return seal.unseal(self._keys.find(self.read, owner), body, self._place(cls, seq))
+            return opened(body, self._place(cls, seq))
         except seal.SealBrokenError:
             raise StoreDamagedError(
                 operation="opening a record", target=f"{cls}/{seq}", cause="it does not open: damaged or moved"
@@ -460,6 +473,13 @@ class Store:
 def _row(cls: str, record: Record, patient: uuid.UUID | None, exam: uuid.UUID | None) -> _Row:
     body, kind = records.encode(record), type(record).__name__
     return _Row(cls, kind, getattr(record, "id", None), patient, exam, body, content_hash(kind, patient, exam, body))
+
+
+def _uuid(raw: bytes | None, made: dict[bytes, uuid.UUID]) -> uuid.UUID | None:
+    """One of the few patients and exams of many records."""
+    if raw and raw not in made:
+        made[raw] = uuid.UUID(bytes=raw)
+    return made[raw] if raw else None
 
 
 def _class_of(blob: Blob) -> RecordClass:

@@ -12,11 +12,13 @@ from collections.abc import Callable
 import msgspec
 
 from aidpost import records
-from aidpost.board.console.database import ConsoleDatabase
+from aidpost.board.console.database import DATABASE, ConsoleDatabase
 from aidpost.board.console.words import N_
 from aidpost.errors import StoreDamagedError, UsageError
 from aidpost.records import Consent, Patient, Record
 from aidpost.sync import seal
+from aidpost.sync._writer import connect, store_error
+from aidpost.sync.rotation import Swap
 from aidpost.sync.store import Store
 
 FOUND = 8
@@ -49,7 +51,11 @@ class Patients:
 
     def refresh(self) -> None:
         """Take in patients of exams that were made without the screen."""
-        query = "SELECT DISTINCT patient FROM record WHERE kind = 'ExamReport' AND patient IS NOT NULL"
+        # by the patients, of whom there are fewer than of records
+        query = (
+            "SELECT patient FROM patient_key AS one WHERE wrapped IS NOT NULL AND EXISTS"
+            " (SELECT 1 FROM record WHERE patient = one.patient AND kind = 'ExamReport')"
+        )
         for (number,) in self._store.read(query):
             patient = uuid.UUID(bytes=number)
             if patient not in self._known and (found := self._store.patient(patient)):
@@ -196,3 +202,26 @@ class Workers:
                 operation="opening a worker", target=row[0], cause="it does not open: damaged or moved"
             ) from None
         return msgspec.msgpack.decode(plain, type=Worker)
+
+
+def reseal_workers(swap: Swap) -> None:
+    """Everybody's PIN under the swap's device key; the audit says so. Nothing, where no screen was ever opened."""
+    path = swap.folder / DATABASE
+    if not path.exists():
+        return
+    db = connect(path)
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        rows = db.execute("SELECT sealed, id FROM worker").fetchall()
+        db.executemany(
+            "UPDATE worker SET sealed = ? WHERE id = ?",
+            [(swap.reseal(bytes(sealed), f"worker {worker}".encode()), worker) for sealed, worker in rows],
+        )
+        audited = (time.time_ns() // 1_000_000, "", "device-key", swap.key.source)
+        db.execute("INSERT INTO audit (at_ms, worker, what, about) VALUES (?, ?, ?, ?)", audited)
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        raise store_error(error, path) from None
+    finally:
+        db.close()

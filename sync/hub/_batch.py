@@ -215,7 +215,8 @@ class Batch:
                 self._refuse(stream, envelope, content_hash, verdict, received_ms)
                 return
             stream.commit(envelope.seq, content_hash)
-            self._stored.append(Stored(device.name, stream.id, envelope, verdict.record, verdict.origin, received_ms))
+            kept = Stored(device.name, stream.id, envelope, content_hash, verdict.record, verdict.origin, received_ms)
+            self._stored.append(kept)
             if isinstance(verdict.record, BlobManifest):
                 self._intake.allow(self._connection, device.name, verdict.record.blob.sha256)
         self._rejected.get(device.name, {}).pop((envelope.epoch, envelope.cls, envelope.seq), None)
@@ -314,7 +315,7 @@ def _is_known(connection: Connection, table: Any, stream: int, seq: int, content
 
 
 def _envelope_row(item: Stored) -> dict[str, Any]:
-    row = _row(item.stream, item.envelope, item.envelope.hash, item.received_ms)
+    row = _row(item.stream, item.envelope, item.hash, item.received_ms)
     return row | {"origin": item.origin.value if item.origin else None}
 
 

@@ -81,7 +81,7 @@ class Ingest:
         sqlalchemy.exc.SQLAlchemyError, OSError
             The database or the disk failed. Nothing was committed.
         """
-        policies = self._policies()
+        policies = self._policies(batch)
         opened: list[tuple[Incoming, Message]] = []
         refused: list[tuple[str, str]] = []
         for incoming in batch:
@@ -102,7 +102,7 @@ class Ingest:
         sqlalchemy.exc.SQLAlchemyError, OSError
             The database or the disk failed. What is not in the replies is not receipted, and comes again.
         """
-        policies = self._policies()
+        policies = self._policies([incoming])
         try:
             message = self._open(incoming, policies)
         except EnvelopeError as error:
@@ -152,12 +152,15 @@ class Ingest:
 
         return unpack_message(incoming.payload, key_of, sender=incoming.device, recipient=self._config.name)
 
-    def _policies(self) -> dict[str, DevicePolicy]:
+    def _policies(self, batch: Sequence[Incoming]) -> dict[str, DevicePolicy]:
+        """Of the enrolled devices that may have sent these: of a country's thousands, the few of this batch."""
         table = schema.devices
+        query = select(table.c.name, table.c.public_key, table.c.accept_simulated).where(table.c.revoked_ms.is_(None))
+        named = {incoming.device for incoming in batch}
+        if None not in named:
+            query = query.where(table.c.name.in_(named))
         with self._database.read() as connection:
-            rows = connection.execute(
-                select(table.c.name, table.c.public_key, table.c.accept_simulated).where(table.c.revoked_ms.is_(None))
-            ).all()
+            rows = connection.execute(query).all()
         default = self._config.accept_simulated
         return {
             row.name: DevicePolicy(

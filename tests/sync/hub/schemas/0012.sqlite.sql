@@ -78,6 +78,8 @@ CREATE TABLE exams (
 	PRIMARY KEY (id)
 );
 
+CREATE INDEX exams_patient ON exams (patient, started_ms);
+
 CREATE INDEX exams_worklist ON exams (state, triage DESC, started_ms, id);
 
 CREATE INDEX exams_newest ON exams (started_ms DESC, id);
@@ -85,8 +87,6 @@ CREATE INDEX exams_newest ON exams (started_ms DESC, id);
 CREATE INDEX exams_done ON exams (state, started_ms DESC, id);
 
 CREATE INDEX exams_boot ON exams (device, device_boot);
-
-CREATE INDEX exams_patient ON exams (patient, started_ms);
 
 CREATE TABLE vitals (
 	id CHAR(32) NOT NULL,
@@ -102,9 +102,9 @@ CREATE TABLE vitals (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_vitals_exam ON vitals (exam);
-
 CREATE INDEX vitals_patient ON vitals (patient, kind, at_ms);
+
+CREATE INDEX ix_vitals_exam ON vitals (exam);
 
 CREATE TABLE blobs (
 	sha256 VARCHAR(64) NOT NULL,
@@ -190,9 +190,9 @@ CREATE TABLE referrals (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_referrals_exam ON referrals (exam);
-
 CREATE INDEX referrals_due ON referrals (current, status, due);
+
+CREATE INDEX ix_referrals_exam ON referrals (exam);
 
 CREATE TABLE readings (
 	report CHAR(32) NOT NULL,
@@ -210,9 +210,9 @@ CREATE TABLE readings (
 	PRIMARY KEY (report, part, number)
 );
 
-CREATE INDEX ix_readings_patient ON readings (patient);
-
 CREATE INDEX readings_time ON readings (at_ms);
+
+CREATE INDEX ix_readings_patient ON readings (patient);
 
 CREATE TABLE calls (
 	report CHAR(32) NOT NULL,
@@ -229,9 +229,9 @@ CREATE TABLE calls (
 	PRIMARY KEY (report, task)
 );
 
-CREATE INDEX ix_calls_patient ON calls (patient);
-
 CREATE INDEX calls_time ON calls (task, at_ms);
+
+CREATE INDEX ix_calls_patient ON calls (patient);
 
 CREATE TABLE exports (
 	exam CHAR(32) NOT NULL,
@@ -303,9 +303,9 @@ CREATE TABLE patient_links (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_patient_links_patient ON patient_links (patient);
-
 CREATE INDEX ix_patient_links_same_as ON patient_links (same_as);
+
+CREATE INDEX ix_patient_links_patient ON patient_links (patient);
 
 CREATE TABLE withdrawals (
 	id CHAR(32) NOT NULL,
@@ -320,11 +320,11 @@ CREATE TABLE withdrawals (
 	PRIMARY KEY (id)
 );
 
+CREATE INDEX ix_withdrawals_patient ON withdrawals (patient);
+
 CREATE INDEX ix_withdrawals_exam ON withdrawals (exam);
 
 CREATE INDEX ix_withdrawals_right_patient ON withdrawals (right_patient);
-
-CREATE INDEX ix_withdrawals_patient ON withdrawals (patient);
 
 CREATE TABLE alerts (
 	id CHAR(32) NOT NULL,
