@@ -59,13 +59,18 @@ class Ingest:
     database, files
         Where records and blobs are kept.
     config
-        `name`, `accept_simulated` and `max_blob_bytes` are used.
+        `name`, `accept_simulated`, `max_blob_bytes` and `reserve_mb` are used.
     """
 
     def __init__(self, database: Database, files: BlobFiles, config: HubConfig) -> None:
         self._database, self._files, self._config = database, files, config
-        self._blobs = BlobIntake(database, files, config.max_blob_bytes)
+        self._blobs = BlobIntake(database, files, config.max_blob_bytes, config.reserve_mb << 20)
         self._refusals: dict[tuple[str, str], float] = {}
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the disk has room for records only, and photographs wait on the devices."""
+        return self._blobs.is_short
 
     def ingest(self, batch: Sequence[Incoming]) -> list[Reply]:
         """Commits a batch.
@@ -169,7 +174,11 @@ class Ingest:
             if isinstance(message.content, Chunks):
                 for chunk in message.content.chunks:
                     pieces.setdefault((message.sender, chunk.sha256, chunk.size), []).append(chunk)
-        return [self._blobs.collect(device, sha256.hex(), chunks) for (device, sha256, _size), chunks in pieces.items()]
+        return [
+            self._blobs.collect(device, sha256.hex(), chunks)
+            for (device, sha256, _size), chunks in pieces.items()
+            if self._blobs.may_take(sha256.hex())
+        ]
 
     def _is_news(self, target: str, cause: str) -> bool:
         now = time.monotonic()
