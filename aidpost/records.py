@@ -8,6 +8,7 @@ that an older reader can read a newer record and the other way round.
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 import uuid
@@ -563,6 +564,10 @@ def to_json(record: Record) -> bytes:
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the wire records: one definition a record under `$defs`."""
     _, definitions = msgspec.json.schema_components(WIRE_RECORDS, ref_template="#/$defs/{name}")
+    for definition in definitions.values():
+        # before Python 3.13 a docstring keeps the indentation of its source
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"Aidpost records, schema version {SCHEMA_VERSION}",

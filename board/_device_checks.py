@@ -92,6 +92,17 @@ def device_key(at: Surroundings) -> Answer:
     return Answer("warning", why, "aidpost board rotate-key --to systemd-credential, or --to passphrase")
 
 
+def speech(at: Surroundings) -> Answer:
+    """Whether what the screen is to say aloud can be said, in the language that it begins with."""
+    section = at.configuration.console
+    if not section.speak:
+        return Answer("ok", "off: the screen says nothing aloud (console.speak)")
+    from aidpost.board.console.speech import PACKAGE, lacking
+
+    why = lacking(section.language)
+    return Answer("warning", why, PACKAGE) if why else Answer("ok", f"the screen speaks ({section.language})")
+
+
 def _credential(at: Surroundings) -> Answer:
     given = at.credentials is not None and (at.credentials / keys.CREDENTIAL).exists()
     if not _tree.names(at.root / "sys/class/tpm", r"tpm\d+"):

@@ -40,6 +40,7 @@ class ClinicSection(Section, frozen=True, kw_only=True):
     name: str = ""
     telephone: str = ""
     emergency_telephone: str = ""
+    help_telephone: str = ""
 
 
 class DeviceSection(Section, frozen=True, kw_only=True):
@@ -112,6 +113,12 @@ class SensorsSection(Section, frozen=True, kw_only=True):
     vitals: tuple[str, ...] = ()
     code: str = ""
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every SOURCE once, in the order in which an exam uses them."""
+        named = (*self.vitals, self.ecg, self.fundus_right, self.fundus_left, self.code)
+        return tuple(dict.fromkeys(source for source in named if source))
+
 
 class ConsoleSection(Section, frozen=True, kw_only=True):
     """The device's touch screen."""
@@ -127,6 +134,7 @@ class ConsoleSection(Section, frozen=True, kw_only=True):
     stick_dir: str = "/media"
     roll_mm: Literal[58, 80] = 58
     large_print: bool = False
+    speak: bool = False
     glucose_unit: Literal["mmol/L", "mg/dL"] = "mmol/L"
 
 

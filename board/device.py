@@ -7,11 +7,10 @@ from pathlib import Path
 
 from aidpost.board import rekey
 from aidpost.board._preview import preview
+from aidpost.board.analysis import models_for
 from aidpost.board.configuration import Configuration
 from aidpost.board.exam import Body, ExamOutcome
 from aidpost.errors import ConfigurationError, KeyUnavailableError
-from aidpost.inference.head import HEADS
-from aidpost.inference.model import SHIPPED
 from aidpost.inference.worker import WorkerSettings
 from aidpost.records import TriageLevel
 from aidpost.sync import enrolment, keys
@@ -74,13 +73,12 @@ def budget(configuration: Configuration) -> Budget:
 
 def worker_settings(configuration: Configuration, state_dir: Path | None = None) -> WorkerSettings:
     """What the inference worker makes its models of; the heads learned here are those of `state_dir`."""
-    section = configuration.inference
-    roots = (Path(section.models_dir), SHIPPED) if section.models_dir else None
+    models = models_for(configuration.inference, state_dir)
     return WorkerSettings(
-        roots=roots,
-        profile=section.profile,
-        accepted=section.accepted_models,
-        heads=None if state_dir is None else state_dir / HEADS,
+        roots=models.roots,
+        profile=models.profile,
+        accepted=configuration.inference.accepted_models,
+        heads=models.heads,
         limits=configuration.limits,
     )
 

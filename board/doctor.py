@@ -36,6 +36,7 @@ CHECKS: Mapping[str, Callable[[Surroundings], Answer]] = MappingProxyType(
         "hub": _device_checks.hub,
         "outbox": _device_checks.outbox_state,
         "sender": _device_checks.sender,
+        "speech": _device_checks.speech,
     }
 )
 """Name -> check, in the order shown. docs/board.md has a row for each."""

@@ -19,7 +19,9 @@ from aidpost.board.configuration import Configuration
 from aidpost.errors import AidpostError, ModelError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.formats.photograph import inspect_photo
+from aidpost.firmware_bridge.marks import Marks
 from aidpost.firmware_bridge.sources import open_source
+from aidpost.firmware_bridge.together import read_together
 from aidpost.inference.forecast import forecasts
 from aidpost.inference.fundus import FundusAnalysis
 from aidpost.inference.trends import trends
@@ -106,6 +108,8 @@ class ExamOutcome(msgspec.Struct, frozen=True, kw_only=True):
     bodies: tuple[Body, ...]
     problems: tuple[Problem, ...]
     unassigned: tuple[VitalSign, ...] = ()
+    read_up_to: dict[str, int] = {}
+    """Of sensors that keep records: to be handed to `Marks.keep` once all this is stored."""
 
 
 def blob_ref(data: bytes, media_type: str) -> BlobRef:
@@ -207,6 +211,8 @@ class ExamRunner:
         Interprets recordings.
     progress
         Told each step in plain words, as it begins.
+    marks
+        How far sensors' own records have been stored; without, they give all that they have.
     """
 
     def __init__(
@@ -215,15 +221,18 @@ class ExamRunner:
         clock: Clock,
         analyst: Analyst,
         progress: Callable[[str], None] = lambda _: None,
+        marks: Marks | None = None,
     ) -> None:
         self._configuration, self._clock, self._analyst, self._progress = configuration, clock, analyst, progress
+        self._marks = marks
         self._bodies: list[Body] = []
         self._problems: list[Problem] = []
         self._unassigned: list[VitalSign] = []
+        self._read_up_to: dict[str, int] = {}
 
     def run(self, plan: Plan) -> ExamOutcome:
         """Do every step of the plan and make the report. Never raises for a sensor or a model: see `problems`."""
-        self._bodies, self._problems, self._unassigned = [], [], []
+        self._bodies, self._problems, self._unassigned, self._read_up_to = [], [], [], {}
         started = self._clock.now()
         ecg = self._attempt("ECG", self._ecg, plan.ecg) if plan.ecg else None
         attempts = dict.fromkeys(Eye, 0)
@@ -232,9 +241,7 @@ class ExamRunner:
             attempts[eye] += 1
             result = self._attempt(f"{eye.value} eye", self._fundus, eye, source, attempts[eye])
             fundus += [result] if result else []
-        vitals: list[VitalSign] = []
-        for source in plan.vitals:
-            vitals += self._attempt("vital signs", self._vitals, source) or []
+        vitals = self._vitals(plan.vitals)
         exam = begin_exam(self._configuration, plan.patient.id, Operator(id=plan.operator), started)
         exam = msgspec.structs.replace(exam, ended=self._clock.now())
         failed = tuple(f"{problem.step}: {problem.error.cause}" for problem in self._problems)
@@ -244,6 +251,7 @@ class ExamRunner:
             bodies=tuple(self._bodies),
             problems=tuple(self._problems),
             unassigned=tuple(self._unassigned),
+            read_up_to=self._read_up_to,
         )
 
     @property
@@ -345,13 +353,22 @@ class ExamRunner:
         heatmap = self._keep(png, "image/png", photo.origin, "heatmap") if png else None
         return msgspec.structs.replace(analysis.result, body=ref, heatmap=heatmap)
 
-    def _vitals(self, source: str) -> list[VitalSign]:
-        with closing(open_source(source, clock=self._clock)) as opened:
-            readings = opened.read_vitals()
-        # a cuff or meter uploads its memory: what it measured at another time is perhaps another person's
-        mine = [reading for reading in readings if measured_now(reading)]
-        self._unassigned += [reading for reading in readings if reading not in mine]
-        return mine
+    def _vitals(self, sources: Sequence[str]) -> list[VitalSign]:
+        """What the sensors give, all read at once; in the order of the plan."""
+        if sources:
+            self._progress("vital signs")
+        patience_s = self._configuration.exam.sensor_deadline_s
+        readings = read_together(sources, clock=self._clock, marks=self._marks, patience_s=patience_s)
+        found: list[VitalSign] = []
+        for reading in sorted(readings, key=lambda one: one.number):
+            if reading.error is not None:
+                self._problems.append(Problem(step="vital signs", error=reading.error))
+                self._progress(f"vital signs failed: {reading.error.cause}")
+            # a cuff or meter uploads its memory: what it measured at another time is perhaps another person's
+            found += [one for one in reading.vitals if measured_now(one)]
+            self._unassigned += [one for one in reading.vitals if not measured_now(one)]
+            self._read_up_to.update(reading.read_up_to)
+        return found
 
     def _keep(self, data: bytes, media_type: str, origin: Origin, what: str) -> BlobRef:
         ref = blob_ref(data, media_type)

@@ -18,7 +18,9 @@ from aidpost.board.console.clock import ConfirmedClock
 from aidpost.board.update.report import told
 from aidpost.board.update.slots import Slots
 from aidpost.errors import AidpostError, NotPossibleError, UsageError
+from aidpost.firmware_bridge.states import KEPT_IN, STATES
 from aidpost.inference.worker import InferenceWorker
+from aidpost.sync.applier import Applier, Subject
 from aidpost.sync.keys import DeviceKey
 from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
@@ -52,6 +54,11 @@ class Part(NamedTuple):
     name: str
     when: Callable[[Running], bool]
     open: Callable[[Running], AbstractContextManager[None]]
+
+
+def subjects(running: Running) -> dict[str, Subject]:
+    """Who takes up what on this device, by the subject of the hub's deliveries."""
+    return {}
 
 
 @contextmanager
@@ -108,6 +115,14 @@ def _sender(running: Running) -> Iterator[None]:
 
 
 @contextmanager
+def _applier(running: Running) -> Iterator[None]:
+    """Takes up what the hub sent, by MQTT or stick: also while there is no connection."""
+    assert running.store is not None
+    with Applier(running.store, subjects(running)):
+        yield
+
+
+@contextmanager
 def _console(running: Running) -> Iterator[None]:
     try:
         from aidpost.board.console.people import Workers
@@ -144,11 +159,23 @@ def _console(running: Running) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _sensors(running: Running) -> Iterator[None]:
+    """How the sensors are, for `aidpost devices list` beside the screen."""
+    STATES.keep_in(running.state_dir / KEPT_IN)
+    try:
+        yield
+    finally:
+        STATES.keep_in(None)
+
+
 PARTS = (
+    Part("sensors", lambda _: True, _sensors),
     Part("store", lambda r: not r.practice_only, _store),
     Part("practice", lambda _: True, _practice),
     Part("inference", lambda _: True, _inference),
     Part("sender", lambda r: not r.practice_only and r.configuration.sync.enabled, _sender),
+    Part("applier", lambda r: not r.practice_only, _applier),
     Part("console", lambda _: True, _console),
 )
 """The table: name, when, how. The order is that of need: what is lower uses what is higher."""

@@ -62,9 +62,16 @@ async def bluetooth_sensors(seconds: float = 10.0) -> list[Found]:
     NotPossibleError
         There is no Bluetooth here, or it is off.
     """
-    from bleak import BleakScanner
-    from bleak.exc import BleakError
-
+    try:
+        from bleak import BleakScanner
+        from bleak.exc import BleakError
+    except ImportError as error:
+        raise NotPossibleError(
+            operation="scanning for Bluetooth sensors",
+            target="ble:",
+            cause="the library for Bluetooth is not installed",
+            remedy="pip install 'aidpost[bluetooth]'",
+        ) from error
     try:
         found = await BleakScanner.discover(timeout=seconds, return_adv=True)
     except (BleakError, OSError, EOFError) as error:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from aidpost.firmware_bridge.decoders.blood_pressure import BloodPressure, decode_blood_pressure
+from aidpost.firmware_bridge.decoders.cgm import CgmRecord
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime, scaled
-from aidpost.firmware_bridge.decoders.glucose import Glucose, decode_glucose
+from aidpost.firmware_bridge.decoders.glucose import MG_PER_MMOL, Glucose, GlucoseContext, decode_glucose
 from aidpost.firmware_bridge.decoders.heart_rate import HeartRate, decode_heart_rate
 from aidpost.firmware_bridge.decoders.medfloat import Number
 from aidpost.firmware_bridge.decoders.nonin import MEASUREMENT as NONIN
@@ -47,14 +48,43 @@ MEASUREMENTS: dict[str, Callable[[bytes], Any]] = {
 """The characteristics that a vital sign is made of, by 16-bit or full UUID, and their decoders."""
 
 
+_RECORDS = uuid.UUID("5d0b4f0a-6a3c-4f0e-8f52-0d8f6c4c9b51")
+"""The name space in which a sensor's stored record always has the same id."""
+
+
 @dataclass(frozen=True)
 class Context:
-    """What all vital signs of one measurement share."""
+    """What all vital signs of one measurement share. `record` is the key of a record that the sensor keeps and may send
+    again: its vital signs then have the same ids again."""
 
     at: Timestamp
     origin: Origin
     device: Device
     source: str = ""
+    record: str = ""
+
+    def id_of(self, kind: VitalKind) -> uuid.UUID:
+        """The id of a vital sign of this measurement."""
+        name = f"{self.device.address} {self.device.serial} {self.record} {kind.value}"
+        return uuid.uuid5(_RECORDS, name) if self.record else uuid.uuid4()
+
+
+@dataclass(frozen=True)
+class CgmReading:
+    """A record of a continuous glucose sensor, and when it was measured, by this device's local time."""
+
+    record: CgmRecord
+    time: str
+    sample: str
+    site: str
+
+
+@dataclass(frozen=True)
+class MealGlucose:
+    """A meter's record with its context, where it sent one."""
+
+    record: Glucose
+    context: GlucoseContext | None
 
 
 @dataclass(frozen=True)
@@ -86,7 +116,7 @@ def vital_signs_of(measurement: object, context: Context) -> list[VitalSign]:
     group = uuid.uuid4() if len(found.values) > 1 else None
     return [
         VitalSign(
-            id=uuid.uuid4(),
+            id=context.id_of(value.kind),
             kind=value.kind,
             value=None if value.number.value is None else float(round(value.number.value, 4)),
             unit=VITAL_UNITS[value.kind],
@@ -104,6 +134,35 @@ def vital_signs_of(measurement: object, context: Context) -> list[VitalSign]:
         )
         for value in found.values
     ]
+
+
+def has_contact(measurement: object) -> bool | None:
+    """Whether the sensor that sent this measurement is on somebody; None where it does not tell."""
+    if isinstance(measurement, HeartRate):
+        return measurement.contact
+    if isinstance(measurement, PulseOximetry) and measurement.sensor_status:
+        return not _OFF & set(measurement.sensor_status)
+    if isinstance(measurement, ViatomOximetry):
+        return measurement.worn
+    return None
+
+
+_UNSETTLED = frozenset({"early estimate", "questionable", "analysis ongoing", "searching"})
+
+
+def is_settled(measurement: object) -> bool:
+    """Whether a continuous sensor has a number, and not only its first guess."""
+    if isinstance(measurement, HeartRate):
+        return measurement.contact is not False and measurement.heart_rate_per_min > 0
+    if isinstance(measurement, PulseOximetry):
+        states = {*measurement.status, *measurement.sensor_status}
+        return measurement.spo2_percent.value is not None and not measurement.blocked_by and not states & _UNSETTLED
+    if isinstance(measurement, NoninOximetry):
+        return measurement.spo2_percent.value is not None and not _UNSETTLED & set(measurement.status)
+    return True
+
+
+_OFF = frozenset({"sensor unconnected to user", "sensor displaced", "sensor disconnected"})
 
 
 def _time(time: DeviceTime | None) -> str:
@@ -157,6 +216,31 @@ def _(value: Glucose) -> _Measurement:
     reading = _Value(VitalKind.GLUCOSE, value.mmol_per_l, _sent(value.concentration, value.unit))
     method = f"{value.sample}, {value.site}"
     return _Measurement((reading,), value.time_text, value.status, method, f"sequence {value.sequence}")
+
+
+_MEALS = {"before meal": "preprandial", "after meal": "postprandial"}
+"""As the rules call them; fasting, casual and bedtime are called the same."""
+
+
+@_measurement.register
+def _(value: MealGlucose) -> _Measurement:
+    found, meal = _measurement(value.record), value.context.meal if value.context else ""
+    if not meal:
+        return found
+    return replace(found, context=f"{_MEALS.get(meal, meal)}, {found.context}")
+
+
+@_measurement.register
+def _(value: CgmReading) -> _Measurement:
+    record, number = value.record, value.record.concentration_mg_per_dl
+    if value.sample == "control solution":
+        return _Measurement(())
+    sent = _sent(number, "mg/dL")
+    mmol = number if number.value is None else Number(number.value / Decimal(MG_PER_MMOL))
+    trend = record.trend.value if record.trend is not None else None
+    said = f"minute {record.offset_min} of the session" + (f", {trend} mg/dL/min" if trend is not None else "")
+    method = f"continuous glucose sensor, {value.sample}, {value.site}"
+    return _Measurement((_Value(VitalKind.GLUCOSE, mmol, sent),), value.time, record.status, method, said)
 
 
 @_measurement.register

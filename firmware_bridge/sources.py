@@ -19,13 +19,16 @@ from __future__ import annotations
 import enum
 import importlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeVar, cast
 from urllib.parse import parse_qsl, urlencode
 
-from aidpost.errors import UsageError
+from aidpost.errors import DeviceError, NotPossibleError, UsageError
 from aidpost.firmware_bridge.clock import Clock
+from aidpost.firmware_bridge.marks import Marks, NoMarks
 from aidpost.records import EcgRecording, Eye, FundusPhoto, VitalSign
 
 SOURCES: dict[str, str] = {
@@ -123,6 +126,8 @@ class Source(Protocol):
 
     spec: SourceSpec
     kinds: frozenset[Kind]
+    read_up_to: Mapping[str, int]
+    """Of a sensor that keeps records: what to hand to `Marks.keep` once the last reading is stored."""
 
     def read_ecg(self, seconds: float | None = None) -> EcgRecording:
         """An ECG of that many seconds; None: all of a file, 30 s of a live source."""
@@ -147,6 +152,9 @@ class BaseSource:
 
     def __init__(self, spec: SourceSpec, clock: Clock) -> None:
         self.spec, self.clock = spec, clock
+        self.marks: Marks = NoMarks()
+        self.patience_s: float | None = None
+        self.read_up_to: Mapping[str, int] = {}
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -203,8 +211,34 @@ def _remedy() -> str:
     return f"Give a path, or one of {', '.join(f'{name}:…' for name in SOURCES)} (file:… for a path with a colon)."
 
 
-def open_source(source: SourceSpec | str, *, clock: Clock) -> Source:
+def plugged_in(source: str) -> bool | None:
+    """Whether the port, camera, folder or file that a SOURCE names is there; None where only trying tells. Nothing is
+    opened.
+
+    Raises
+    ------
+    UsageError
+        The text names no source.
+    """
+    spec = parse_source(source)
+    if spec.name == "sim":
+        return True
+    if spec.name == "camera" and not spec.address:
+        return any(Path("/dev").glob("video*"))
+    return Path(spec.address).exists() if spec.name in ("serial", "camera", "watch", "file", "replay") else None
+
+
+def open_source(
+    source: SourceSpec | str, *, clock: Clock, marks: Marks | None = None, patience_s: float | None = None
+) -> Source:
     """Open a source by its text or spec.
+
+    Parameters
+    ----------
+    marks
+        How far a sensor's own records have been stored: it goes on from there. Without, it gives all that it has.
+    patience_s
+        How long a silent sensor of vital signs is waited for, where the source does not say so (`wait`).
 
     Raises
     ------
@@ -213,7 +247,15 @@ def open_source(source: SourceSpec | str, *, clock: Clock) -> Source:
     NotPossibleError
         This build or board lacks what the source needs.
     """
+    from aidpost.firmware_bridge.states import STATES
+
     spec = parse_source(source) if isinstance(source, str) else source
     module, _, attribute = SOURCES[spec.name].partition(":")
     factory = getattr(importlib.import_module(module), attribute)
-    return cast(Source, factory(spec, clock))
+    try:
+        opened = factory(spec, clock)
+    except (DeviceError, NotPossibleError) as error:
+        STATES.failed(spec, error)
+        raise
+    opened.marks, opened.patience_s = marks or NoMarks(), patience_s
+    return cast(Source, opened)

@@ -39,6 +39,7 @@ QUARANTINE = "quarantine"
 
 _RECORD_COLUMNS = 14
 _RECEIVED_COLUMNS = 9
+_DELIVERY_COLUMNS = 10
 
 
 class Base(NamedTuple):
@@ -137,6 +138,7 @@ class _Salvaged:
         self._keys: dict[bytes, Row] = {}
         self._records: dict[tuple[str, int], Row] = {}
         self._received: dict[tuple[bytes, str, int], Row] = {}
+        self._deliveries: dict[tuple[bytes, str, int], Row] = {}
         self._blobs: dict[tuple[bytes, bytes], Row] = {}
         self._lives: list[Row] = []
         self._notes: list[Row] = []
@@ -164,6 +166,8 @@ class _Salvaged:
                 self._records[cls, seq] = (*row, None)[: _RECORD_COLUMNS + 1]
             case (bytes(epoch), str(cls), int(seq), str(), *_) if len(row) == _RECEIVED_COLUMNS:
                 self._received[epoch, cls, seq] = row
+            case (bytes(epoch), str(cls), int(seq), bytes(), str(), int(), *_) if len(row) == _DELIVERY_COLUMNS:
+                self._deliveries[epoch, cls, seq] = row
             case (bytes(sha256), bytes(patient), int(), str(), str(), int(), *_) if len(sha256) == 32:
                 self._blobs[sha256, patient] = row
 
@@ -192,6 +196,9 @@ class _Salvaged:
         closed = self._write_records(db, keys, files)
         received = [row for row in self._received.values() if self._opened(keys, row[4], row[6], _received_place(row))]
         db.executemany(f"INSERT INTO received VALUES ({','.join('?' * _RECEIVED_COLUMNS)})", received)
+        # what was taken up is not taken up again; what was not is begun anew, its chunks asked for again
+        ended = [row for row in self._deliveries.values() if row[8] not in ("waiting", "held")]
+        db.executemany(f"INSERT INTO delivery VALUES ({','.join('?' * _DELIVERY_COLUMNS)})", ended)
         last: dict[str, int] = {}
         for cls, seq in {*self._named, *self._records}:
             last[cls] = max(seq, last.get(cls, 0))

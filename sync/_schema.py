@@ -70,6 +70,20 @@ _ADDITIONS: tuple[str, ...] = (
     ALTER TABLE blob ADD COLUMN settled_ms INTEGER;
     CREATE TABLE spare_key (patient BLOB PRIMARY KEY, wrapped BLOB NOT NULL) WITHOUT ROWID;
     """,
+    # what came of each delivery of the hub's, and of large ones the chunks that are here, sealed
+    """
+    CREATE TABLE delivery (
+        epoch BLOB NOT NULL, cls TEXT NOT NULL, seq INTEGER NOT NULL, id BLOB NOT NULL, version TEXT NOT NULL,
+        serial INTEGER NOT NULL, sha256 BLOB, size INTEGER NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
+        PRIMARY KEY (epoch, cls, seq)
+    ) WITHOUT ROWID;
+    CREATE INDEX delivery_open ON delivery (cls, serial) WHERE state IN ('waiting', 'held');
+    CREATE TABLE delivery_chunk (
+        number INTEGER PRIMARY KEY, sha256 BLOB NOT NULL, start INTEGER NOT NULL, size INTEGER NOT NULL,
+        data BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX delivery_chunk_place ON delivery_chunk (sha256, start, size);
+    """,
     # what of a million records is asked for again and again, so that neither they nor their bodies are read for it.
     # `tally` counts all but what waits: that is the rest of `sequence`, and accepting costs nothing more
     """

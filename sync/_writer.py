@@ -21,12 +21,16 @@ _BUSY_S = 30.0
 def connect(path: Path) -> sqlite3.Connection:
     """A connection whose commits are on the disk when they return (WAL, synchronous=FULL)."""
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    # what is deleted is overwritten: an erased patient's wrapped key must not lie on in a free page
-    connection.execute("PRAGMA secure_delete = ON")
-    # the log is folded back before it grows large; a reader that holds it up delays that, and loses nothing
-    connection.execute("PRAGMA wal_autocheckpoint = 1000")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        # what is deleted is overwritten: an erased patient's wrapped key must not lie on in a free page
+        connection.execute("PRAGMA secure_delete = ON")
+        # the log is folded back before it grows large; a reader that holds it up delays that, and loses nothing
+        connection.execute("PRAGMA wal_autocheckpoint = 1000")
+    except BaseException:  # a damaged file: nobody else will close it
+        connection.close()
+        raise
     return connection
 
 

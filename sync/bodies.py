@@ -1,9 +1,14 @@
-"""The records that sync adds to those of `aidpost.records`: what names a blob, and what says that a patient is gone."""
+"""The records that sync adds to those of `aidpost.records`: what names a blob, what says that a patient is gone, what a
+hub wants a device to take up, and what came of that."""
 
 from __future__ import annotations
 
 import uuid
+from typing import Annotated, Literal
 
+import msgspec
+
+from aidpost._record import require
 from aidpost.records import WIRE_RECORDS, BlobRef, Origin, Record, Timestamp
 
 MAX_PREVIEW = 12 * 1024
@@ -40,7 +45,39 @@ class Acknowledgement(Record, frozen=True, kw_only=True):
     text: str = ""
 
 
-_KINDS: tuple[type[Record], ...] = (*WIRE_RECORDS, BlobManifest, Erasure, Acknowledgement)
+class Delivery(Record, frozen=True, kw_only=True):
+    """Something that a device is to take up: settings, clinical rules, a release, a round of learning. `subject` says
+    which, and is the class of its envelope. The content is `body`, or, where it is larger, `blob`, which the device
+    then asks for in chunks. `serial` rises with each delivery of a subject to a device, over restores of the hub too:
+    where only the last one counts, an older one is not taken up after it."""
+
+    id: uuid.UUID
+    subject: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+    version: Annotated[str, msgspec.Meta(max_length=64)]
+    serial: Annotated[int, msgspec.Meta(ge=1, le=(1 << 62))]
+    at: Timestamp
+    body: bytes = b""
+    blob: BlobRef | None = None
+
+    def _check(self) -> None:
+        require(self.blob is None or not self.body, self, "it has a body and a blob")
+        require(self.blob is None or self.blob.size > 0, self, "its blob is empty")
+
+
+class Outcome(Record, frozen=True, kw_only=True):
+    """What came of a delivery on the device. A later outcome of the same delivery replaces the one before: settings
+    that were applied may be rolled back. `why` is for people and names no patient."""
+
+    id: uuid.UUID
+    delivery: uuid.UUID
+    subject: str
+    version: str
+    state: Literal["applied", "refused", "superseded", "rolled-back"]
+    at: Timestamp
+    why: Annotated[str, msgspec.Meta(max_length=500)] = ""
+
+
+_KINDS: tuple[type[Record], ...] = (*WIRE_RECORDS, BlobManifest, Erasure, Acknowledgement, Delivery, Outcome)
 
 BODY_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in _KINDS}
 """An envelope's `kind` and the record that its body decodes to. Kinds that are not here are kept as bytes."""

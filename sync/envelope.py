@@ -133,12 +133,14 @@ class Reject(_Wire, frozen=True):
 
 class BlobHeld(_Wire, frozen=True):
     """How much of a blob the hub has on disk, as byte ranges; `complete` once its hash was checked and committed.
-    `refused` is why the hub will never take it."""
+    `refused` is why the hub will never take it. Of a blob that comes down, a device says the same, and asks for what it
+    lacks: `room` is how many bytes of it the device would take now."""
 
     sha256: Sha256
     ranges: Annotated[tuple[_Range, ...], msgspec.Meta(max_length=10_000)]
     complete: bool
     refused: _Reason = ""
+    room: _Natural = 0
 
 
 class Records(_Wire, frozen=True, tag="records"):
@@ -148,7 +150,7 @@ class Records(_Wire, frozen=True, tag="records"):
 
 
 class Chunks(_Wire, frozen=True, tag="chunks"):
-    """Pieces of blobs, on `up/blob`."""
+    """Pieces of blobs, on `up/blob` and `down/blob`."""
 
     chunks: Annotated[tuple[Chunk, ...], msgspec.Meta(min_length=1, max_length=64)]
 

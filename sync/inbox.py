@@ -12,12 +12,12 @@ from aidpost.records import Record, Referral, Review, decode, encode
 from aidpost.sync import ranges, seal
 from aidpost.sync._patient_keys import NOBODY, PatientKeys, Reads
 from aidpost.sync._writer import Writer
-from aidpost.sync.bodies import Acknowledgement
-from aidpost.sync.envelope import Envelope, Held, Receipt, RecordKey, Reject
+from aidpost.sync.bodies import Acknowledgement, Delivery
+from aidpost.sync.envelope import MAX_BLOB, Envelope, Held, Receipt, RecordKey, Reject
 
 D = TypeVar("D", Review, Referral, Acknowledgement)
 
-_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Review, Referral, Acknowledgement)}
+_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Review, Referral, Acknowledgement, Delivery)}
 
 
 class Inbox:
@@ -87,10 +87,11 @@ class Inbox:
             "SELECT epoch, cls, seq, patient, body FROM received WHERE kind = ? AND (? IS NULL OR exam = ?)",
             (kind.__name__, *[exam.bytes if exam else None] * 2),
         )
-        found = [decode(kind, self._open(RecordKey(*row[:3]), row[3], row[4])) for row in rows]
+        found = [decode(kind, self.open(RecordKey(*row[:3]), row[3], row[4])) for row in rows]
         return sorted(found, key=lambda one: (one.at.wall_ms, encode(one)))
 
-    def _open(self, key: RecordKey, patient: bytes | None, body: bytes) -> bytes:
+    def open(self, key: RecordKey, patient: bytes | None, body: bytes) -> bytes:
+        """The body of a row of `received`; raises StoreDamagedError where it does not open."""
         owner = uuid.UUID(bytes=patient) if patient else NOBODY
         try:
             return seal.unseal(self._keys.find(self._read, owner), body, _place(key))
@@ -111,6 +112,11 @@ def _fault(envelope: Envelope) -> str:
     about = (envelope.patient, envelope.exam)
     if isinstance(record, Review | Referral | Acknowledgement) and (record.patient, record.exam) != about:
         return f"{envelope.kind}: the envelope names another patient or exam than the record"
+    if isinstance(record, Delivery):
+        if (record.subject, None, None) != (envelope.cls, *about):
+            return f"{envelope.kind}: the envelope names another subject than the record, or somebody"
+        if record.blob is not None and record.blob.size > MAX_BLOB:
+            return f"{envelope.kind}: its blob is larger than {MAX_BLOB} bytes"
     return ""
 
 

@@ -31,7 +31,18 @@ from aidpost import __version__
 from aidpost.errors import AidpostError, BrokerError, EnvelopeError, StoreError, StoreLockedError
 from aidpost.sync import outbox as outbox_module
 from aidpost.sync import topics
-from aidpost.sync.envelope import Content, Hello, Installed, Receipt, Records, Status, pack_message, unpack_message
+from aidpost.sync._asking import Asking
+from aidpost.sync.envelope import (
+    Chunks,
+    Content,
+    Hello,
+    Installed,
+    Receipt,
+    Records,
+    Status,
+    pack_message,
+    unpack_message,
+)
 from aidpost.sync.outbox import Outbox
 from aidpost.sync.store import Store
 
@@ -89,6 +100,7 @@ class Publisher:
             widen=_WIDEN,
             backlog_bytes_s=link.backlog_bytes_s,
         )
+        self._asking = Asking(store, link.window_bytes, link.backlog_bytes_s)
         self._stopping, self._emptied = threading.Event(), threading.Event()
         self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -254,6 +266,8 @@ class Publisher:
                     moved_at, quiet = now, quiet + 1
                 if self._send() and not self._outbox.in_flight:
                     moved_at = now
+                if asked := self._asking.due(now):
+                    self._publish("receipt", Receipt(self._hub_epoch, blobs=asked))
                 if now - status_at > _STATUS_EVERY_S:
                     status_at = now
                     self._publish("status", self._status(online=True), retain=True)
@@ -331,6 +345,8 @@ class Publisher:
                     receipts.append(message.content)
             elif isinstance(message.content, Records) and message.recipient == name:
                 self._keep(message.content)
+            elif isinstance(message.content, Chunks) and message.recipient == name:
+                self._keep_chunks(message.content)
         return self._outbox.receive(*receipts)
 
     def _keep(self, sent: Records) -> None:
@@ -345,6 +361,15 @@ class Publisher:
         for reject in receipt.rejected:
             _log.warning("%s/%d from the hub was refused: %s", reject.cls, reject.seq, reject.reason)
         self._publish("receipt", receipt)
+        self._asking.soon()
+
+    def _keep_chunks(self, sent: Chunks) -> None:
+        """Keep pieces of what the hub sends, and only then ask for the next ones."""
+        try:
+            self._asking.arrived(sent, time.monotonic())
+        except StoreError as error:
+            _log.error("what the hub sent cannot be kept yet: %s", error)
+            self.last_error = str(error)
 
     def _is_current(self, receipt: Receipt) -> bool:
         """Whether a receipt may be believed now: it answers this connection's hello, or comes behind such an answer."""
@@ -352,6 +377,7 @@ class Publisher:
             if not self._greeted:
                 self._outbox.begin()
             self._greeted, self._hub_epoch = True, receipt.hub_epoch
+            self._asking.begin()
             if dropped := self._outbox.gone(receipt):
                 self._publish("dropped", dropped)
         elif not self._greeted:
@@ -360,6 +386,9 @@ class Publisher:
             # the hub was restored from a backup since the last hello: ask what it has before believing more
             self._greet()
             return False
+        for blob in receipt.blobs:
+            if blob.refused:
+                self._store.deliveries.give_up(blob.sha256, blob.refused)
         return True
 
     # -- paho calls these from `loop`, in this thread

@@ -75,7 +75,7 @@ class _Export:
     def __iter__(self) -> Iterator[Content]:
         if held := self._store.inbox.held():
             # what came down on an earlier stick: the hub then stops sending it
-            yield Receipt(held[0].epoch, held=held)
+            yield Receipt(held[0].epoch, held=held, blobs=self._store.deliveries.complete())
         order = {cls.value: cls.rank for cls in RecordClass}
         classes = [row[0] for row in self._store.read("SELECT cls FROM sequence")]
         for cls in sorted(classes, key=lambda cls: order.get(cls, len(order))):
@@ -152,6 +152,8 @@ def import_receipts(store: Store, path: Path, *, hub_name: str, hub_key: Ed25519
             for reject in answer.rejected:
                 _log.warning("%s/%d from the hub was refused: %s", reject.cls, reject.seq, reject.reason)
             received += len(content.envelopes) - len(answer.rejected)
+        elif isinstance(content, Chunks):
+            store.deliveries.keep_chunks(content.chunks)
     return Applied(receipts, received, refused)
 
 

@@ -29,6 +29,7 @@ from aidpost.sync._writer import Writer, connect
 from aidpost.sync.blobs import BlobFiles
 from aidpost.sync.bodies import Acknowledgement, BlobManifest, Erasure
 from aidpost.sync.clock import Clock
+from aidpost.sync.deliveries import Deliveries
 from aidpost.sync.envelope import Envelope, RecordClass, RecordKey, content_hash
 from aidpost.sync.inbox import Inbox
 from aidpost.sync.keys import DeviceKey, Identity
@@ -92,6 +93,7 @@ class Store:
         self._writer = Writer(self.path)
         self._keys = PatientKeys(key)
         self.inbox = Inbox(self._writer, self._keys, self.read)
+        self.deliveries = Deliveries(self)
         self._lock: int | None = None
         self.space = Space(folder, budget, self.read, self._writer, self.blobs)
 
@@ -197,8 +199,15 @@ class Store:
         """Accept one record; it is on the disk when this returns. Raises as `append_many`."""
         return self.append_many([item])[0]
 
-    def append_many(self, items: Sequence[Item]) -> list[RecordKey]:
+    def append_many(
+        self, items: Sequence[Item], also: Callable[[sqlite3.Connection], None] = lambda _: None
+    ) -> list[RecordKey]:
         """Accept records together, all or none; they are on the disk when this returns.
+
+        Parameters
+        ----------
+        also
+            What else is to be written in the same transaction; where it raises, nothing is.
 
         Raises
         ------
@@ -217,6 +226,7 @@ class Store:
             self._write_blob(keys[patient], patient, blob)
 
         def work(db: sqlite3.Connection) -> list[RecordKey]:
+            also(db)
             for patient in patients:
                 self._keys.require(db, patient)
             self._insert_blobs(db, blobs)
@@ -283,6 +293,10 @@ class Store:
         known = self._keys.opened(patient)
         return known or self._keys.keep(patient, self._writer.run(lambda db: self._keys.make(db, patient)))
 
+    def nobodys_key(self) -> bytes:
+        """The key of what is about no patient; for the other modules of sync."""
+        return self._patient_key(NOBODY)
+
     def seal_for(self, patient: uuid.UUID, plain: bytes, belongs_to: bytes) -> bytes:
         """Bytes about a patient that are kept outside this store (a draft), sealed with the patient's key: erasing the
         patient erases them too."""
@@ -338,7 +352,7 @@ class Store:
         with self._reading:
             return self._reader.execute(query, values).fetchall()
 
-    def write(self, work: Callable[[sqlite3.Connection], None]) -> None:
+    def write(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Run `work` in the writer's next transaction; for the other modules of sync."""
         self._writer.run(work)
 

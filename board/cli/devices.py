@@ -12,11 +12,12 @@ from pathlib import Path
 
 import click
 
-from aidpost.board.cli import print_error
-from aidpost.board.cli._common import json_option, print_json
+from aidpost.board.cli import Settings, print_error
+from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
 from aidpost.errors import AidpostError, UsageError
 from aidpost.firmware_bridge.clock import SystemClock
 from aidpost.firmware_bridge.sources import SOURCES, Kind, SourceSpec, open_source, parse_source
+from aidpost.firmware_bridge.states import KEPT_IN, SensorState, SensorStates, read_kept
 from aidpost.records import Eye
 
 RAW_SUFFIXES = (".aidcap", ".bin")
@@ -31,8 +32,10 @@ def devices() -> None:
 
 @devices.command("list")
 @json_option
-def list_(as_json: bool) -> None:
-    """The sources, and the boards and characteristics that have a decoder.
+@settings_of
+def list_(settings: Settings, as_json: bool) -> None:
+    """The configured sensors and how each is, while the device runs; then the sources, boards and characteristics that
+    have a decoder.
 
     Example: aidpost devices list --json
     """
@@ -40,15 +43,47 @@ def list_(as_json: bool) -> None:
     from aidpost.firmware_bridge.decoders.catalogue import CHARACTERISTICS
 
     characteristics = {key: title for key, (title, _) in CHARACTERISTICS.items()}
+    states = _states(settings)
     if as_json:
         boards = {name: board.title for name, board in BOARDS.items()}
-        print_json({"sources": list(SOURCES), "boards": boards, "characteristics": characteristics})
+        sensors = [{**vars(state), "link": state.link.value} for state in states]
+        print_json({"sensors": sensors, "sources": list(SOURCES), "boards": boards, "characteristics": characteristics})
         return
+    if states:
+        click.echo("sensors:")
+    for state in states:
+        click.echo(f"  {state.source}  {_said_of(state)}")
     click.echo("sources:  " + ", ".join(f"{name}:" for name in SOURCES))
     click.echo("boards:   " + ", ".join(BOARDS))
     click.echo("Bluetooth characteristics:")
     for key, title in characteristics.items():
         click.echo(f"  {key if len(key) > 4 else '0x' + key}  {title}")
+
+
+def _states(settings: Settings) -> list[SensorState]:
+    """What the configuration names, as the device that runs finds it; then what it has tried besides."""
+    kept = {state.source: state for state in read_kept(settings.state_dir / KEPT_IN)}
+    configured = SensorStates().of(load_configuration(settings).sensors.sources)
+    return [kept.pop(state.source, state) for state in configured] + list(kept.values())
+
+
+def _said_of(state: SensorState) -> str:
+    said = [f"{state.link.value}" + (f" ({state.reason})" if state.reason else "")]
+    if state.heard_ago_s is not None:
+        said.append(f"last heard {_ago(state.heard_ago_s)} ago")
+    if state.battery_percent is not None:
+        said.append(f"battery {state.battery_percent} %")
+    if state.lead_off:
+        said.append(f"no contact: {', '.join(state.lead_off)}")
+    named = f"{state.name}: " if state.name else ""
+    return named + ", ".join(said) + (f". {state.remedy}" if state.remedy else "")
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 @devices.command()

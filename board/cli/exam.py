@@ -13,6 +13,8 @@ from aidpost.board.cli._common import json_option, load_configuration, settings_
 from aidpost.board.cli._device import opened_store
 from aidpost.board.exam import ExamRunner, Plan
 from aidpost.errors import BrokerError, UsageError
+from aidpost.firmware_bridge.marks import NAME as MARKS
+from aidpost.firmware_bridge.marks import FileMarks
 from aidpost.inference.worker import InferenceWorker
 from aidpost.records import Answer, ExamReport, Eye, Patient, Sex, Timestamp, to_json
 from aidpost.sync.publisher import Link, Publisher
@@ -67,10 +69,12 @@ def exam(
             history=tuple(store.history(patient_id)) if patient_id else (),
         )
         _require_something(plan)
+        marks = FileMarks(store.folder / MARKS)
         settings_of_worker = device.worker_settings(configuration, settings.state_dir)
         with InferenceWorker(settings_of_worker, deadline_s=configuration.inference.deadline_s) as worker:
-            outcome = ExamRunner(configuration, store, worker, _say).run(plan)
+            outcome = ExamRunner(configuration, store, worker, _say, marks).run(plan)
         device.accept(store, outcome)
+        marks.keep(outcome.read_up_to)  # only now: a sensor gives again what no store has
         click.echo(to_json(outcome.report).decode() if as_json else summary(outcome.report))
         if link is not None:
             _send(store, link, timeout)

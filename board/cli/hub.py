@@ -9,7 +9,7 @@ from typing import IO
 
 import click
 
-from aidpost.board.cli import Settings
+from aidpost.board.cli import Settings, hub_down
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
 from aidpost.board.configuration import hub_config
 from aidpost.errors import UsageError
@@ -23,6 +23,9 @@ def _config(settings: Settings) -> HubConfig:
 @click.group()
 def hub() -> None:
     """The other end: serve, users, enrolment."""
+
+
+hub.add_command(hub_down.sent)
 
 
 @hub.command()
@@ -101,6 +104,8 @@ def restore(settings: Settings, file: IO[bytes]) -> None:
 @click.option("--reads", multiple=True, type=click.Choice(("eyes", "heart")), help="What they sign; else everything.")
 @click.option("--clinic", "clinics", multiple=True, metavar="NAME", help="Whose patients they see; else all.")
 @click.option("--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Else it is asked.")
+@click.option("--oidc-subject", metavar="SUB", help="Who they are at the login provider, in place of a password.")
+@click.option("--disable", is_flag=True, help="Let them in no longer; what they signed stays.")
 @settings_of
 def user(
     settings: Settings,
@@ -110,18 +115,29 @@ def user(
     reads: tuple[str, ...],
     clinics: tuple[str, ...],
     password_file: Path | None,
+    oidc_subject: str | None,
+    disable: bool,
 ) -> None:
     """Add a user, or give one a new password.
 
     Example: aidpost hub user akinyi --role clinician --reads eyes --clinic "Kisumu North"
     """
-    from aidpost.sync.hub.operations import add_user
+    from aidpost.sync.hub import operations
 
+    config = _config(settings)
+    if disable:
+        operations.disable_user(config, name)
+        click.echo(f"{name} may log in no longer.")
+        return
+    if oidc_subject is not None:
+        operations.add_oidc_user(config, name, oidc_subject, role, full_name, parts=reads, clinics=clinics)
+        click.echo(f"{name} may now log in as {role} by {config.oidc_issuer}.")
+        return
     if password_file is not None:
         password = password_file.read_text(encoding="utf-8").rstrip("\n")
     else:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    add_user(_config(settings), name, password, role, full_name, parts=reads, clinics=clinics)
+    operations.add_user(config, name, password, role, full_name, parts=reads, clinics=clinics)
     click.echo(f"{name} may now log in as {role}.")
 
 

@@ -1,4 +1,4 @@
-"""Who: unlocking, today's list, search before register, registering with consent."""
+"""Who: today's list, search before register, registering with consent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import uuid
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -14,9 +13,10 @@ from starlette.responses import RedirectResponse, Response
 from aidpost.board.console.codes import look_for_code
 from aidpost.board.console.people import FOUND, Known, Patients
 from aidpost.board.console.site import COOKIE, Form, Session, Site, read_form
+from aidpost.board.console.speech import lacking
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
-from aidpost.errors import AidpostError, DeviceError
+from aidpost.errors import DeviceError
 from aidpost.records import Consent, ConsentPurpose, Identifier, Patient, Sex, TriageLevel
 
 CONSENT_VERSION = "1"
@@ -29,97 +29,10 @@ PURPOSES = (
 BREAK_GLASS = "break-glass"
 
 
-def _let_in(session: Session, where: str = "/") -> Response:
+def let_in(session: Session, where: str = "/") -> Response:
     response = RedirectResponse(where, 303)
     response.set_cookie(COOKIE, session.token, httponly=True, samesite="strict")
     return response
-
-
-def lock_page(site: Site, request: Request, failed: str = "", status: int = 200) -> Response:
-    """The locked screen; on a new device the one that makes the first worker."""
-    workers = site.workers.all()
-    chosen = request.query_params.get("worker", workers[0].id if len(workers) == 1 else "")
-    known = next((one for one in workers if one.id == chosen), None)
-    name = "lock.html" if workers else "setup.html"
-    locked = int(site.workers.locked_s(known.id)) if known else 0
-    return site.render(
-        request,
-        name,
-        None,
-        status,
-        workers=workers,
-        chosen=known,
-        choosing=request.query_params.get("language") == "choose",
-        failed=failed,
-        locked_min=-(-locked // 60),
-    )
-
-
-async def lock(site: Site, request: Request) -> Response:
-    """Shows the locked screen."""
-    return await run_in_threadpool(lock_page, site, request)
-
-
-async def unlock(site: Site, request: Request) -> Response:
-    """Takes a PIN."""
-    form = await read_form(request)
-
-    def respond() -> Response:
-        name = form.get("worker", "")
-        worker = site.workers.check(name, form.get("pin", ""))
-        at = site.main.store.now().wall_ms
-        if worker is None:
-            site.main.database.audit(at, name[:40], "unlock failed")
-            minutes = -(-int(site.workers.locked_s(name)) // 60)
-            text = N_("Too many wrong PINs. Wait, or ask a supervisor.") if minutes else N_("Wrong PIN.")
-            return lock_page(site, request, text, 401)
-        site.main.database.audit(at, worker.id, "unlocked")
-        if form.get("clock") == "right":
-            site.clock.confirm()
-            site.main.database.audit(at, worker.id, "confirmed the clock")
-        return _let_in(site.enter(worker.id, supervisor=worker.supervisor))
-
-    return await run_in_threadpool(respond)
-
-
-async def setup(site: Site, request: Request) -> Response:
-    """Makes the first worker, who is a supervisor; only on a device that has none."""
-    form = await read_form(request)
-
-    def respond() -> Response:
-        if site.workers.all():
-            return RedirectResponse("/lock", 303)
-        try:
-            if form.get("pin") != form.get("again"):
-                return lock_page(site, request, N_("The two PINs differ."), 400)
-            worker = site.workers.add(form.get("name", ""), form.get("pin", ""), supervisor=True)
-        except AidpostError as error:
-            return lock_page(site, request, error.cause, 400)
-        return _let_in(site.enter(worker.id, supervisor=True))
-
-    return await run_in_threadpool(respond)
-
-
-async def break_glass(site: Site, request: Request) -> Response:
-    """An exam in an emergency without a PIN: audited, and only to examine somebody new."""
-    await read_form(request)
-
-    def respond() -> Response:
-        session = site.enter(BREAK_GLASS, supervisor=False)
-        workspace = site.workspace(session)
-        patient = Patient(id=uuid.uuid4(), name=f"Emergency {site.moment(workspace.store.now())}")
-        draft = workspace.begin(Known(patient=patient), BREAK_GLASS)
-        workspace.database.audit(workspace.store.now().wall_ms, BREAK_GLASS, "exam without PIN", str(draft.exam.id))
-        return _let_in(session, f"/exams/{draft.exam.id}")
-
-    return await run_in_threadpool(respond)
-
-
-async def leave(site: Site, request: Request) -> Response:
-    """Locks."""
-    await read_form(request)
-    site.leave()
-    return RedirectResponse("/lock", 303)
 
 
 async def choose_language(site: Site, request: Request) -> Response:
@@ -160,6 +73,14 @@ def home(site: Site, request: Request, session: Session) -> Response:
 def status(site: Site, request: Request, session: Session) -> Response:
     """The status bar, for the page's script to bring up to date."""
     return site.render(request, "_status.html", session)
+
+
+def spoken(site: Site, request: Request, _session: Session) -> Response:
+    """The sound of what a page wants spoken."""
+    made = site.speech.sound(request.path_params["key"])
+    if made is None:
+        raise HTTPException(404, N_("There is nothing to be heard here."))
+    return Response(made, media_type="audio/wav")
 
 
 def find_page(site: Site, request: Request, session: Session) -> Response:
@@ -376,6 +297,7 @@ def more(site: Site, request: Request, session: Session) -> Response:
         locked=locked,
         can_practise=can_practise,
         failed=request.query_params.get("failed", ""),
+        dumb=lacking(session.language) if site.speech.on else "",
     )
 
 
@@ -384,7 +306,7 @@ def practise(site: Site, request: Request, session: Session, _form: Form) -> Res
     if session.worker == BREAK_GLASS:
         raise HTTPException(403, N_("Unlock with a PIN first."))
     fresh = site.enter(session.worker, supervisor=session.supervisor, practice=not session.practice)
-    return _let_in(fresh)
+    return let_in(fresh)
 
 
 def add_worker(site: Site, request: Request, session: Session, form: Form) -> Response:

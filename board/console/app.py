@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from aidpost.board.console import _exam, _stick, _watch, _who
+from aidpost.board.console import _exam, _lock, _sensors, _stick, _watch, _who
 from aidpost.board.console.live import Heard, Lights, Stopped, guide, open_ecg, record_ecg
 from aidpost.board.console.site import Site
 from aidpost.board.console.workspace import Workspace
@@ -29,7 +29,7 @@ from aidpost.records import EcgRecording, Eye
 HEADERS = {
     # no inline script or style: what a patient's name may contain is never run, and nothing comes from outside
     "content-security-policy": "default-src 'none'; img-src 'self' blob:; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; media-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "same-origin",
@@ -69,15 +69,21 @@ def _who_routes(site: Site) -> list[BaseRoute]:
     return [
         Route("/healthz", lambda _request: JSONResponse({"status": "ok"})),
         Route("/favicon.ico", lambda _request: Response(status_code=204)),
-        Route("/lock", plain(_who.lock)),
-        Route("/unlock", plain(_who.unlock), methods=post),
-        Route("/setup", plain(_who.setup), methods=post),
-        Route("/break-glass", plain(_who.break_glass), methods=post),
-        Route("/leave", plain(_who.leave), methods=post),
+        Route("/lock", plain(_lock.lock)),
+        Route("/unlock", plain(_lock.unlock), methods=post),
+        Route("/telephone", plain(_lock.telephone), methods=["GET"]),
+        Route("/telephone", plain(_lock.answer), methods=post),
+        Route("/setup", plain(_lock.setup), methods=post),
+        Route("/break-glass", plain(_lock.break_glass), methods=post),
+        Route("/leave", plain(_lock.leave), methods=post),
         Route("/language", plain(_who.choose_language), methods=post),
         Route("/", site.page(_who.home)),
         Route("/calls", plain(_watch.calls)),
         Route("/status", site.page(_who.status, held=False, touch=False)),
+        Route("/speech/{key}", site.page(_who.spoken, held=False, touch=False)),
+        Route("/sensors", site.page(_sensors.page), methods=["GET"]),
+        Route("/sensors", site.action(_sensors.try_all), methods=post),
+        Route("/sensors/list", site.page(_sensors.listed, held=False, touch=False)),
         Route("/find", site.page(_who.find_page), methods=["GET"]),
         Route("/find", site.action(_who.find), methods=post),
         Route("/find/code", site.action(_who.scan), methods=post),
@@ -178,12 +184,14 @@ async def _live_ecg(site: Site, workspace: Workspace, socket: WebSocket) -> None
     exam, seconds = socket.path_params["exam"], site.configuration.exam.ecg_seconds
     loop, heard, stopped = asyncio.get_running_loop(), asyncio.Queue[Heard | None](), threading.Event()
 
+    name = workspace.source("ecg", exam)
+
     def hear(one: Heard) -> None:
         loop.call_soon_threadsafe(heard.put_nowait, one)
 
     def record() -> EcgRecording:
         try:
-            with open_ecg(workspace.source("ecg", exam), workspace.store, exam) as source:
+            with workspace.turns[name], open_ecg(name, workspace.store, exam) as source:
                 return record_ecg(source, seconds, hear, stopped)
         finally:
             loop.call_soon_threadsafe(heard.put_nowait, None)

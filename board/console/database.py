@@ -34,6 +34,13 @@ CREATE TABLE audit (number INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, worker T
 """
 
 
+# what came later: additions, so that the version before can still open it while an update is on trial
+_ADDITIONS = """
+CREATE TABLE IF NOT EXISTS challenge (worker TEXT PRIMARY KEY, digits TEXT NOT NULL, wrong INTEGER NOT NULL)
+    WITHOUT ROWID;
+"""
+
+
 class ConsoleDatabase:
     """`console.sqlite3` in a folder. Every method may be called from any thread."""
 
@@ -61,6 +68,7 @@ class ConsoleDatabase:
             )
         if version < VERSION:
             self._reader.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+        self._reader.executescript(_ADDITIONS)
 
     def close(self) -> None:
         """Finish what was asked for."""

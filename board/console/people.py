@@ -24,7 +24,7 @@ from aidpost.sync.store import Store
 FOUND = 8
 """Patients of a search that fit on the screen; more than that asks for more letters."""
 TRIES = 5
-LOCK_S = 300.0
+LOCK_S, LONGEST_LOCK_S = 300.0, 4 * 3600.0
 
 
 class Known(Record, frozen=True, kw_only=True):
@@ -111,7 +111,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
 class Workers:
     """PINs are short: they are hashed with Argon2id, sealed with the device's key, and five failures lock a worker for
-    five minutes. A lock is counted from the last failure or the last start: switching the device off gains nothing."""
+    five minutes, five more for ten, and so on to four hours: all PINs of four digits would take 11 months. A lock is
+    counted from the last failure or the last start: switching the device off gains nothing."""
 
     def __init__(self, database: ConsoleDatabase, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         from argon2 import PasswordHasher
@@ -145,17 +146,22 @@ class Workers:
             raise UsageError(operation="adding a worker", target=name, cause=cause)
         worker = Worker(id=name.strip()[:40], name=name.strip()[:40], supervisor=supervisor, pin=self._hasher.hash(pin))
         sealed = seal.seal(self._store.key.secret, msgspec.msgpack.encode(worker), f"worker {worker.id}".encode())
-        self._database.write(
-            lambda db: db.execute("INSERT OR REPLACE INTO worker VALUES (?, ?, 0)", (worker.id, sealed))
-        )
+
+        def keep(db: sqlite3.Connection) -> None:
+            db.execute("INSERT OR REPLACE INTO worker VALUES (?, ?, 0)", (worker.id, sealed))
+            db.execute("DELETE FROM challenge WHERE worker = ?", (worker.id,))
+
+        self._database.write(keep)
         return worker
 
     def locked_s(self, worker: str) -> float:
         """Seconds for which a worker stays locked out; 0 for one who is not."""
         rows = self._database.read("SELECT failures FROM worker WHERE id = ?", (worker,))
-        if not rows or rows[0][0] < TRIES:
+        rounds, tries = divmod(rows[0][0], TRIES) if rows else (0, 0)
+        if rounds == 0 or tries:
             return 0.0
-        return max(0.0, self._started.get(worker, self._clock()) + LOCK_S - self._clock())
+        lasts = min(LOCK_S * 2.0 ** min(rounds - 1, 16), LONGEST_LOCK_S)
+        return max(0.0, self._started.get(worker, self._clock()) + lasts - self._clock())
 
     def check(self, worker: str, pin: str) -> Worker | None:
         """The worker where the PIN is theirs and they are not locked out."""
@@ -174,14 +180,18 @@ class Workers:
             return found
 
     def unlock(self, worker: str) -> None:
-        """Forget a worker's failures: a supervisor's word, or the right PIN."""
-        self._database.write(lambda db: db.execute("UPDATE worker SET failures = 0 WHERE id = ?", (worker,)))
+        """Forget a worker's failures, and with them what they were to read out by telephone: a supervisor's word, the
+        right PIN, or a code from the hub."""
+
+        def forget(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE worker SET failures = 0 WHERE id = ?", (worker,))
+            db.execute("DELETE FROM challenge WHERE worker = ?", (worker,))
+
+        self._database.write(forget)
 
     def _count(self, worker: str) -> None:
         """A try counts before it is looked at, so that pulling the plug does not undo it."""
-        (failures,) = self._database.read("SELECT failures FROM worker WHERE id = ?", (worker,))[0]
-        failures = failures + 1 if failures < TRIES else 1  # the lock is over: it begins anew
-        self._database.write(lambda db: db.execute("UPDATE worker SET failures = ? WHERE id = ?", (failures, worker)))
+        self._database.write(lambda db: db.execute("UPDATE worker SET failures = failures + 1 WHERE id = ?", (worker,)))
         self._started[worker] = self._clock()
 
     def _open(self, row: tuple[str, bytes]) -> Worker:

@@ -15,18 +15,22 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import jinja2
+from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from aidpost.board import device
 from aidpost.board.configuration import Configuration
 from aidpost.board.console import steps, words
 from aidpost.board.console.clock import ConfirmedClock
 from aidpost.board.console.live import Camera
 from aidpost.board.console.people import Workers
 from aidpost.board.console.result import RHYTHMS
+from aidpost.board.console.speech import Speech
 from aidpost.board.console.status import Status
+from aidpost.board.console.telephone import Telephone
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import AidpostError
@@ -35,6 +39,7 @@ from aidpost.inference.vitals import age_years
 from aidpost.inference.wording import advice_of, word
 from aidpost.records import Patient, Timestamp
 from aidpost.sync.hub import catalogue
+from aidpost.sync.telephone import Line
 
 _FOLDER = Path(__file__).parent
 _MAX_FORM = 64 * 1024
@@ -84,10 +89,14 @@ class Site:
         self._real, self._practice, self.clock = real, practice, device_clock
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
+        self._telephone: Telephone | None = None
+        self.speech = Speech(configuration.console.speak)
         self.languages = words.Languages(configuration.console.languages_dir)
         wanted = configuration.console.language
         self.language = wanted if wanted in self.languages.names else "en"
         self._environments: dict[str, jinja2.Environment] = {}
+        self.trying: set[Workspace] = set()
+        """Whose sensors are being tried just now."""
         self.cameras = {one: Camera(one.store) for one in (real, practice) if one is not None}
 
     # -- who
@@ -126,6 +135,20 @@ class Site:
     def main(self) -> Workspace:
         """The real workspace; practice where there is no other."""
         return self._real or self._practice
+
+    def telephone(self) -> Telephone | None:
+        """The way to the hub by telephone; None where this device knows no hub."""
+        with self._lock:
+            if self._telephone is None and self._real is not None:
+                store = self._real.store
+                try:
+                    line = Line(
+                        store.identity.private, device.link(self.configuration, store).hub_key, store.identity.name
+                    )
+                except AidpostError:
+                    return None  # not enrolled, which the doctor says
+                self._telephone = Telephone(self._real.database, self.workers, line, self._clock)
+            return self._telephone
 
     # -- pages
 
@@ -196,6 +219,8 @@ class Site:
                 path=request.url.path,
                 vital_name=catalogue.vital_name,
                 unit=catalogue.unit,
+                # what is spoken is only for who unlocked the screen
+                aloud=lambda text: self.speech.address(Markup(text).striptags(), language) if session else "",
                 lock_s=self.configuration.console.lock_minutes * 60,
                 **values,
             )

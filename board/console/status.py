@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from aidpost.board.console.sensors import Sensor
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
 from aidpost.records import ReferralStatus, Review, TriageLevel
@@ -31,11 +32,17 @@ class Status(NamedTuple):
     reviews: int
     unanswered: int
     overdue: int
+    sensors: tuple[Sensor, ...] = ()
 
     @property
     def room_is_short(self) -> bool:
         """Whether the disk is full within two weeks."""
         return self.days_left < WARN_DAYS
+
+    @property
+    def lacking(self) -> list[Sensor]:
+        """The sensors of which something is known to be wrong."""
+        return [one for one in self.sensors if one.standing.light == "bad"]
 
     @property
     def waited(self) -> tuple[int, str]:
@@ -71,6 +78,7 @@ def look(workspace: Workspace, connected: Callable[[], bool] | None, root: Path 
         reviews=reviews,
         unanswered=unanswered,
         overdue=_overdue(workspace, now.wall_ms),
+        sensors=tuple(workspace.sensors_now()),
     )
 
 

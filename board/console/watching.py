@@ -167,10 +167,12 @@ class _Watched:
         """Read one sensor; what was wrong, in words. It is opened afresh after that."""
         try:
             if source not in opened:
-                opened[source] = open_source(source, clock=self._workspace.store)
+                opened[source] = open_source(source, clock=self._workspace.store, marks=self._workspace.marks)
             readings = opened[source].read_vitals()
             self._workspace.keep_unassigned([one for one in readings if not measured_now(one)])
-            self._take([one for one in readings if measured_now(one)])
+            records = opened[source].read_up_to
+            if self._take([one for one in readings if measured_now(one)], every=bool(records)):
+                self._workspace.marks.keep(records)
         except AidpostError as error:
             broken = opened.pop(source, None)
             if broken is not None:
@@ -178,9 +180,11 @@ class _Watched:
             return error.cause
         return ""
 
-    def _take(self, readings: list[VitalSign]) -> None:
+    def _take(self, readings: list[VitalSign], *, every: bool) -> bool:
+        """Whether all is kept that is to be kept: of a sensor that keeps records, and will not give them again, `every`
+        one."""
         if self._end.is_set():
-            return
+            return False
         now = self._workspace.store.now()
         with self._lock:
             changed = self._watch.take(readings, now)
@@ -188,11 +192,12 @@ class _Watched:
         due = [
             one
             for one in readings
-            if changed or now.monotonic_ms - self._kept.get(one.kind, -(10**12)) >= KEEP_S * 1000
+            if every or changed or now.monotonic_ms - self._kept.get(one.kind, -(10**12)) >= KEEP_S * 1000
         ]
         if due:
             self._workspace.add_vitals(self.exam, tuple(due))
             self._kept.update({one.kind: now.monotonic_ms for one in due})
+        return True
 
 
 def _cannot(exam: uuid.UUID, cause: str, remedy: str) -> UsageError:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
-from contextlib import closing
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -16,12 +17,15 @@ from aidpost.board.configuration import Configuration
 from aidpost.board.console.database import ConsoleDatabase
 from aidpost.board.console.drafts import ATTEMPTS, Draft, Drafts
 from aidpost.board.console.people import Known, Patients
+from aidpost.board.console.sensors import Sensor, look
 from aidpost.board.console.steps import Measure
 from aidpost.board.console.watching import Watching
 from aidpost.board.console.words import N_
 from aidpost.board.exam import Analyst, ExamOutcome, ExamRunner, Plan, begin_exam, measured_now
 from aidpost.errors import UsageError
-from aidpost.firmware_bridge.sources import open_source
+from aidpost.firmware_bridge import marks
+from aidpost.firmware_bridge.marks import FileMarks
+from aidpost.firmware_bridge.together import read_together
 from aidpost.records import (
     VITAL_UNITS,
     Answer,
@@ -58,6 +62,16 @@ SCENES = (
 """What the simulated patients of practice have, one after the other."""
 
 
+SENSOR_USES = (
+    ("ecg", N_("ECG")),
+    ("right", N_("Right eye")),
+    ("left", N_("Left eye")),
+    ("vitals", N_("Vital signs")),
+    ("code", N_("Codes")),
+)
+"""What the screen takes from sensors, and how it calls it."""
+
+
 class Workspace:
     """The exams of one kind: real, or practice. Every method may be called from any thread.
 
@@ -76,6 +90,9 @@ class Workspace:
         self.drafts = Drafts(self.database, store)
         self.patients = Patients(self.database, store)
         self._lock = threading.RLock()
+        self.turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        """One reader of a SOURCE at a time: a trial and a recording do not take the port from each other."""
+        self.marks = FileMarks(store.folder / marks.NAME)
         self.watching = Watching(self)
 
     def close(self) -> None:
@@ -86,17 +103,26 @@ class Workspace:
     # -- sensors
 
     def source(self, what: str, exam: uuid.UUID) -> str:
-        """The SOURCE of "ecg", "right", "left" or "vitals"; empty where there is no such sensor."""
+        """The SOURCE of "ecg", "right", "left", "vitals" or "code"; empty where there is no such sensor."""
         sensors = self.configuration.sensors
         configured = {
             "ecg": sensors.ecg,
             "right": sensors.fundus_right,
             "left": sensors.fundus_left or sensors.fundus_right,
             "vitals": ",".join(sensors.vitals),
+            "code": sensors.code,
         }[what]
-        if not self.practice or configured.startswith("sim:"):
+        if not self.practice or configured.startswith("sim:") or what == "code":
             return configured
         return SCENES[exam.int % len(SCENES)][what]
+
+    def sensors_now(self) -> list[Sensor]:
+        """How each sensor that the screen uses is; in practice, what stands in for it."""
+        uses: dict[str, tuple[str, ...]] = {}
+        for what, use in SENSOR_USES:
+            for source in filter(None, self.source(what, uuid.UUID(int=0)).split(",")):
+                uses[source] = tuple(dict.fromkeys((*uses.get(source, ()), use)))
+        return look(uses)
 
     # -- the path
 
@@ -166,16 +192,28 @@ class Workspace:
             One gives nothing. What others gave is kept.
         """
         sources = [one for one in self.source("vitals", exam).split(",") if one]
-        apart = 0
-        for source in sources:
-            with closing(open_source(source, clock=self.store)) as opened:
-                readings = opened.read_vitals()
-            mine = tuple(one for one in readings if measured_now(one))
-            others = [one for one in readings if not measured_now(one)]
-            self.keep_unassigned(others)
-            self.add_vitals(exam, mine)
-            apart += len(others)
+        patience_s = self.configuration.exam.sensor_deadline_s
+        apart, failed = 0, []
+        with ExitStack() as turns:
+            for source in sorted(set(sources)):
+                turns.enter_context(self.turns[source])
+            for reading in read_together(sources, clock=self.store, marks=self.marks, patience_s=patience_s):
+                apart += self.keep_readings(exam, reading.vitals, reading.read_up_to)
+                failed += [reading.error] if reading.error is not None else []
+        if failed:
+            raise failed[0]
         return apart
+
+    def keep_readings(self, exam: uuid.UUID, readings: Sequence[VitalSign], read_up_to: Mapping[str, int]) -> int:
+        """Keep what a sensor gave, in the exam or as nobody's, and only then let the sensor go on from there; how many
+        are nobody's."""
+        others = [one for one in readings if not measured_now(one)]
+        self.keep_unassigned(others)
+        mine = tuple(one for one in readings if measured_now(one))
+        if mine:
+            self.add_vitals(exam, mine)
+        self.marks.keep(read_up_to)
+        return len(others)
 
     def add_vitals(self, exam: uuid.UUID, made: tuple[VitalSign, ...]) -> Draft:
         """Keep readings; one that is there already is kept once."""

@@ -58,6 +58,7 @@ CHARACTERISTICS: dict[str, tuple[str, Callable[[bytes], Any]]] = {
     "2AA7": ("CGM measurement", cgm.decode_cgm),
     "2AA8": ("CGM feature", cgm.decode_cgm_feature),
     "2AA9": ("CGM status", cgm.decode_cgm_status),
+    "2AAA": ("CGM session start time", cgm.decode_cgm_session_start),
     "2AAB": ("CGM session run time, h", cgm.decode_cgm_run_time),
     "2AAC": ("CGM specific operations control point", cgm.decode_cgm_control),
     polar.CONTROL.upper(): ("Polar control point", polar.decode_polar_response),

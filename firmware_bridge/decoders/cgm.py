@@ -1,4 +1,4 @@
-"""Continuous Glucose Monitoring service 0x181F (GATT Specification Supplement): 2AA7, 2AA8, 2AA9, 2AAB, 2AAC.
+"""Continuous Glucose Monitoring service 0x181F (GATT Specification Supplement): 2AA7, 2AA8, 2AA9, 2AAA, 2AAB, 2AAC.
 
 The E2E-CRC is CRC-16/MCRF4XX over all preceding bytes, little-endian, and present only if feature bit 12 is set.
 """
@@ -6,9 +6,10 @@ The E2E-CRC is CRC-16/MCRF4XX over all preceding bytes, little-endian, and prese
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from aidpost.firmware_bridge.decoders.base import DecodeError
-from aidpost.firmware_bridge.decoders.gatt import Reader, bit_names
+from aidpost.firmware_bridge.decoders.gatt import DeviceTime, Reader, bit_names, encode_date_time
 from aidpost.firmware_bridge.decoders.glucose import SAMPLES, SITES
 from aidpost.firmware_bridge.decoders.medfloat import Number
 
@@ -65,6 +66,11 @@ def e2e_crc(data: bytes) -> int:
         for _ in range(8):
             crc = crc >> 1 ^ (0x8408 if crc & 1 else 0)
     return crc
+
+
+def with_crc(body: bytes, crc: bool) -> bytes:
+    """What is written to a sensor, or sent by a simulated one: with its E2E-CRC where the sensor has that feature."""
+    return body + e2e_crc(body).to_bytes(2, "little") if crc else body
 
 
 def _checked(what: str, data: bytes) -> bytes:
@@ -135,6 +141,11 @@ class CgmFeature:
     sample: str
     site: str
 
+    @property
+    def crc(self) -> bool:
+        """Whether everything that is sent and written carries an E2E-CRC."""
+        return FEATURES[CRC_FEATURE] in self.features
+
 
 def decode_cgm_feature(data: bytes) -> CgmFeature:
     """2AA8; its CRC field is FFFF where the device has none.
@@ -172,6 +183,55 @@ def decode_cgm_status(data: bytes) -> CgmStatus:
     return CgmStatus(reader.u16("time offset"), reader.flags(3, ANNUNCIATION, "status"))
 
 
+@dataclass(frozen=True)
+class CgmSessionStart:
+    """2AAA: when the session began, by the sensor's clock. `utc_offset_min` is zone and daylight saving together, None
+    where the sensor does not know."""
+
+    time: DeviceTime
+    utc_offset_min: int | None
+
+    @property
+    def moment(self) -> datetime | None:
+        """The same as a date; None where nobody has set it, or it is none."""
+        try:
+            return datetime.fromisoformat(str(self.time))
+        except ValueError:
+            return None
+
+
+def decode_cgm_session_start(data: bytes) -> CgmSessionStart:
+    """2AAA, with or without CRC: date and time, zone (-128: unknown) and daylight saving (255: unknown) in quarters of
+    an hour.
+
+    Raises
+    ------
+    DecodeError
+        It is too short, or its CRC is wrong.
+    """
+    what = "CGM session start 2AAA"
+    reader = Reader(what, _checked(what, data) if len(data) == 11 else data)
+    time, zone, saving = reader.date_time("start"), reader.signed(1, "time zone"), reader.u8("daylight saving")
+    return CgmSessionStart(time, None if zone == -128 else 15 * (zone + (0 if saving == 255 else saving)))
+
+
+def encode_cgm_session_start(time: DeviceTime, utc_offset_min: int | None, *, crc: bool) -> bytes:
+    """2AAA, to tell a sensor when its session began: the offset is written as a zone without daylight saving."""
+    zone = -128 if utc_offset_min is None else round(utc_offset_min / 15)
+    return with_crc(encode_date_time(time) + zone.to_bytes(1, "little", signed=True) + bytes([0]), crc)
+
+
+def encode_cgm(mg_per_dl: float, offset_min: int, *, crc: bool, status: int = 0) -> bytes:
+    """One record of 2AA7 in whole mg/dL (NaN: none), as a sensor sends it, with those annunciation bits; for
+    simulators."""
+    octets = [(flag, status >> shift & 0xFF) for flag, shift in ((0x80, 0), (0x40, 8), (0x20, 16))]
+    flags = sum(flag for flag, octet in octets if octet)
+    word = 0x07FF if mg_per_dl != mg_per_dl else round(mg_per_dl) & 0xFFF
+    body = bytes([flags]) + word.to_bytes(2, "little") + offset_min.to_bytes(2, "little")
+    body += bytes(octet for _, octet in octets if octet)
+    return with_crc(bytes([len(body) + 1 + 2 * crc]) + body, crc)
+
+
 def decode_cgm_run_time(data: bytes) -> int:
     """2AAB: the session's run time in hours, with or without CRC.
 
@@ -191,6 +251,7 @@ RESPONSE_CODES = {
     4: "not completed",
     5: "out of range",
 }
+START_SESSION, STOP_SESSION = b"\x1a", b"\x1b"
 _INTERVAL, _CALIBRATION, _RESPONSE = 0x03, 0x06, 0x1C
 _LEVELS = {
     0x09: "patient high",

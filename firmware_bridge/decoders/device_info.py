@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aidpost.firmware_bridge.decoders.base import DecodeError
-from aidpost.firmware_bridge.decoders.gatt import DeviceTime, Reader, bit_names
+from aidpost.firmware_bridge.decoders.gatt import DeviceTime, Reader, bit_names, encode_date_time
 
 ADJUST_REASONS = {0: "manual", 1: "external reference", 2: "time zone", 3: "daylight saving"}
 
@@ -54,5 +54,4 @@ def decode_current_time(data: bytes) -> CurrentTime:
 
 def encode_current_time(time: DeviceTime, weekday: int) -> bytes:
     """2A2B, to set a device's clock by."""
-    date = time.year.to_bytes(2, "little") + bytes([time.month, time.day, time.hour, time.minute, time.second])
-    return date + bytes([weekday, 0, 1])
+    return encode_date_time(time) + bytes([weekday, 0, 1])

@@ -24,6 +24,11 @@ class DeviceTime:
         return f"{self.year:04}-{self.month:02}-{self.day:02}T{self.hour:02}:{self.minute:02}:{self.second:02}"
 
 
+def encode_date_time(time: DeviceTime) -> bytes:
+    """Date Time 2A08, 7 bytes, as it is written to a device."""
+    return time.year.to_bytes(2, "little") + bytes([time.month, time.day, time.hour, time.minute, time.second])
+
+
 class Reader:
     """A cursor over a characteristic's bytes, little-endian. A field that is not all there raises `DecodeError`."""
 

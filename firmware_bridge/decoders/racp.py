@@ -13,7 +13,8 @@ from aidpost.firmware_bridge.decoders.gatt import Reader
 
 REPORT, DELETE, ABORT, COUNT, COUNT_RESPONSE, RESPONSE = 1, 2, 3, 4, 5, 6
 NULL, ALL, AT_MOST, AT_LEAST, RANGE, FIRST, LAST = range(7)
-SEQUENCE_NUMBER = 1
+SEQUENCE_NUMBER = TIME_OFFSET = 1
+"""What records are chosen by: of a meter their sequence number, of a CGM sensor minutes since the session's start."""
 SUCCESS, NO_RECORDS = 1, 6
 CODES = {
     1: "success",
@@ -35,9 +36,14 @@ COUNT_ALL = bytes([COUNT, ALL])
 ABORT_PROCEDURE = bytes([ABORT, NULL])
 
 
-def report_from(sequence: int) -> bytes:
-    """The command for all records from that sequence number on."""
-    return bytes([REPORT, AT_LEAST, SEQUENCE_NUMBER]) + sequence.to_bytes(2, "little")
+def report_from(number: int) -> bytes:
+    """The command for all records from that sequence number, or time offset, on."""
+    return bytes([REPORT, AT_LEAST, SEQUENCE_NUMBER]) + number.to_bytes(2, "little")
+
+
+def count_from(number: int) -> bytes:
+    """The command for how many records there are from that sequence number, or time offset, on."""
+    return bytes([COUNT, AT_LEAST, SEQUENCE_NUMBER]) + number.to_bytes(2, "little")
 
 
 def report_range(first: int, last: int) -> bytes:

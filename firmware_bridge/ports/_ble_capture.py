@@ -11,8 +11,8 @@ from aidpost.errors import DeviceError, DeviceTimeoutError
 from aidpost.firmware_bridge.capture import CaptureHeader, CaptureWriter, Chunk
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import racp
-from aidpost.firmware_bridge.ports._ble import Target, connected, describe, long_uuid, sensor_error
 from aidpost.firmware_bridge.ports._ble_ecg import kind_of
+from aidpost.firmware_bridge.ports._ble_link import Target, connected, describe, long_uuid, sensor_error
 from aidpost.records import Device
 
 _BASE = "-0000-1000-8000-00805f9b34fb"
@@ -31,15 +31,15 @@ async def pair(target: Target) -> Device:
     DeviceError
         It refuses, or wants a code that nobody here can type in.
     """
-    from bleak.exc import BleakError
-
     async with connected(target) as (client, _):
+        from bleak.exc import BleakError
+
         try:
             await client.pair()
         except (BleakError, NotImplementedError, EOFError) as error:
             remedy = "Put it into pairing mode; where it wants a code, pair it with bluetoothctl."
             raise sensor_error(DeviceError, target, f"it refuses to pair ({error})", remedy) from error
-        return await describe(client)
+        return await describe(target, client)
 
 
 async def record(target: Target, clock: Clock, path: Path, seconds: float) -> int:
@@ -62,7 +62,7 @@ async def record(target: Target, clock: Clock, path: Path, seconds: float) -> in
         ]
         if not found:
             raise sensor_error(DeviceError, target, "it sends nothing that can be subscribed to", "See docs/sensors.")
-        device, now, began, count = await describe(client), clock.now(), time.monotonic(), 0
+        device, now, began, count = await describe(target, client), clock.now(), time.monotonic(), 0
         names = tuple(dict.fromkeys(short_uuid(str(item.uuid)) for item in found))
         header = CaptureHeader(device.name, device.address, now.wall_ms, now.boot, names)
         with CaptureWriter(path, header) as writer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from aidpost.errors import DeviceError, DeviceLostError, DeviceTimeoutError
+from aidpost.errors import DeviceError, DeviceTimeoutError, NotPossibleError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import movesense, polar
-from aidpost.firmware_bridge.ports._ble import Inbox, Target, connected, describe, sensor_error, subscribe
+from aidpost.firmware_bridge.ports._ble_link import Inbox, Target, describe, linked, sensor_error, subscribe
 from aidpost.records import Device, EcgRecording, Origin, Span, Timestamp
 
 STREAM_SILENCE_S = 5.0
+"""Longest silence in a recording before it is ended with what there is."""
+SLACK_S = 2.0
+"""By how much frames may be held up on their way."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,20 @@ def kind_of(characteristics: Callable[[str], bool]) -> EcgKind | None:
 
 
 class Trace:
-    """Samples in a row; a jump of the sensor's clock beyond a frame's own length is samples that were lost."""
+    """Samples, each in its place by the sensor's own clock: what is lost is missing, what comes twice is taken once,
+    and what comes late is put where it belongs.
+
+    The clock of this device says whether the sensor's can be believed: one that has jumped (a sensor that restarted, a
+    damaged time) is not, and the time that has passed here takes its place.
+    """
 
     def __init__(self, kind: EcgKind, limit: int) -> None:
         self._kind, self._limit = kind, limit
         self._counts: list[int] = []
         self.missing: list[Span] = []
         self._last_s: float | None = None
+        self._arrived_s: float | None = None
+        self._again = False
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -106,21 +118,67 @@ class Trace:
         """Whether the limit is reached."""
         return len(self._counts) >= self._limit
 
-    def add(self, time_s: float, counts: tuple[int, ...]) -> None:
-        """Take a frame with the sensor's own time."""
-        last, self._last_s = self._last_s, time_s
-        if last is not None:
-            passed = time_s - last
-            if passed < 0 and self._kind.wraps_s:
-                passed += self._kind.wraps_s
-            gap = round(passed * self._kind.fs_hz) - len(counts)
-            # the sensor's rate may be 2 % off: what is lost is at least half a frame
-            if passed > 0 and gap > max(2, len(counts) // 2):
-                gap = min(gap, self._limit - len(self._counts))
-                if gap > 0:
-                    self.missing.append((len(self._counts), len(self._counts) + gap))
-                    self._counts += [0] * gap
+    def resume(self) -> None:
+        """The link was made again: the sensor may have restarted meanwhile."""
+        self._again = True
+
+    def add(self, time_s: float, counts: tuple[int, ...], arrived_s: float | None = None) -> None:
+        """Take a frame with the sensor's own time, and when it arrived by a monotonic clock (None: not known)."""
+        last, before = self._last_s, self._arrived_s
+        again, self._again = self._again, False
+        if last is None:
+            self._last_s, self._arrived_s = time_s, arrived_s
+            return self._append(counts)
+        passed = time_s - last
+        if self._kind.wraps_s and passed < -self._kind.wraps_s / 2:
+            passed += self._kind.wraps_s
+        here = None if arrived_s is None or before is None else arrived_s - before
+        believed = here is None or self._plausible(passed, here, again)
+        if believed and passed <= 0:
+            return self._late(passed, counts)
+        self._last_s, self._arrived_s = time_s, arrived_s
+        assert believed or here is not None
+        gap = round((passed if believed else here or 0.0) * self._kind.fs_hz) - len(counts)
+        # the sensor's rate may be 2 % off: what is lost is at least half a frame
+        if gap > max(2, len(counts) // 2):
+            self._lose(gap)
+        return self._append(counts)
+
+    def _plausible(self, passed_s: float, here_s: float, again: bool) -> bool:
+        """Whether the sensor's clock may have gone on by `passed_s` while ours did by `here_s`. Frames are held up on
+        their way, and then come together: only too much time, or a jump back, cannot be."""
+        if passed_s > here_s * 1.05 + SLACK_S or passed_s < -SLACK_S:
+            return False
+        return not again or passed_s > max(0.0, here_s * 0.95 - SLACK_S)
+
+    def _append(self, counts: tuple[int, ...]) -> None:
         self._counts += counts[: max(0, self._limit - len(self._counts))]
+
+    def _lose(self, gap: int) -> None:
+        gap = min(gap, self._limit - len(self._counts))
+        if gap > 0:
+            start = len(self._counts)
+            if self.missing and self.missing[-1][1] == start:
+                start = self.missing.pop()[0]
+            self._counts += [0] * gap
+            self.missing.append((start, len(self._counts)))
+
+    def _late(self, passed_s: float, counts: tuple[int, ...]) -> None:
+        """A frame of a time that is past: into the gap that it left, or it is there already."""
+        stop = len(self._counts) - round(-passed_s * self._kind.fs_hz)
+        for number, (gap_start, gap_stop) in enumerate(self.missing):
+            # the place is known to half a frame, and a frame that fits into the gap belongs there
+            slack = len(counts) // 2
+            start = min(max(stop - len(counts), gap_start), gap_stop - len(counts))
+            if start >= gap_start and abs(start + len(counts) - stop) <= slack:
+                self._counts[start : start + len(counts)] = counts
+                left = [(gap_start, start), (start + len(counts), gap_stop)]
+                self.missing[number : number + 1] = [span for span in left if span[0] < span[1]]
+                return
+
+    def finish(self, silence_s: float) -> None:
+        """Mark as missing what should have come in a silence at the end."""
+        self._lose(round(silence_s * self._kind.fs_hz))
 
     def recording(
         self, *, uv_per_count: float, at: Timestamp, origin: Origin, device: Device, source: str
@@ -144,50 +202,88 @@ class Trace:
 async def read_ecg(target: Target, clock: Clock, seconds: float, uv_per_count: float | None) -> EcgRecording:
     """The ECG of a sensor that streams one. Frames that were lost are found by the sensor's own time.
 
+    A link that breaks (the adapter went off, the sensor out of range) is made again until the recording's time is over;
+    what was not recorded meanwhile is missing in it.
+
     Raises
     ------
     DeviceError
         It has no ECG, what a count is worth is not known, or it refuses to start (a strap needs skin contact first);
         and its subclasses as for vital signs.
     """
-    async with connected(target) as (client, lost):
+    stream = _Stream(target, clock, seconds, uv_per_count)
+    try:
+        await linked(target, stream.until, stream.follow)
+    except (DeviceError, NotPossibleError):
+        if stream.trace is None or not len(stream.trace):
+            raise
+    return stream.recording()
+
+
+class _Stream:
+    """One recording, over as many links as it takes."""
+
+    def __init__(self, target: Target, clock: Clock, seconds: float, uv_per_count: float | None) -> None:
+        self._target, self._clock, self._seconds, self._scale = target, clock, seconds, uv_per_count
+        self._began = self._first = self._last = time.monotonic()
+        self._at, self._device = clock.now(), Device(name=target.name)
+        self.trace: Trace | None = None
+
+    def until(self) -> float:
+        """When to give up: as long as the first frame may take, then as long as the recording should be."""
+        if self.trace is None or not len(self.trace):
+            return self._began + self._target.wait_s
+        return self._first + self._seconds
+
+    async def follow(self, client: Any, lost: asyncio.Event) -> None:
+        """Start the ECG, and take it until the recording is full or its time over."""
+        target = self._target
         kind = kind_of(lambda name: client.services.get_characteristic(name) is not None)
         if kind is None:
             raise sensor_error(DeviceError, target, "it has no ECG", "A Polar H10 has; for others see docs/sensors.")
-        scale = uv_per_count or kind.uv_per_count
+        scale = self._scale or kind.uv_per_count
         if scale is None:
             cause = f"what a count of {kind.title} is worth is not known"
             raise sensor_error(DeviceError, target, cause, "Measure a 1 mV signal, and add uv_per_count=.")
-        device, inbox = await describe(client), Inbox(target, lost)
+        self._device, inbox = await describe(target, client), Inbox(target, lost)
+        self._scale = scale
         if kind.answers:
             await subscribe(client, inbox, kind.answers, kind.decode_answer)
         await subscribe(client, inbox, kind.data, kind.decode)
         await client.write_gatt_char(kind.control, kind.start, response=True)
-        trace = Trace(kind, round(seconds * kind.fs_hz))
-        at = await _follow(target, clock, inbox, trace, kind)
-        return trace.recording(uv_per_count=scale, at=at, origin=Origin.LIVE, device=device, source=target.name)
+        if self.trace is None:
+            self.trace = Trace(kind, round(self._seconds * kind.fs_hz))
+        self.trace.resume()
+        await self._take(inbox, self.trace, kind)
 
-
-async def _follow(target: Target, clock: Clock, inbox: Inbox, trace: Trace, kind: EcgKind) -> Timestamp:
-    """Fill the trace, and tell when its first frame came. A strap that goes away leaves what it sent."""
-    at = clock.now()
-    while not trace.full:
-        try:
-            item = await inbox.get(target.wait_s if not len(trace) else STREAM_SILENCE_S)
-        except DeviceLostError:
+    async def _take(self, inbox: Inbox, trace: Trace, kind: EcgKind) -> None:
+        while not trace.full:
+            item = await inbox.get(self._target.wait_s if not len(trace) else STREAM_SILENCE_S)
+            if item is None and not len(trace):
+                remedy = "Wear it on the skin, moistened."
+                raise sensor_error(DeviceTimeoutError, self._target, "it sent no ECG", remedy)
+            if item is None:
+                return
+            refusal, frame = kind.refusal(item[1]), kind.frame(item[1])
+            if refusal:
+                raise sensor_error(DeviceError, self._target, f"it does not start: {refusal}", "Moisten the strap.")
+            if frame is None:
+                continue
+            now = time.monotonic()
             if not len(trace):
-                raise
-            return at
-        if item is None:
-            break
-        refusal, frame = kind.refusal(item[1]), kind.frame(item[1])
-        if refusal:
-            raise sensor_error(DeviceError, target, f"it does not start: {refusal}", "Moisten the strap.")
-        if frame is None:
-            continue
-        if not len(trace):
-            at = clock.now()
-        trace.add(*frame)
-    if not len(trace):
-        raise sensor_error(DeviceTimeoutError, target, "it sent no ECG", "Wear it on the skin, moistened.")
-    return at
+                self._at, self._first = self._clock.now(), now
+            self._last = now
+            trace.add(*frame, now)
+
+    def recording(self) -> EcgRecording:
+        """What came, and what should have come and did not."""
+        assert self.trace is not None
+        assert self._scale is not None
+        self.trace.finish(time.monotonic() - self._last)
+        return self.trace.recording(
+            uv_per_count=self._scale,
+            at=self._at,
+            origin=Origin.LIVE,
+            device=self._device,
+            source=self._target.name,
+        )

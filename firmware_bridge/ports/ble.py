@@ -1,8 +1,9 @@
 """`ble:AA:BB:CC:DD:EE:FF` or `ble:heart-rate`: a Bluetooth sensor, live, through bleak.
 
 By address, or by kind: then the first sensor found that advertises that service. Options: `wait` (seconds for the first
-reading, 60), `scan` (seconds, 15), and `since` (a glucose meter's last stored sequence number: only later records are
-asked for; store it after the records), `uv_per_count` (for an ECG whose scale the sensor does not tell).
+reading, 60), `scan` (seconds, 15), `since` (of a sensor that keeps records: only those with a higher number are asked
+for, instead of those after the last that was stored), `session=start` (a continuous glucose sensor whose session does
+not run is started), `uv_per_count` (for an ECG whose scale the sensor does not tell).
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aidpost.errors import AidpostError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import movesense, nonin, polar
-from aidpost.firmware_bridge.ports import _ble, _ble_capture, _ble_ecg
+from aidpost.firmware_bridge.ports import _ble, _ble_capture, _ble_ecg, _ble_link
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
+from aidpost.firmware_bridge.states import STATES
 from aidpost.records import Device, EcgRecording, VitalSign
 
 PROFILES: dict[str, str] = {
@@ -48,28 +51,47 @@ class BleSource(BaseSource):
 
     def __init__(self, spec: SourceSpec, clock: Clock) -> None:
         super().__init__(spec, clock)
-        spec.require_only("wait", "scan", "since", "uv_per_count")
+        spec.require_only("wait", "scan", "since", "session", "uv_per_count")
         self._uv_per_count = spec.number("uv_per_count", 0, low=0, high=1e6) or None
         if spec.address not in PROFILES and not _ADDRESS.fullmatch(spec.address):
             raise spec.usage_error(
                 f"{spec.address!r} is neither an address nor a kind of sensor", f"Kinds are {', '.join(PROFILES)}."
             )
-        self._target = _ble.Target(
+        self._target = _ble_link.Target(
             address=spec.address.upper() if spec.address not in PROFILES else "",
             service=PROFILES.get(spec.address, ""),
             scan_s=spec.number("scan", 15, low=0.1, high=600),
             wait_s=spec.number("wait", 60, low=0.1, high=3600),
-            since=int(spec.number("since", 0, low=0, high=65535)),
-            name=str(spec),
+            since=int(spec.number("since", 0, low=0, high=65535)) if spec.get("since") else None,
+            spec=spec,
+            start_session=spec.choice("session", "", ("", "start")) == "start",
         )
 
     async def vitals(self) -> list[VitalSign]:
         """What the sensor measures or has stored; for use in a running event loop."""
-        return await _ble.read_vitals(self._target, self.clock)
+        with STATES.reading(self.spec):
+            target = self._target
+            if self.patience_s is not None and not self.spec.get("wait"):
+                target = replace(target, wait_s=self.patience_s)
+            read = await _ble.read_vitals(target, self.clock, self.marks)
+        self.read_up_to = read.marks
+        return read.vitals
 
     async def ecg(self, seconds: float) -> EcgRecording:
         """An ECG from a sensor that has one (Polar H10, Movesense); for use in a running event loop."""
-        return await _ble_ecg.read_ecg(self._target, self.clock, seconds, self._uv_per_count)
+        with STATES.reading(self.spec):
+            return await _ble_ecg.read_ecg(self._target, self.clock, seconds, self._uv_per_count)
+
+    def reach(self) -> Device:
+        """Connect without measuring; gives who it is.
+
+        Raises
+        ------
+        DeviceError
+            It is not there, or refuses.
+        """
+        with STATES.reading(self.spec):
+            return _run(lambda: _ble_link.reach(self._target))
 
     def pair(self) -> Device:
         """Pair with the sensor; gives who it is.

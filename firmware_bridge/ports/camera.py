@@ -16,6 +16,7 @@ from aidpost.errors import DeviceError, DeviceNotFoundError, DeviceTimeoutError,
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.formats.inputs import photo_from_bytes
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
+from aidpost.firmware_bridge.states import STATES
 from aidpost.firmware_bridge.supervisor import STARTUP_S, Supervisor
 from aidpost.records import Device, Eye, FundusPhoto, Origin
 
@@ -51,6 +52,18 @@ class CameraSource(BaseSource):
         # anything but a video device is a recording, which OpenCV reads with whatever suits it
         return self._device, cv2.CAP_V4L2 if self._device.startswith("/dev/") else cv2.CAP_ANY
 
+    def _picture(self, command: bytes) -> bytes:
+        with STATES.reading(self.spec):
+            data = self._take(command)
+            STATES.heard(self.spec)
+            STATES.told(self.spec, name=self._name())
+        return data
+
+    def _name(self) -> str:
+        """The name that the kernel gives the camera, which a model's card may list."""
+        name = Path("/sys/class/video4linux") / Path(self._device).name / "name"
+        return name.read_text().strip() if name.is_file() else "camera"
+
     def _take(self, command: bytes) -> bytes:
         from aidpost.firmware_bridge.ports import _camera_worker
 
@@ -85,19 +98,19 @@ class CameraSource(BaseSource):
         """A small JPEG of what the camera sees now, for the screen."""
         from aidpost.firmware_bridge.ports._camera_worker import PREVIEW
 
-        return self._take(PREVIEW)
+        return self._picture(PREVIEW)
 
     def read_photo(self, eye: Eye | None = None) -> FundusPhoto:
         from aidpost.firmware_bridge.ports._camera_worker import STILL
 
-        data = self._take(STILL)
+        data = self._picture(STILL)
         return photo_from_bytes(
             data,
             at=self.clock.now(),
             eye=eye,
             source=str(self.spec),
             origin=Origin.LIVE,
-            camera=Device(name=_card_name(self._device), address=self._device),
+            camera=Device(name=self._name(), address=self._device),
         )
 
     def close(self) -> None:
@@ -120,12 +133,6 @@ def _first_camera(spec: SourceSpec, devices: Path) -> str:
     if not found:
         raise _no_camera(str(spec))
     return str(found[0])
-
-
-def _card_name(device: str) -> str:
-    """The name that the kernel gives a camera, which a model's card may list."""
-    name = Path("/sys/class/video4linux") / Path(device).name / "name"
-    return name.read_text().strip() if name.is_file() else "camera"
 
 
 _JETSON = (

@@ -23,6 +23,7 @@ from aidpost.firmware_bridge.formats.dicom import photo_taken_at
 from aidpost.firmware_bridge.formats.inputs import read_photo_file
 from aidpost.firmware_bridge.ports._dicom_store import Listener, Spool
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
+from aidpost.firmware_bridge.states import STATES
 from aidpost.records import Eye, FundusPhoto, Origin, Timestamp
 
 
@@ -57,6 +58,12 @@ class DicomSource(BaseSource):
         self.port = self._listener.port
 
     def read_photo(self, eye: Eye | None = None) -> FundusPhoto:
+        with STATES.reading(self.spec):
+            photo = self._next(eye)
+            STATES.heard(self.spec)
+        return photo
+
+    def _next(self, eye: Eye | None) -> FundusPhoto:
         self._spool.prune(time.time() - self._keep_s)
         until = time.monotonic() + self._wait_s
         while True:

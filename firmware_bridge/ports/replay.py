@@ -6,8 +6,10 @@ made by `devices record` knows its device and times; a file of raw bytes needs `
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from aidpost.errors import UnreadableInputError
 from aidpost.firmware_bridge.assembler import BOARD_OPTIONS, EcgAssembler, scale_of
@@ -15,7 +17,8 @@ from aidpost.firmware_bridge.boards import BOARDS
 from aidpost.firmware_bridge.capture import Capture, Chunk, open_capture, paced
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders.base import DecodeError
-from aidpost.firmware_bridge.gatt_vitals import MEASUREMENTS, Context, vital_signs_of
+from aidpost.firmware_bridge.decoders.cgm import decode_cgm
+from aidpost.firmware_bridge.gatt_vitals import MEASUREMENTS, CgmReading, Context, vital_signs_of
 from aidpost.firmware_bridge.ports import _ble_ecg
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
 from aidpost.firmware_bridge.vitals import vital_signs
@@ -111,7 +114,7 @@ class ReplaySource(BaseSource):
             except DecodeError:
                 continue
             if frame is not None:
-                trace.add(*frame)
+                trace.add(*frame, chunk.time_us / 1e6)
         if not len(trace):
             raise UnreadableInputError(
                 operation="replaying a capture",
@@ -133,12 +136,15 @@ class ReplaySource(BaseSource):
         device = Device(name=self._capture.header.device, address=self._capture.header.source)
         found: list[VitalSign] = []
         for chunk in self.chunks():
-            if chunk.channel not in MEASUREMENTS:
-                continue
-            try:
-                measurement = MEASUREMENTS[chunk.channel](chunk.data)
-            except DecodeError:
-                continue
-            context = Context(at=self.clock.now(), origin=Origin.REPLAY, device=device, source=str(self.spec))
-            found += vital_signs_of(measurement, context)
+            with contextlib.suppress(DecodeError):
+                for measurement in _measurements(chunk):
+                    context = Context(at=self.clock.now(), origin=Origin.REPLAY, device=device, source=str(self.spec))
+                    found += vital_signs_of(measurement, context)
         return found
+
+
+def _measurements(chunk: Chunk) -> list[Any]:
+    if chunk.channel == "2AA7":  # when its session began, a capture does not tell
+        records = decode_cgm(chunk.data)
+        return [CgmReading(one, f"minute {one.offset_min} of a session", "", "") for one in records]
+    return [MEASUREMENTS[chunk.channel](chunk.data)] if chunk.channel in MEASUREMENTS else []

@@ -18,6 +18,7 @@ from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders.base import Announcement, Block, Corrupt
 from aidpost.firmware_bridge.ports import _serial_worker
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
+from aidpost.firmware_bridge.states import STATES
 from aidpost.firmware_bridge.supervisor import STARTUP_S, Supervisor
 from aidpost.firmware_bridge.vitals import vital_signs
 from aidpost.records import EcgRecording, Origin, Timestamp, VitalSign
@@ -48,6 +49,7 @@ class SerialSource(BaseSource):
         self._baud = int(spec.number("baud", 0, low=0, high=4_000_000))
         self._worker: Supervisor | None = None
         self._problem = ""
+        self._off: tuple[int, ...] = ()
         self.watcher: Callable[[EcgAssembler], None] | None = None
         """Told after each arrival while an ECG is recorded, for a live trace; may raise to end the recording."""
 
@@ -63,7 +65,7 @@ class SerialSource(BaseSource):
             self._worker.start()
         return self._worker
 
-    def chunks(self, board: Board | None, baud: int, first_s: float = FIRST_BYTE_S) -> Iterator[tuple[float, bytes]]:
+    def chunks(self, board: Board | None, baud: int, first_s: float | None = None) -> Iterator[tuple[float, bytes]]:
         """(monotonic seconds, bytes) as they arrive; ends when `SILENCE_S` have passed without any.
 
         Raises
@@ -71,8 +73,9 @@ class SerialSource(BaseSource):
         DeviceNotFoundError, DeviceBusyError
             The port is not there, or held by another program.
         DeviceTimeoutError
-            Nothing came within `first_s`.
+            Nothing came within `first_s` (None: `FIRST_BYTE_S`).
         """
+        first_s = FIRST_BYTE_S if first_s is None else first_s
         worker = self._open(board, baud)
         quiet_until: float | None = None
         any_yet, restarts, waited, starting = False, worker.restarts, False, False
@@ -87,9 +90,11 @@ class SerialSource(BaseSource):
                 kind, at, what = message
                 if kind == "data":
                     any_yet, quiet_until, waited = True, at + SILENCE_S, False
+                    STATES.heard(self.spec)
                     yield at, what
                     continue
                 self._problem = what if kind == "lost" else ""
+                STATES.told(self.spec, reason=self._problem)
                 if starting:
                     starting, quiet_until = False, now + (SILENCE_S if any_yet else first_s)
                 # the deadline runs from when the port was opened, or found missing, not from the worker's start
@@ -156,6 +161,13 @@ class SerialSource(BaseSource):
         remedy = f"Say which board it is with ?device= and one of {', '.join(BOARDS)}."
         return DeviceError(operation="recognising the board", target=self.spec.address, cause=cause, remedy=remedy)
 
+    def reach(self) -> None:
+        """Open the port until something comes. Raises as `chunks`."""
+        board = self._board
+        with STATES.reading(self.spec):
+            next(self.chunks(board, self._baud or (board.baud if board else BOARDS["healthypi4"].baud)), None)
+            STATES.told(self.spec, name=board.title if board else None)
+
     def stream(self, board: Board) -> Iterator[tuple[float, Sequence[Block | Corrupt | Announcement]]]:
         """(monotonic seconds, what the decoder made of it) as it arrives, for a live trace."""
         decoder = board.decoder()
@@ -163,11 +175,13 @@ class SerialSource(BaseSource):
             yield at, decoder.feed(data)
 
     def read_ecg(self, seconds: float | None = None) -> EcgRecording:
-        assembler, at = self._record(seconds or DEFAULT_SECONDS)
+        with STATES.reading(self.spec):
+            assembler, at = self._record(seconds or DEFAULT_SECONDS)
         return assembler.recording(at=at, origin=Origin.LIVE, source=str(self.spec))
 
     def read_vitals(self) -> list[VitalSign]:
-        assembler, at = self._record(5.0)
+        with STATES.reading(self.spec):
+            assembler, at = self._record(5.0)
         assert self._board is not None
         readings = assembler.readings
         return vital_signs(readings, board=self._board, at=at, origin=Origin.LIVE, source=str(self.spec))
@@ -176,11 +190,13 @@ class SerialSource(BaseSource):
         if self._board is None:
             self._board = self.detect()
         board = self._board
+        STATES.told(self.spec, name=board.title)
         assembler = EcgAssembler(board, self.spec, seconds)
         at = self.clock.now()
         until, last = None, time.monotonic()
         for time_s, items in self.stream(board):
             assembler.add(items, time_s)
+            self._tell(board, items)
             if self.watcher is not None:
                 self.watcher(assembler)
             if len(assembler) and until is None:
@@ -203,6 +219,14 @@ class SerialSource(BaseSource):
         assembler.finish(time.monotonic() - last)
         return assembler, at
 
+    def _tell(self, board: Board, items: Sequence[Block | Corrupt | Announcement]) -> None:
+        """Say which leads have no contact, when that changes: a board that never says so may not be able to."""
+        for item in items:
+            if isinstance(item, Block) and item.off != self._off:
+                self._off, leads = item.off, board.leads
+                off = [leads[lead] if lead < len(leads) else f"channel {lead + 1}" for lead in item.off]
+                STATES.told(self.spec, lead_off=off)
+
     def _unreadable(self, corrupt: int) -> DeviceError:
         name = self._board.title if self._board else "a board"
         return DeviceError(
@@ -219,7 +243,7 @@ class SerialSource(BaseSource):
         board, now, total = self._board, self.clock.now(), 0
         header = CaptureHeader(board.name, self.spec.address, now.wall_ms, now.boot)
         began: float | None = None
-        with CaptureWriter(path, header) as writer:
+        with STATES.reading(self.spec), CaptureWriter(path, header) as writer:
             for at, data in self.chunks(board, self._baud or board.baud):
                 began = at if began is None else began
                 writer.write(Chunk(round((at - began) * 1e6), data))

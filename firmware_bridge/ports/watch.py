@@ -15,6 +15,7 @@ from aidpost.errors import DeviceNotFoundError, DeviceTimeoutError, UnreadableIn
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.formats.inputs import PHOTO_SUFFIXES, read_photo_file
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
+from aidpost.firmware_bridge.states import STATES
 from aidpost.records import Eye, FundusPhoto, Origin
 
 POLL_S = 0.2
@@ -56,6 +57,12 @@ class WatchSource(BaseSource):
         return found
 
     def read_photo(self, eye: Eye | None = None) -> FundusPhoto:
+        with STATES.reading(self.spec):
+            photo = self._next(eye)
+            STATES.heard(self.spec)
+        return photo
+
+    def _next(self, eye: Eye | None) -> FundusPhoto:
         until = time.monotonic() + self._wait_s
         changed: dict[Path, tuple[_Stamp, float]] = {}
         while time.monotonic() < until:

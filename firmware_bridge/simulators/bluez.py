@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Annotated
@@ -43,8 +43,8 @@ def long_uuid(uuid: str) -> str:
 
 @dataclass(frozen=True)
 class Characteristic:
-    """`value` is read; `sends` follow each other, `interval_s` apart, to whoever subscribes; `on_write` gets what is
-    written and gives (uuid, bytes) to be sent."""
+    """`value`, or what `on_read` gives, is read; `sends` follow each other, `interval_s` apart, to whoever subscribes;
+    `on_write` gets what is written and gives (uuid, bytes) to be sent."""
 
     uuid: str
     flags: tuple[str, ...] = ("read",)
@@ -52,12 +52,13 @@ class Characteristic:
     sends: tuple[bytes, ...] = ()
     interval_s: float = 0.05
     on_write: Callable[[bytes], list[tuple[str, bytes]]] | None = None
+    on_read: Callable[[], bytes] | None = None
 
 
 @dataclass(frozen=True)
 class Sensor:
     """A device: its services are UUIDs with their characteristics. After `drops_after` values sent it disconnects
-    once."""
+    once. It refuses the first `refuses` connections, as a busy radio does."""
 
     address: str
     name: str
@@ -65,6 +66,7 @@ class Sensor:
     drops_after: int | None = None
     connectable: bool = True
     pairable: bool = True
+    refuses: int = 0
 
 
 class _Adapter(ServiceInterface):
@@ -88,6 +90,16 @@ class _Adapter(ServiceInterface):
     def Roles(self) -> Strings:
         return ["central", "peripheral"]
 
+    def power(self, on: bool) -> None:
+        """Switch the radio: a scan ends with it."""
+        self._powered, self.scanning = on, 0
+        self.emit_properties_changed({"Powered": on, "Discovering": False})
+
+    @property
+    def powered(self) -> bool:
+        """Whether the radio is on."""
+        return self._powered
+
     @dbus_method()
     def SetDiscoveryFilter(self, properties: DBusDict) -> Nothing:
         """Everything is found, whatever the filter."""
@@ -110,11 +122,13 @@ class _Adapter(ServiceInterface):
 
 
 class _Device(ServiceInterface):
-    def __init__(self, sensor: Sensor) -> None:
+    def __init__(self, sensor: Sensor, adapter: _Adapter) -> None:
         super().__init__("org.bluez.Device1")
+        self.adapter, self.refused = adapter, 0
         self.sensor, self.path = sensor, f"{ADAPTER}/dev_{sensor.address.replace(':', '_')}"
         self.connected, self.paired, self.trusted, self.rssi = False, False, False, -60
         self.characteristics: dict[str, _Characteristic] = {}
+        self.objects: list[tuple[str, ServiceInterface]] = []
         self.sent = 0
 
     @dbus_property(access=READ)
@@ -167,7 +181,16 @@ class _Device(ServiceInterface):
 
     @dbus_method()
     def Connect(self) -> Nothing:
+        if not self.adapter.powered:
+            raise DBusError("org.bluez.Error.NotReady", "Resource Not Ready")
         if not self.sensor.connectable:
+            raise DBusError("org.bluez.Error.Failed", "Software caused connection abort")
+        if self.refused < self.sensor.refuses:
+            self.refused += 1
+            # BlueZ was connected for a moment, and says so after its answer
+            loop = asyncio.get_running_loop()
+            for delay_s, connected in ((0.01, True), (0.02, False)):
+                loop.call_later(delay_s, self.emit_properties_changed, {"Connected": connected})
             raise DBusError("org.bluez.Error.Failed", "le-connection-abort-by-local")
         self.connected = True
         self.emit_properties_changed({"Connected": True, "ServicesResolved": True})
@@ -185,6 +208,8 @@ class _Device(ServiceInterface):
 
     def drop(self) -> None:
         """Go out of range: subscriptions end with the connection."""
+        if not self.connected:
+            return
         self.connected = False
         for characteristic in self.characteristics.values():
             characteristic.stop()
@@ -247,7 +272,7 @@ class _Characteristic(ServiceInterface):
 
     @dbus_method()
     def ReadValue(self, options: DBusDict) -> DBusBytes:
-        return self._value
+        return self._value if self._model.on_read is None else self._model.on_read()
 
     @dbus_method()
     def WriteValue(self, value: DBusBytes, options: DBusDict) -> Nothing:
@@ -310,9 +335,11 @@ class FakeBluez:
     def __init__(self, address: str, sensors: tuple[Sensor, ...], *, powered: bool = True) -> None:
         self._address, self._sensors = address, sensors
         self._adapter = _Adapter(powered)
-        self._devices = {sensor.address: _Device(sensor) for sensor in sensors}
+        self._devices = {sensor.address: _Device(sensor, self._adapter) for sensor in sensors}
         self._loop = asyncio.new_event_loop()
         self._ready, self._done = threading.Event(), asyncio.Event()
+        self._bus: MessageBus | None = None
+        self._known: set[str] = set()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="simulated BlueZ", daemon=True)
 
@@ -345,6 +372,31 @@ class FakeBluez:
         """Let a sensor go out of range."""
         self._loop.call_soon_threadsafe(self._devices[address].drop)
 
+    def power(self, on: bool) -> None:
+        """Switch the adapter off, as by its switch or when a USB one browns out: connections end, and BlueZ forgets the
+        devices that it found. Switched on again, they are there once they advertise."""
+
+        def switch() -> None:
+            for device in self._devices.values():
+                device.drop()
+                if not on:
+                    self._forget(device)
+            self._adapter.power(on)
+
+        self._loop.call_soon_threadsafe(switch)
+
+    def _forget(self, device: _Device) -> None:
+        if self._bus is not None:
+            for path in [path for path, _ in self._objects_of(device)]:
+                self._bus.unexport(path)
+            self._known.discard(device.path)
+
+    def _remember(self, device: _Device) -> None:
+        if self._bus is not None and device.path not in self._known:
+            for path, interface in self._objects_of(device):
+                self._bus.export(path, interface)
+            self._known.add(device.path)
+
     def _run(self) -> None:
         with contextlib.closing(self._loop):
             try:
@@ -356,8 +408,10 @@ class FakeBluez:
 
     async def _serve(self) -> None:
         bus = await MessageBus(bus_address=self._address, bus_type=BusType.SYSTEM).connect()
-        for path, interface in self._objects():
-            bus.export(path, interface)
+        self._bus = bus
+        bus.export(ADAPTER, self._adapter)
+        for device in self._devices.values():
+            self._remember(device)
         await bus.request_name("org.bluez")
         self._ready.set()
         while not self._done.is_set():
@@ -365,6 +419,7 @@ class FakeBluez:
                 await asyncio.wait_for(self._done.wait(), ADVERTISE_S)
             if self._adapter.scanning:
                 for device in self._devices.values():
+                    self._remember(device)
                     device.advertise()
         for device in self._devices.values():
             for characteristic in device.characteristics.values():
@@ -372,17 +427,19 @@ class FakeBluez:
         bus.disconnect()
         await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
-    def _objects(self) -> Iterator[tuple[str, ServiceInterface]]:
-        yield ADAPTER, self._adapter
-        for device in self._devices.values():
-            yield device.path, device
-            handle = 0  # BlueZ puts the attribute's handle into its path, and clients tell attributes by it
-            for uuid, characteristics in device.sensor.services.items():
-                handle += 1
-                service_path = f"{device.path}/service{handle:04x}"
-                yield service_path, _Service(uuid, device)
-                for model in characteristics:
-                    handle += 2
-                    characteristic = _Characteristic(model, service_path, device)
-                    device.characteristics[long_uuid(model.uuid)] = characteristic
-                    yield f"{service_path}/char{handle:04x}", characteristic
+    def _objects_of(self, device: _Device) -> list[tuple[str, ServiceInterface]]:
+        """A device's objects, the same ones each time."""
+        if device.objects:
+            return device.objects
+        device.objects.append((device.path, device))
+        handle = 0  # BlueZ puts the attribute's handle into its path, and clients tell attributes by it
+        for uuid, characteristics in device.sensor.services.items():
+            handle += 1
+            service_path = f"{device.path}/service{handle:04x}"
+            device.objects.append((service_path, _Service(uuid, device)))
+            for model in characteristics:
+                handle += 2
+                characteristic = _Characteristic(model, service_path, device)
+                device.characteristics[long_uuid(model.uuid)] = characteristic
+                device.objects.append((f"{service_path}/char{handle:04x}", characteristic))
+        return device.objects

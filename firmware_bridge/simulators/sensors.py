@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isnan, nan
 
 from aidpost.firmware_bridge.decoders import movesense, polar
 from aidpost.firmware_bridge.decoders.blood_pressure import encode_blood_pressure
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.decoders.heart_rate import encode_heart_rate
 from aidpost.firmware_bridge.decoders.medfloat import encode_float32, encode_sfloat
+from aidpost.firmware_bridge.simulators import glucose
 from aidpost.firmware_bridge.simulators.bluez import Characteristic, Sensor
 
 NOTIFY, INDICATE = ("notify",), ("indicate",)
@@ -23,9 +25,11 @@ def device_information(model: str, serial: str = "SIM-1") -> dict[str, tuple[Cha
     }
 
 
-def heart_rate_strap(address: str = "AA:00:00:00:00:01", rates: Sequence[int] = (71, 72, 73)) -> Sensor:
+def heart_rate_strap(
+    address: str = "AA:00:00:00:00:01", rates: Sequence[int] = (71, 72, 73), contact: bool = True
+) -> Sensor:
     """A strap that sends those rates, one after the other, with an RR interval each."""
-    sends = tuple(encode_heart_rate(rate, (round(60 * 1024 / rate),), contact=True) for rate in rates)
+    sends = tuple(encode_heart_rate(rate, (round(60 * 1024 / rate),), contact=contact) for rate in rates)
     measurement = Characteristic("2A37", NOTIFY, sends=sends)
     return Sensor(address, "Simulated strap", {"180D": (measurement,), **device_information("strap")})
 
@@ -57,29 +61,31 @@ def pulse_oximeter(address: str = "AA:00:00:00:00:04", spo2: int = 97, pulse: in
     return Sensor(address, "Simulated oximeter", {**services, **device_information("oximeter")})
 
 
+def continuous_oximeter(
+    address: str = "AA:00:00:00:00:0A", spo2: Sequence[float] = (nan, nan, 95, 96, 96), pulse: int = 74
+) -> Sensor:
+    """An oximeter on a finger: one continuous measurement after the other, NaN and an early estimate at first, then
+    fully qualified ones. It says that it is off the finger where there is no number."""
+    sends = tuple(_continuous(value, pulse, early=number < 3) for number, value in enumerate(spo2))
+    services = {"1822": (Characteristic("2A5F", NOTIFY, sends=sends), Characteristic("2A60", value=b"\x03\0"))}
+    return Sensor(address, "Simulated oximeter", {**services, **device_information("oximeter")})
+
+
+def _continuous(spo2: float, pulse: int, *, early: bool) -> bytes:
+    if isnan(spo2):  # NaN twice; measurement ongoing; unconnected to the user
+        return bytes([0x0C]) + b"\xff\x07" * 2 + (1 << 5).to_bytes(2, "little") + (1 << 11).to_bytes(3, "little")
+    status = 1 << 6 if early else 1 << 8
+    return bytes([0x0C]) + encode_sfloat(spo2) + encode_sfloat(pulse) + status.to_bytes(2, "little") + bytes(3)
+
+
 def glucose_meter(address: str = "AA:00:00:00:00:05", mmol: Sequence[float] = (5.4, 6.1, 11.2)) -> Sensor:
-    """A meter whose memory holds those readings, as sequence numbers 1 and up; the last is of control solution when it
-    is negative."""
-    records = [_glucose_record(number, value) for number, value in enumerate(mmol, 1)]
-
-    def answer(command: bytes) -> list[tuple[str, bytes]]:
-        first = 1
-        if command[:3] == b"\x01\x03\x01" and len(command) == 5:
-            first = int.from_bytes(command[3:5], "little")
-        elif command != b"\x01\x01":
-            return [("2A52", bytes([6, 0, command[0], 2]))]
-        found = [("2A18", record) for record in records[max(0, first - 1) :]]
-        return [*found, ("2A52", bytes([6, 0, 1, 1 if found else 6]))]
-
-    control_point = Characteristic("2A52", ("write", "indicate"), on_write=answer)
-    services = {"1808": (Characteristic("2A18", NOTIFY), control_point)}
-    return Sensor(address, "Simulated meter", {**services, **device_information("meter")})
+    """A meter whose memory holds those readings; the last is of control solution when it is negative."""
+    return glucose.meter(address, mmol, meals=(0, 2), information=device_information("meter"))
 
 
-def _glucose_record(number: int, mmol: float) -> bytes:
-    time = (2026).to_bytes(2, "little") + bytes([11, 22, 8, number % 60, 0])
-    kind = 0x1A if mmol < 0 else 0x11
-    return bytes([6]) + number.to_bytes(2, "little") + time + encode_sfloat(abs(mmol) / 1000, 4) + bytes([kind])
+def glucose_sensor(address: str = "AA:00:00:00:00:09", mg_per_dl: Sequence[float] = (96, 103, 118)) -> Sensor:
+    """A continuous glucose sensor with E2E-CRC, in whose session those values were measured."""
+    return glucose.GlucoseSensor(mg_per_dl).sensor(address, device_information("CGM"))
 
 
 def polar_h10(address: str = "AA:00:00:00:00:06", counts: Sequence[int] = ()) -> Sensor:
@@ -137,7 +143,9 @@ SENSORS: dict[str, Callable[[], Sensor]] = {
     "blood-pressure": blood_pressure_cuff,
     "thermometer": thermometer,
     "oximeter": pulse_oximeter,
+    "continuous-oximeter": lambda: continuous_oximeter(spo2=[nan, nan, 95, 96, 97] * 400),
     "glucose": glucose_meter,
+    "cgm": glucose_sensor,
     "polar": lambda: polar_h10(counts=_ramp()),
     "movesense": lambda: movesense_strap(counts=_ramp()),
     "scale": scale,

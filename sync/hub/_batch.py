@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from aidpost.records import ExamReport, Referral, Review, VitalSign
-from aidpost.sync.bodies import Acknowledgement, BlobManifest, Erasure
+from aidpost.sync.bodies import Acknowledgement, BlobManifest, Delivery, Erasure, Outcome
 from aidpost.sync.envelope import (
     MAX_BLOB,
     BlobHeld,
@@ -25,7 +25,18 @@ from aidpost.sync.envelope import (
     Reject,
     Status,
 )
-from aidpost.sync.hub import _erasure, _full_receipt, _views, alerts, audit, outgoing, referrals, schema, updates
+from aidpost.sync.hub import (
+    _erasure,
+    _full_receipt,
+    _views,
+    alerts,
+    audit,
+    deliveries,
+    outgoing,
+    referrals,
+    schema,
+    updates,
+)
 from aidpost.sync.hub._blob_intake import BlobIntake, Collected
 from aidpost.sync.hub._judge import Refusal, judge
 from aidpost.sync.hub._rows import clean
@@ -69,6 +80,8 @@ class Batch:
         self._unwanted: list[str] = []
         self._erased: dict[uuid.UUID, bool] = {}
         self._owners: dict[uuid.UUID, str] = {}
+        self.asked: list[tuple[str, BlobHeld]] = []
+        """Bodies of which a device lacks something and asks for it."""
 
     def blob(self, blob: Collected, now_ms: int) -> None:
         """Notes chunks that are on disk."""
@@ -95,6 +108,8 @@ class Batch:
                     updates.note(self._connection, self._config, device.name, content.installed, received_ms)
             case Receipt():
                 outgoing.note_receipt(self._connection, device.name, content, received_ms)
+                for blob in content.blobs:
+                    self._ask(device.name, blob, received_ms)
             case Chunks():
                 pass  # on disk already: `blob`
 
@@ -111,6 +126,8 @@ class Batch:
             referrals.add(connection, item.record, item.device)
         for item in self._of(Acknowledgement):
             alerts.from_device(connection, item.device, item.record, item.received_ms)
+        for item in self._of(Outcome):
+            deliveries.note_outcome(connection, item.device, item.record, item.received_ms)
         for item in self._of(Erasure):
             self._unwanted += _erasure.erase(connection, item.record.patient, item.device, item.received_ms)
         for stream in self._streams.values():
@@ -145,6 +162,13 @@ class Batch:
                 ),
             )
         yield from self._full
+
+    def _ask(self, device: str, blob: BlobHeld, received_ms: int) -> None:
+        refused = deliveries.note_held(self._connection, device, blob, received_ms)
+        if refused == "":
+            self.asked.append((device, blob))
+        elif refused is not None:
+            self._answer_blob(device, BlobHeld(blob.sha256, (), False, refused))
 
     def _of(self, kind: type) -> list[Stored]:
         return [item for item in self._stored if isinstance(item.record, kind)]
@@ -195,8 +219,8 @@ class Batch:
     def _forbidden(self, device: str, envelope: Envelope, record: object) -> Refusal | None:
         if envelope.patient is not None and self._erased[envelope.patient] and not isinstance(record, Erasure):
             return Refusal("erased", "this patient was erased")
-        if isinstance(record, Review):
-            return Refusal("foreign", "reviews are signed at the hub, not sent by devices")
+        if isinstance(record, Review | Delivery):
+            return Refusal("foreign", "reviews and deliveries come from the hub, not from devices")
         if isinstance(record, ExamReport) and self._owners.setdefault(record.exam.id, device) != device:
             return Refusal("foreign", "this exam was made on another device")
         return None

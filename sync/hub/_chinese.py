@@ -19,17 +19,41 @@ CHINESE = {
     "A random share of the exams that the device calls negative is marked for reading:": (
         "设备判阴的检查中，随机标记供阅片的比例："
     ),
+    "A worker who is locked out telephones and reads digits from the device's screen.": (
+        "被锁定的工作人员打来电话，读出设备屏幕上的数字。"
+    ),
     "Abstained, read": "弃权，已阅",
     "Account": "账户",
     "Advice on the printout": "打印单上的建议",
     "Alert": "警报",
     "Alerts": "警报",
     "All": "全部",
+    "Unlock a worker": "为工作人员解锁",
+    "Read out to the worker:": "请向工作人员读出：",
+    "These digits are shown for": "这些数字属于",
+    "Is that who is calling? If not, do not read the code out.": "来电者是此人吗？如果不是，请勿读出解锁码。",
+    "No worker whose exams have come from this device fits. Make sure who is calling.": (
+        "没有与之相符、曾从此设备上传检查的工作人员。请确认来电者身份。"
+    ),
+    "Another one": "再解锁一个",
+    "The 10 digits on its screen": "屏幕上的 10 位数字",
+    "Show the code": "显示解锁码",
+    "There is no such device here.": "此处没有该设备。",
+    "These digits are not from this device, or one was misheard.": "这些数字不是此设备的，或有一位听错。",
+    "Be sure that you know who is calling: call back on the clinic's own number.": (
+        "请确认来电者身份：可回拨该诊所自己的号码。"
+    ),
+    "It works once, at this device, and only lets the worker try the PIN again.": (
+        "此码仅在该设备上有效一次，且只允许该工作人员重新输入 PIN。"
+    ),
+    "It is in the audit log.": "操作已记入审计日志。",
     "an export": "导出",
     "an hour they never worked in": "从未工作过的时段",
     "An urgent finding waits for somebody to answer for it.": "有紧急发现，尚无人应答。",
+    "Another account here has your name. Ask an administrator.": "此处已有同名的其他账户。请联系管理员。",
     "Another record is the same person": "另一份记录是同一人",
     "Answers": "问诊",
+    "applied": "已应用",
     "Arrival to signature, eyes": "从到达到签署（眼）",
     "Arrival to signature, heart": "从到达到签署（心脏）",
     "Ask for a retake": "要求重拍",
@@ -48,6 +72,7 @@ CHINESE = {
     "Confirm": "确认",
     "Confirm the device's findings": "确认设备的结果",
     "Consent": "知情同意",
+    "Continue": "继续",
     "Contrast": "对比度",
     "Correct them": "更正结果",
     "Counted": "统计于",
@@ -83,6 +108,7 @@ CHINESE = {
     "Grey: no signal.": "灰色：无信号。",
     "Group": "分组",
     "Heart rate": "心率",
+    "held": "已收到",
     "How long it takes": "所需时间",
     "How many": "次数",
     "How this was made": "结果来源",
@@ -97,6 +123,7 @@ CHINESE = {
     "Leave it for another reader": "留给其他阅片人",
     "Left eye": "左眼",
     "Log in": "登录",
+    "Log in with your organisation's account": "使用所在机构的账户登录",
     "Log out": "退出",
     "Macular oedema, left": "左眼黄斑水肿",
     "Macular oedema, right": "右眼黄斑水肿",
@@ -130,6 +157,7 @@ CHINESE = {
     "One person, several records": "一人多份记录",
     "Only clinicians sign reviews.": "只有临床医生可以签署复核。",
     "Opening to signature": "从打开到签署",
+    "Or with a password": "或使用密码登录",
     "Over time": "变化趋势",
     "PR": "PR",
     "Page": "第",
@@ -163,6 +191,7 @@ CHINESE = {
     "Quality": "质量",
     "Quality sample": "质控抽样",
     "Quantity": "项目",
+    "refused": "被拒绝",
     "REPLAY": "回放",
     "Read them as one": "合并查看",
     "Readers grade before they see what the model found, until it is known well enough how it does there:": (
@@ -194,6 +223,8 @@ CHINESE = {
     "Reviewed": "已复核",
     "Rhythm": "节律",
     "Right eye": "右眼",
+    "rolled-back": "已回退",
+    "Sent down": "已下发",
     "SIMULATED": "模拟数据",
     "SIMULATED: this exam was made by a simulator. It is no patient's.": (
         "模拟数据：本次检查由模拟器生成，不属于任何患者。"
@@ -212,6 +243,7 @@ CHINESE = {
     "SpO₂": "血氧饱和度",
     "Specificity": "特异度",
     "State": "状态",
+    "superseded": "已被取代",
     "Take this back": "撤销",
     "Taken back": "已回退",
     "Telephone": "电话",
@@ -234,6 +266,12 @@ CHINESE = {
     "The last four weeks against the twelve before: population stability index.": (
         "近四周与此前十二周比较：群体稳定性指数。"
     ),
+    "The login provider did not ask you for a second factor.": "登录服务没有要求第二因素验证。",
+    "The login provider does not answer. Try again, or log in with a password.": (
+        "登录服务没有响应。请重试，或使用密码登录。"
+    ),
+    "The login provider names no user that this hub can take.": "登录服务提供的用户名无法在此使用。",
+    "The login provider's answer is not valid. Log in again.": "登录服务的答复无效。请重新登录。",
     "The photograph has not arrived yet.": "照片尚未到达。",
     "This hub asks everybody for one before patients are shown.": "本中心要求所有人设置后方可查看患者。",
     "This is another patient's exam": "这是另一患者的检查",
@@ -257,6 +295,7 @@ CHINESE = {
     "Verify the whole log": "校验全部日志",
     "Vital signs": "生命体征",
     "Waiting": "待阅数量",
+    "waiting": "等待中",
     "Waiting on the device": "设备待传",
     "What": "操作",
     "What became of people": "患者结局",
@@ -425,4 +464,9 @@ CHINESE = {
     "withdrawn": "已撤回",
     "worker": "工作人员",
     "yes": "是",
+    "You are logged in.": "您已登录。",
+    "You are logged out here.": "您已在此处退出登录。",
+    "You have no account here. Ask an administrator for one.": "您在此处没有账户。请联系管理员开通。",
+    "Your account at the login provider gives you no access here.": "您在登录服务的账户没有此处的访问权限。",
+    "Your account here is disabled.": "您在此处的账户已停用。",
 }

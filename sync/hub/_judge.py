@@ -18,7 +18,7 @@ from aidpost.records import (
     VitalSign,
     decode,
 )
-from aidpost.sync.bodies import BODY_KINDS, Acknowledgement, BlobManifest, Erasure
+from aidpost.sync.bodies import BODY_KINDS, Acknowledgement, BlobManifest, Erasure, Outcome
 from aidpost.sync.envelope import Envelope
 
 _LATEST_MS = 1 << 52
@@ -87,7 +87,7 @@ def _about(record: Record) -> tuple[uuid.UUID | None, uuid.UUID | None]:
 def _times(record: Record) -> tuple[Timestamp, ...]:
     if isinstance(record, ExamReport):
         return (record.exam.started, *(vital.at for vital in record.vitals))
-    if isinstance(record, VitalSign | BlobManifest | Review | Referral | Consent | Erasure | Acknowledgement):
+    if isinstance(record, VitalSign | BlobManifest | Review | Referral | Consent | Erasure | Acknowledgement | Outcome):
         return (record.at,)
     return ()
 

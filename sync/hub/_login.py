@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from aidpost.sync.hub import audit, second_factor, users
-from aidpost.sync.hub._site import Form, Site, read_form
+from aidpost.sync.hub._site import Action, Form, Site, read_form
 from aidpost.sync.hub.database import now_ms
-from aidpost.sync.hub.users import Session
+from aidpost.sync.hub.users import Role, Session
 
 
 def form(site: Site) -> Callable[[Request], Any]:
@@ -34,14 +34,18 @@ def submit(site: Site) -> Callable[[Request], Any]:
     return endpoint
 
 
-def log_out(site: Site, request: Request, session: Session, _form: Form) -> Response:
-    """Ends this login."""
-    with site.database.write() as connection:
-        users.log_out(connection, request.cookies[site.cookie])
-        audit.append(connection, session.user, "logged-out", session.user)
-    response = RedirectResponse("/login", 303)
-    response.delete_cookie(site.cookie, httponly=True, secure=site.config.secure_cookies, samesite="strict")
-    return response
+def log_out(leave: Callable[[Site, Request], Response] | None) -> Action:
+    """Ends this login; `leave` makes the page from which who came by a login provider logs out there, too."""
+
+    def action(site: Site, request: Request, session: Session, _form: Form) -> Response:
+        with site.database.write() as connection:
+            users.log_out(connection, request.cookies[site.cookie])
+            audit.append(connection, session.user, "logged-out", session.user)
+        response = leave(site, request) if leave and session.issuer else RedirectResponse("/login", 303)
+        response.delete_cookie(site.cookie, httponly=True, secure=site.config.secure_cookies, samesite="strict")
+        return response
+
+    return action
 
 
 def _log_in(site: Site, request: Request, fields: Form) -> Response:
@@ -49,10 +53,12 @@ def _log_in(site: Site, request: Request, fields: Form) -> Response:
     address = request.client.host if request.client else ""
     keys = (f"user {name}", f"address {address}")
     if site.attempts.blocked(*keys):
-        return site.render(request, "login.html", None, 429, failed="Too many site.attempts. Wait five minutes.")
+        return site.render(request, "login.html", None, 429, failed="Too many attempts. Wait five minutes.")
     with site.database.read() as connection:
         good = users.check_password(connection, name, fields.get("password", ""))
         coded = second_factor.has_one(connection, name)
+        if site.config.passwords == "administrators":
+            good &= users.role_of(connection, name) is Role.ADMINISTRATOR
     if good and coded:
         with site.database.write() as connection:
             good = site.factors.check(connection, name, fields.get("code", ""))
@@ -66,13 +72,4 @@ def _log_in(site: Site, request: Request, fields: Form) -> Response:
         users.renew_hash(connection, name, fields.get("password", ""))
         token = users.log_in(connection, name, now_ms())
         audit.append(connection, name, "logged-in", name, address)
-    response = RedirectResponse("/", 303)
-    response.set_cookie(
-        site.cookie,
-        token,
-        max_age=site.config.session_hours * 3600,
-        httponly=True,
-        secure=site.config.secure_cookies,
-        samesite="strict",
-    )
-    return response
+    return site.give_session(RedirectResponse("/", 303), token)

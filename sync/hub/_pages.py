@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import alerts, audit, leases, readings, referrals, schema, unusual, updates
+from aidpost.sync.hub import alerts, audit, deliveries, leases, readings, referrals, schema, unusual, updates
 from aidpost.sync.hub._site import Form, Site, day
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.readings import Part
@@ -164,6 +164,9 @@ def devices(site: Site, request: Request, session: Session) -> Response:
             .group_by(schema.manifests.c.device),
         )
         found = updates.rollouts(connection)
+        sent: dict[str, list[deliveries.Sent]] = {}
+        for one in deliveries.latest(connection):
+            sent.setdefault(one.device, []).append(one)
     silent = {row.name for row in rows if row.seen_ms is None or now_ms() - row.seen_ms > _SILENT_MS}
     return site.render(
         request,
@@ -175,6 +178,7 @@ def devices(site: Site, request: Request, session: Session) -> Response:
         waiting=waiting,
         silent=silent,
         rollouts=found,
+        sent=sent,
         broker=site.broker_connected() if site.broker_connected else None,
     )
 

@@ -100,6 +100,7 @@ class Site:
             path=request.url.path,
             practice=self.config.accept_simulated,
             trouble=self.trouble(),
+            oidc=bool(self.config.oidc_issuer),
             **values,
         )
         response = HTMLResponse(text, status)
@@ -153,6 +154,18 @@ class Site:
         """The session cookie's name; the prefix makes browsers hold it to HTTPS and to this host."""
         return "__Host-session" if self.config.secure_cookies else "session"
 
+    def give_session(self, response: Response, token: str) -> Response:
+        """The response with a session's cookie."""
+        response.set_cookie(
+            self.cookie,
+            token,
+            max_age=self.config.session_hours * 3600,
+            httponly=True,
+            secure=self.config.secure_cookies,
+            samesite="strict",
+        )
+        return response
+
     def page(self, handler: Page, *, role: Role | None = None, touch: bool = True) -> Callable[[Request], Any]:
         """An endpoint for readers who are logged in; others are sent to log in."""
 
@@ -171,8 +184,9 @@ class Site:
         return endpoint
 
     def proven(self, request: Request, session: Session) -> bool:
-        """Whether the user has the second factor that this hub asks for, or is on the way to set it up."""
-        if not self.config.second_factor or request.url.path.startswith(("/account", "/logout")):
+        """Whether the user has the second factor that this hub asks for, or is on the way to set it up. Of who comes by
+        a login provider it was asked there."""
+        if not self.config.second_factor or session.issuer or request.url.path.startswith(("/account", "/logout")):
             return True
         with self.database.read() as connection:
             return second_factor.has_one(connection, session.user)

@@ -15,6 +15,16 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
+class OidcGrant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one value of the login provider's claim entitles to."""
+
+    role: Literal["viewer", "clinician", "administrator"]
+    clinics: tuple[str, ...] = ()
+    """Whose patients they see; empty: all."""
+    reads: tuple[Literal["eyes", "heart"], ...] = ()
+    """What they sign; empty: everything."""
+
+
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One hub.
 
@@ -85,6 +95,30 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The longest that one login lasts."""
     second_factor: bool = False
     """Show patients only to users who have set up a second factor."""
+    passwords: Literal["all", "administrators"] = "all"
+    """Whose passwords open the hub; `administrators` where all others come by OpenID Connect."""
+    oidc_issuer: str = ""
+    """OpenID Connect provider by which people may log in, as its discovery document names it: `https://id.example`.
+    Empty: none. `public_url` must be set; the provider is told to send people back to `…/login/oidc/callback`."""
+    oidc_client_id: str = ""
+    """This hub's name at the provider."""
+    oidc_client_secret: str = ""
+    """Its secret there; empty: a public client, by PKCE alone."""
+    oidc_ca: str = ""
+    """PEM file with the provider's authority; empty: the system's."""
+    oidc_scope: str = "openid profile"
+    """What the provider is asked for."""
+    oidc_name_claim: str = "preferred_username"
+    """The claim that names a user whom the hub does not know yet."""
+    oidc_grant_claim: str = "groups"
+    """The claim whose values `oidc_grants` names; a dot leads inside: `realm_access.roles`."""
+    oidc_grants: dict[str, OidcGrant] = {}
+    """What each value entitles to. Set, role and limits come from the provider at each login, and who has none of them
+    is refused; empty, they are those that `aidpost hub user --oidc-subject` gave."""
+    oidc_create: bool = False
+    """Make an account for who has a grant and is not known yet; else an administrator does."""
+    oidc_second_factor: tuple[str, ...] = ("mfa",)
+    """With `second_factor`: the values of `amr` or `acr` by which the provider says that it asked for one."""
     metrics_token: str = ""
     """`/metrics` is given to who brings this as a bearer token. Empty: to administrators who are logged in only."""
     lease_minutes: _Positive = 15
@@ -179,6 +213,7 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             "hub.dicom_url",
             "it is neither dicom://TITLE@host:port nor http(s)://…",
         )
+        _require_oidc(self)
         contacts = [contact for level in self.alert_contacts for contact in level]
         _require(
             all(re.match(r"mailto:[^@\s]+@[^@\s]+$|https?://", contact) for contact in contacts),
@@ -212,6 +247,31 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def secure_cookies(self) -> bool:
         """Whether readers reach the pages by HTTPS."""
         return self.behind_https or bool(self.tls_certificate)
+
+
+def _require_oidc(config: HubConfig) -> None:
+    if not config.oidc_issuer:
+        _require(config.passwords == "all", "hub.passwords", "nobody else could log in", "Set hub.oidc_issuer, too.")
+        return
+    loopback = re.match(r"http://(localhost|127\.[0-9.]+|\[::1\])(:\d+)?(/\S*)?$", config.oidc_issuer)
+    _require(
+        loopback is not None or re.match(r"https://[^\s?#]+$", config.oidc_issuer) is not None,
+        "hub.oidc_issuer",
+        "it is not https://…",
+    )
+    _require(
+        bool(config.public_url and config.oidc_client_id),
+        "hub.oidc_issuer",
+        "the provider must know this hub and where it sends people back to",
+        "Set hub.oidc_client_id and hub.public_url.",
+    )
+    _require("openid" in config.oidc_scope.split(), "hub.oidc_scope", "it lacks openid")
+    _require(
+        not config.oidc_create or bool(config.oidc_grants),
+        "hub.oidc_create",
+        "without grants, anybody at the provider would get an account",
+        "Set hub.oidc_grants, or make the accounts with `aidpost hub user --oidc-subject`.",
+    )
 
 
 def _require(condition: bool, key: str, cause: str, remedy: str = "Correct it in the configuration.") -> None:

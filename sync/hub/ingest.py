@@ -19,7 +19,7 @@ from sqlalchemy.exc import DataError
 
 from aidpost.errors import EnvelopeError
 from aidpost.sync.envelope import Chunk, Chunks, Message, Receipt, Records, Reject, unpack_message
-from aidpost.sync.hub import audit, schema
+from aidpost.sync.hub import audit, deliveries, schema
 from aidpost.sync.hub._batch import Batch, DevicePolicy
 from aidpost.sync.hub._blob_intake import BlobIntake, Collected
 from aidpost.sync.hub.blobs import BlobFiles
@@ -45,10 +45,10 @@ class Incoming(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A receipt for one device, to be signed and sent."""
+    """What one device is to get, to be signed and sent: a receipt, or chunks of a body that it asked for."""
 
     device: str
-    receipt: Receipt
+    content: Receipt | Chunks
 
 
 class Ingest:
@@ -78,7 +78,8 @@ class Ingest:
         Returns
         -------
         list of Reply
-            Held and rejected records and blob ranges of this batch, and full receipts for hellos.
+            Held and rejected records and blob ranges of this batch, full receipts for hellos, and the chunks of what
+            goes down that devices asked for.
 
         Raises
         ------
@@ -142,7 +143,12 @@ class Ingest:
                 if self._is_news(target, cause):
                     audit.append(connection, "hub", "refused-message", target, cause)
         work.after_commit()
-        return [Reply(device, receipt) for device, receipt in work.receipts()]
+        replies = [Reply(device, receipt) for device, receipt in work.receipts()]
+        if work.asked:
+            with self._database.read() as connection:
+                found = [(device, deliveries.chunks(connection, asked)) for device, asked in work.asked]
+            replies += [Reply(device, chunks) for device, chunks in found if chunks is not None]
+        return replies
 
     def _open(self, incoming: Incoming, policies: dict[str, DevicePolicy]) -> Message:
         def key_of(name: str) -> Ed25519PublicKey | None:

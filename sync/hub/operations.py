@@ -12,8 +12,19 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from aidpost.errors import StoreError, UsageError
-from aidpost.sync.envelope import Envelope, pack_message
-from aidpost.sync.hub import audit, enrolment, identity, outgoing, person, schema, second_factor, updates, users
+from aidpost.sync.envelope import Chunks, Envelope, Receipt, pack_message
+from aidpost.sync.hub import (
+    audit,
+    deliveries,
+    enrolment,
+    identity,
+    outgoing,
+    person,
+    schema,
+    second_factor,
+    updates,
+    users,
+)
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -106,16 +117,67 @@ def add_user(
     UsageError
         The role is not one of viewer, clinician, administrator; the name or password cannot be used.
     """
-    try:
-        wanted = users.Role(role)
-    except ValueError:
-        roles = ", ".join(known.value for known in users.Role)
-        raise UsageError(
-            operation="adding a user", target=name, cause=f"{role!r} is no role", remedy=f"Take one of {roles}."
-        ) from None
+    wanted = _role(name, role)
     with _database(config) as database, database.write() as connection:
         users.add(connection, name, password, wanted, full_name, now_ms(), parts=parts, clinics=clinics)
         audit.append(connection, "command-line", "user-added", name, " ".join((role, *parts, *clinics)))
+
+
+def add_oidc_user(
+    config: HubConfig,
+    name: str,
+    subject: str,
+    role: str = "clinician",
+    full_name: str = "",
+    *,
+    parts: Sequence[str] = (),
+    clinics: Sequence[str] = (),
+) -> None:
+    """Adds a user who logs in by the login provider, where they are `subject`; or lets an existing one do so, who keeps
+    their password.
+
+    Raises
+    ------
+    UsageError
+        As `add_user`; or no provider is configured, or another user is that subject.
+    """
+    wanted, table = _role(name, role), schema.users
+    if not config.oidc_issuer:
+        raise _unusable(name, "no login provider is configured", "Set hub.oidc_issuer.")
+    values = {"full_name": full_name, "role": wanted.value, "disabled_ms": None}
+    values |= {"issuer": config.oidc_issuer, "subject": subject}
+    with _database(config) as database, database.write() as connection:
+        same = (table.c.issuer == config.oidc_issuer) & (table.c.subject == subject) & (table.c.name != name)
+        if other := connection.execute(select(table.c.name).where(same)).scalar_one_or_none():
+            raise _unusable(name, f"{other} is that subject already", "Check the subject at the provider.")
+        users.put(connection, name, now_ms(), values, parts, clinics)
+        users.end_sessions(connection, name)
+        detail = " ".join((role, *parts, *clinics, f"{config.oidc_issuer} {subject}"))
+        audit.append(connection, "command-line", "user-added", name, detail)
+
+
+def disable_user(config: HubConfig, name: str) -> None:
+    """Lets a user in no longer, and ends their logins. What they signed stays.
+
+    Raises
+    ------
+    UsageError
+        No such user.
+    """
+    with _database(config) as database, database.write() as connection:
+        if not users.disable(connection, name, now_ms()):
+            raise UsageError(
+                operation="disabling a user", target=name, cause="there is no such user", remedy="Check the name."
+            )
+        audit.append(connection, "command-line", "user-disabled", name)
+
+
+def _role(name: str, role: str) -> users.Role:
+    try:
+        return users.Role(role)
+    except ValueError:
+        roles = ", ".join(known.value for known in users.Role)
+        raise _unusable(name, f"{role!r} is no role", f"Take one of {roles}.") from None
 
 
 def reset_second_factor(config: HubConfig, name: str) -> None:
@@ -230,7 +292,9 @@ def take_messages(config: HubConfig, messages: Sequence[bytes]) -> list[bytes]:
                 cause=str(getattr(error, "orig", error)),
                 remedy="Make room on the disk, or repair the database, and take the stick again.",
             ) from None
-    return [pack_message(reply.receipt, sender=config.name, key=key, recipient=reply.device) for reply in replies]
+    # what the device asked for in chunks, the stick carries whole: `delivery_chunks`
+    receipts = [reply for reply in replies if isinstance(reply.content, Receipt)]
+    return [pack_message(reply.content, sender=config.name, key=key, recipient=reply.device) for reply in receipts]
 
 
 def device_keys(config: HubConfig) -> dict[str, bytes]:
@@ -247,6 +311,18 @@ def waiting_for(config: HubConfig, device: str) -> Iterator[Envelope]:
         yield from outgoing.waiting_for(connection, device)
 
 
+def delivery_chunks(config: HubConfig, device: str) -> Iterator[Chunks]:
+    """What a device lacks of the large bodies that go down to it, for a stick."""
+    with _database(config) as database, database.read() as connection:
+        yield from deliveries.lacking(connection, device)
+
+
+def fleet(config: HubConfig) -> list[deliveries.Sent]:
+    """What each device has of what was last sent down to it."""
+    with _database(config) as database, database.read() as connection:
+        return deliveries.latest(connection)
+
+
 @contextmanager
 def _database(config: HubConfig) -> Iterator[Database]:
     database = Database(config.url)
@@ -254,6 +330,10 @@ def _database(config: HubConfig) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def _unusable(name: str, cause: str, remedy: str) -> UsageError:
+    return UsageError(operation="adding a user", target=name, cause=cause, remedy=remedy)
 
 
 def _nobody(operation: str, patient: uuid.UUID) -> UsageError:

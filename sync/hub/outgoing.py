@@ -38,8 +38,8 @@ def put(
     patient: uuid.UUID | None,
     exam: uuid.UUID | None,
     now_ms: int,
-) -> None:
-    """Keeps a record for a device; it goes out with the caller's commit."""
+) -> int:
+    """Keeps a record for a device; it goes out with the caller's commit. Gives its sequence."""
     table = schema.outgoing
     # the lock on the device's row keeps two workers from taking one number
     connection.execute(select(schema.devices.c.name).where(schema.devices.c.name == device).with_for_update())
@@ -59,6 +59,7 @@ def put(
             created_ms=now_ms,
         )
     )
+    return (last or 0) + 1
 
 
 def anything(connection: Connection) -> bool:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     desc,
 )
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 11
 """Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
 REVISION = f"{SCHEMA_VERSION:04d}"
 """The same as Alembic names it."""
@@ -262,6 +262,10 @@ users = Table(
     Column("password", String(200), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("disabled_ms", BigInteger),
+    # who this is at a login provider; NULL: they have a password only
+    Column("issuer", String(500)),
+    Column("subject", String(255)),
+    Index("users_subject", "issuer", "subject", unique=True),
 )
 
 sessions = Table(
@@ -272,6 +276,7 @@ sessions = Table(
     Column("csrf", String(64), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("used_ms", BigInteger, nullable=False),
+    Column("issuer", String(500)),  # the login provider; NULL: by password
 )
 
 reviews = Table(
@@ -546,4 +551,86 @@ update_halts = Table(
     Column("by", String(100), nullable=False),
     # set: a person let it go on, and the hub does not halt it by itself again
     Column("lifted_ms", BigInteger),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    # what was sent down for a device to take up, and what came of it there
+    Column("id", Uuid, primary_key=True),
+    Column("device", String(64), ForeignKey("devices.name"), nullable=False),
+    Column("subject", String(32), nullable=False),  # also the class of its envelope
+    Column("epoch", LargeBinary(8), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("serial", BigInteger, nullable=False),  # rises per (device, subject), over restores from a backup too
+    Column("version", String(64), nullable=False),
+    Column("sha256", String(64)),  # NULL: its body stands in the record
+    Column("size", BigInteger, nullable=False),
+    Column("held_bytes", BigInteger, nullable=False, default=0),
+    Column("state", String(16), nullable=False),  # waiting, held, applied, refused, superseded, rolled-back, withdrawn
+    Column("why", String(500), nullable=False, default=""),
+    Column("by", String(100), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("state_ms", BigInteger, nullable=False),
+    Index("deliveries_device", "device", "subject", "serial"),
+    Index("deliveries_body", "sha256"),
+)
+
+delivery_bodies = Table(
+    "delivery_bodies",
+    metadata,
+    # in pieces, so that a chunk of a large one is read without the rest; kept while a device lacks it
+    Column("sha256", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
+device_settings = Table(
+    "device_settings",
+    metadata,
+    # what devices are to be set to: of a clinic, and over it of one device
+    Column("scope", String(16), primary_key=True),  # clinic, device
+    Column("name", String(200), primary_key=True),
+    Column("key", String(100), primary_key=True),
+    Column("value", Text, nullable=False),  # JSON
+    Column("by", String(64), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+index_entries = Table(
+    "index_entries",
+    metadata,
+    # what of the clinic's patient index each device was sent last
+    Column("device", String(64), ForeignKey("devices.name"), primary_key=True),
+    Column("patient", Uuid, primary_key=True, index=True),
+    Column("digest", LargeBinary(32), nullable=False),
+)
+
+index_due = Table(
+    "index_due",
+    metadata,
+    # patients of whom something changed since the index was made
+    Column("patient", Uuid, primary_key=True),
+)
+
+rule_changes = Table(
+    "rule_changes",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("why", String(500), nullable=False),
+    Column("proposed_ms", BigInteger, nullable=False),
+    Column("proposed_by", String(64), nullable=False),
+    Column("state", String(16), nullable=False),  # proposed, sent, withdrawn
+)
+
+rule_signatures = Table(
+    "rule_signatures",
+    metadata,
+    Column("change", Uuid, ForeignKey("rule_changes.id"), primary_key=True),
+    Column("role", String(16), primary_key=True),  # one of each
+    Column("user", String(64), nullable=False),
+    Column("full_name", String(200), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
 )

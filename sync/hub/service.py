@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from aidpost.errors import BrokerError, EnvelopeError
 from aidpost.sync import topics
-from aidpost.sync.envelope import Content, Records, pack_message
+from aidpost.sync.envelope import Chunks, Content, Records, pack_message
 from aidpost.sync.hub import identity, outgoing
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
@@ -222,9 +222,12 @@ class HubService:
             return []
 
     def _send_receipts(self, replies: Sequence[Reply]) -> None:
-        for device, receipt in replies:
-            self._publish(topics.receipt(device), device, receipt)
-            if receipt.answers:
+        for device, content in replies:
+            if isinstance(content, Chunks):
+                self._publish(topics.down(device, "blob"), device, content)
+                continue
+            self._publish(topics.receipt(device), device, content)
+            if content.answers:
                 with self._lock:
                     self._back.add(device)
                 self._wake_sender.set()

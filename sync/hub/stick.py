@@ -74,6 +74,8 @@ class _Import:
         for records in _grouped(operations.waiting_for(self._config, self._device)):
             self.down += len(records.envelopes)
             yield pack_message(records, sender=self._config.name, key=self._key, recipient=self._device)
+        for chunks in operations.delivery_chunks(self._config, self._device):
+            yield pack_message(chunks, sender=self._config.name, key=self._key, recipient=self._device)
 
     def _count(self, answer: bytes) -> bool:
         """Whether it is for this stick's device: a stick may hold another's messages, whose receipts go by MQTT."""

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import argon2
@@ -46,6 +46,8 @@ class Session(NamedTuple):
     used_ms: int
     parts: tuple[str, ...] = PARTS
     clinics: tuple[str, ...] = ()
+    issuer: str = ""
+    """The login provider by which they came; empty: by password."""
 
     @property
     def may_review(self) -> bool:
@@ -82,24 +84,55 @@ def add(
     UsageError
         The name has other characters than a-z 0-9 . _ @ -, or the password is short, or there is no such part.
     """
-    if unknown := set(parts) - set(PARTS):
-        raise _unusable(name[:64], f"{', '.join(sorted(unknown))} is no part", f"Take of {', '.join(PARTS)}.")
-    if _NAME.fullmatch(name) is None:
-        raise _unusable(name[:64], "a name has 1 to 64 of a-z 0-9 . _ @ -", "Choose another name.")
     if not MIN_PASSWORD <= len(password) <= _MAX_PASSWORD:
         raise _unusable(
             name, f"the password has {len(password)} characters", f"Take {MIN_PASSWORD} to {_MAX_PASSWORD}."
         )
     values = {"full_name": full_name, "role": role.value, "password": hash_password(password), "disabled_ms": None}
+    put(connection, name, now_ms, values, parts, clinics)
+    end_sessions(connection, name)
+
+
+def put(
+    connection: Connection,
+    name: str,
+    now_ms: int,
+    values: Mapping[str, object],
+    parts: Sequence[str],
+    clinics: Sequence[str],
+) -> None:
+    """Adds a user or changes the row of one, and sets their limits; raises UsageError as `add` does."""
+    if unknown := set(parts) - set(PARTS):
+        raise _unusable(name[:64], f"{', '.join(sorted(unknown))} is no part", f"Take of {', '.join(PARTS)}.")
+    if not is_name(name):
+        raise _unusable(name[:64], "a name has 1 to 64 of a-z 0-9 . _ @ -", "Choose another name.")
     changed = connection.execute(update(schema.users).where(schema.users.c.name == name).values(**values))
     if changed.rowcount == 0:
-        connection.execute(insert(schema.users).values(name=name, created_ms=now_ms, **values))
-    connection.execute(delete(schema.sessions).where(schema.sessions.c.user == name))
+        connection.execute(
+            insert(schema.users).values(**{"name": name, "created_ms": now_ms, "password": "", **values})
+        )
     scopes = schema.user_scopes
     connection.execute(delete(scopes).where(scopes.c.user == name))
     rows = [("part", part) for part in dict.fromkeys(parts)] + [("clinic", clinic) for clinic in dict.fromkeys(clinics)]
     if rows:
         connection.execute(insert(scopes), [{"user": name, "kind": kind, "value": value} for kind, value in rows])
+
+
+def is_name(name: str) -> bool:
+    """Whether a user may be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
+def disable(connection: Connection, name: str, now_ms: int) -> bool:
+    """Lets a user in no longer, and ends their logins; what they signed stays. False: there is no such user."""
+    changed = connection.execute(update(schema.users).where(schema.users.c.name == name).values(disabled_ms=now_ms))
+    end_sessions(connection, name)
+    return bool(changed.rowcount)
+
+
+def end_sessions(connection: Connection, name: str) -> None:
+    """Ends all logins of a user."""
+    connection.execute(delete(schema.sessions).where(schema.sessions.c.user == name))
 
 
 def hash_password(password: str) -> str:
@@ -117,8 +150,9 @@ def check_password(connection: Connection, name: str, password: str) -> bool:
     row = connection.execute(
         select(schema.users.c.password).where(schema.users.c.name == name, schema.users.c.disabled_ms.is_(None))
     ).one_or_none()
-    stored = row.password if row else _nobodys_password()
-    return _matches(stored, password[:_MAX_PASSWORD]) and row is not None
+    # who comes by a login provider may have no password
+    stored = row.password if row and row.password else _nobodys_password()
+    return _matches(stored, password[:_MAX_PASSWORD]) and row is not None and bool(row.password)
 
 
 def _matches(stored: str, password: str) -> bool:
@@ -140,12 +174,23 @@ def renew_hash(connection: Connection, name: str, password: str) -> None:
         connection.execute(update(table).where(table.c.name == name).values(password=hash_password(password)))
 
 
-def log_in(connection: Connection, name: str, now_ms: int) -> str:
-    """A new session's token, for the cookie."""
+def role_of(connection: Connection, name: str) -> Role | None:
+    """The role of a user; None: there is no such user."""
+    role = connection.execute(select(schema.users.c.role).where(schema.users.c.name == name)).scalar_one_or_none()
+    return None if role is None else Role(role)
+
+
+def log_in(connection: Connection, name: str, now_ms: int, issuer: str | None = None) -> str:
+    """A new session's token, for the cookie. `issuer`: the login provider that said who this is."""
     token = secrets.token_urlsafe(32)
     connection.execute(
         insert(schema.sessions).values(
-            token_hash=_token_hash(token), user=name, csrf=secrets.token_urlsafe(32), created_ms=now_ms, used_ms=now_ms
+            token_hash=_token_hash(token),
+            user=name,
+            csrf=secrets.token_urlsafe(32),
+            created_ms=now_ms,
+            used_ms=now_ms,
+            issuer=issuer,
         )
     )
     return token
@@ -166,7 +211,8 @@ def session_of(connection: Connection, token: str, now_ms: int, idle_ms: int, lo
     for scope in connection.execute(select(table).where(table.c.user == row.user).order_by(table.c.value)):
         scopes[scope.kind].append(scope.value)
     parts, clinics = tuple(scopes["part"]) or PARTS, tuple(scopes["clinic"])
-    return Session(row.user, row.full_name or row.user, Role(row.role), row.csrf, row.used_ms, parts, clinics)
+    about = (row.full_name or row.user, Role(row.role), row.csrf, row.used_ms, parts, clinics, row.issuer or "")
+    return Session(row.user, *about)
 
 
 def touch(connection: Connection, token: str, now_ms: int) -> None:

@@ -11,12 +11,14 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aidpost.errors import ConfigurationError
 from aidpost.sync.hub import (
     _account_page,
     _exam_page,
@@ -27,6 +29,8 @@ from aidpost.sync.hub import (
     _patient_page,
     _quality_page,
     _review_form,
+    _telephone_page,
+    identity,
     openapi,
     schema,
 )
@@ -84,7 +88,7 @@ def create_app(
 
     own = [Route("/healthz", healthz), Route("/metrics", metrics), Route("/openapi.json", openapi_json)]
     app = Starlette(
-        routes=[*own, *_page_routes(site), *_fhir_routes(site)],
+        routes=[*own, *_login_routes(site), *_page_routes(site), *_fhir_routes(site)],
         exception_handlers={HTTPException: failed, OperationalError: not_kept},
     )
     return SecurityHeaders(app, https=config.secure_cookies)
@@ -116,12 +120,50 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
+def _login_routes(site: Site) -> list[BaseRoute]:
+    known: list[BaseRoute] = [
+        Route("/login", _login.form(site)),
+        Route("/login", _login.submit(site), methods=["POST"]),
+    ]
+    if not site.config.oidc_issuer:
+        return [*known, Route("/logout", site.action(_login.log_out(None)), methods=["POST"])]
+    try:
+        # an extra that most hubs do not need
+        from starlette.middleware.sessions import SessionMiddleware
+
+        from aidpost.sync.hub import _oidc_login
+    except ImportError as error:
+        raise ConfigurationError(
+            operation="preparing the login provider",
+            target=site.config.oidc_issuer,
+            cause=f"{error.name} is not installed",
+            remedy="pip install 'aidpost[oidc]'",
+        ) from None
+    provider = _oidc_login.Provider(site.config)
+    secure = site.config.secure_cookies
+    remembers = Middleware(
+        SessionMiddleware,
+        secret_key=_oidc_login.cookie_key(identity.signing_key(site.config.state).private_bytes_raw()),
+        session_cookie="__Host-oidc" if secure else "oidc",
+        max_age=600,
+        same_site="lax",  # the provider sends people back from its own site
+        https_only=secure,
+    )
+    return [
+        *known,
+        Route("/login/oidc", _oidc_login.begin(site, provider), middleware=[remembers]),
+        Route(_oidc_login.CALLBACK, _oidc_login.finish(site, provider), middleware=[remembers]),
+        Route(
+            "/logout",
+            site.action(_login.log_out(lambda site, request: _oidc_login.log_out_there(site, request, provider))),
+            methods=["POST"],
+        ),
+    ]
+
+
 def _page_routes(site: Site) -> list[BaseRoute]:
     clinician = Role.CLINICIAN
     return [
-        Route("/login", _login.form(site)),
-        Route("/login", _login.submit(site), methods=["POST"]),
-        Route("/logout", site.action(_login.log_out), methods=["POST"]),
         Route("/account", site.page(_account_page.account)),
         Route("/account/offer", site.action(_account_page.offer), methods=["POST"]),
         Route("/account/confirm", site.action(_account_page.confirm), methods=["POST"]),
@@ -163,6 +205,8 @@ def _page_routes(site: Site) -> list[BaseRoute]:
         Route("/quality", site.page(_quality_page.quality)),
         Route("/quality.csv", site.page(_quality_page.quality_csv, role=clinician)),
         Route("/devices", site.page(_pages.devices)),
+        Route("/unlock", site.page(_telephone_page.unlock, role=clinician), methods=["GET"]),
+        Route("/unlock", site.action(_telephone_page.answer, role=clinician), methods=["POST"]),
         Route("/export.csv", site.page(_export.exams_csv, role=clinician)),
         Route("/audit", site.page(_pages.audit_log, role=Role.ADMINISTRATOR)),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),

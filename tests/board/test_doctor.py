@@ -539,3 +539,13 @@ def test_bench_times_every_stage_and_says_the_memory(tmp_path: Path) -> None:
         assert one.processor_ms is None or one.processor_ms >= 0
     assert found.memory_mb is None or found.memory_mb > 10
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("speak", "language", "state"), [(False, "xx", "ok"), (True, "en", "ok"), (True, "xx", "warning")]
+)
+def test_speech_that_cannot_be_is_a_warning_only_where_it_is_wanted(
+    check: Examine, speak: bool, language: str, state: str
+) -> None:
+    section = type(Configuration().console)(speak=speak, language=language)
+    assert check("speech", configuration=Configuration(console=section)).state == state

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +16,16 @@ import pytest
 from aidpost.errors import DeviceError, DeviceNotFoundError, DeviceTimeoutError, NotPossibleError, UsageError
 from aidpost.firmware_bridge import discovery
 from aidpost.firmware_bridge.clock import Clock
+from aidpost.firmware_bridge.decoders import polar
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
-from aidpost.firmware_bridge.ports import _ble
+from aidpost.firmware_bridge.ports import _ble, _ble_link
 from aidpost.firmware_bridge.simulators import sensors
 from aidpost.firmware_bridge.simulators.bluez import Characteristic, FakeBluez, Sensor
 from aidpost.firmware_bridge.simulators.bus import private_bus
 from aidpost.firmware_bridge.sources import open_source
-from aidpost.records import Origin, VitalKind, VitalSign
+from aidpost.firmware_bridge.states import STATES
+from aidpost.firmware_bridge.together import read_together
+from aidpost.records import AbsentReason, Origin, VitalKind, VitalSign
 
 
 @pytest.fixture
@@ -106,8 +113,7 @@ def test_a_sensor_that_goes_away_after_its_reading_is_no_failure(bus: str, clock
 def test_sensors_that_are_absent_silent_refusing_or_unknown(
     bus: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_ble, "ATTEMPTS", 2)
-    monkeypatch.setattr(_ble, "CONNECT_S", 3.0)
+    monkeypatch.setattr(_ble_link, "ATTEMPTS", 2)
     silent = Sensor("AA:00:00:00:00:11", "silent", {"180D": (Characteristic("2A37", ("notify",)),)})
     refusing = Sensor("AA:00:00:00:00:12", "refusing", {"1810": ()}, connectable=False)
     lamp = Sensor("AA:00:00:00:00:13", "lamp", {"FFE0": (Characteristic("FFE1"),)})
@@ -149,6 +155,194 @@ def test_bluetooth_that_is_off_or_missing_is_not_possible_here(bus: str, clock: 
 def test_an_address_that_is_none_is_a_usage_error(clock: Clock) -> None:
     with pytest.raises(UsageError, match="neither an address nor a kind"):
         open_source("ble:somewhere", clock=clock)
+
+
+def test_a_radio_that_is_busy_is_tried_again_by_the_connector(bus: str, clock: Clock) -> None:
+    cuff = sensors.blood_pressure_cuff()
+    busy = Sensor(cuff.address, cuff.name, cuff.services, refuses=4)
+    with FakeBluez(bus, (busy,)):
+        vitals = open_source(f"ble:{cuff.address}?wait=60", clock=clock).read_vitals()
+    assert values(vitals)[VitalKind.SYSTOLIC_BP] == 142
+
+
+def test_without_the_library_it_is_said_how_to_get_it(bus: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeBluez(bus, (sensors.thermometer(),)):
+        for name in ("bleak_retry_connector", "bleak.exc"):
+            with monkeypatch.context() as patch:
+                patch.setitem(sys.modules, name, None)
+                with pytest.raises(NotPossibleError, match="not installed") as caught:
+                    open_source("ble:thermometer", clock=clock).read_vitals()
+            assert "aidpost[bluetooth]" in caught.value.remedy
+
+
+def test_a_continuous_oximeter_counts_when_it_has_settled(bus: str, clock: Clock) -> None:
+    nan = float("nan")
+    finger = sensors.continuous_oximeter(spo2=[nan, nan, 91, 96, 97, *[98] * 400])
+    with FakeBluez(bus, (finger,)):
+        vitals = open_source("ble:oximeter?wait=60", clock=clock).read_vitals()
+    assert values(vitals) == {VitalKind.SPO2: 98, VitalKind.PULSE_RATE: 74}
+    assert vitals[0].status == ("fully qualified",)
+
+
+def test_an_oximeter_that_is_off_the_finger_gives_that_it_has_no_value(
+    bus: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ble, "LONGEST_SETTLE_S", 1.0)
+    with FakeBluez(bus, (sensors.continuous_oximeter(spo2=[float("nan")] * 900),)):
+        vitals = open_source("ble:oximeter?wait=60", clock=clock).read_vitals()
+    assert {v.kind: (v.value, v.absent) for v in vitals} == {
+        VitalKind.SPO2: (None, AbsentReason.NOT_A_NUMBER),
+        VitalKind.PULSE_RATE: (None, AbsentReason.NOT_A_NUMBER),
+    }
+    assert STATES.of(["ble:oximeter?wait=60"])[0].lead_off == ("skin",)
+
+
+def test_an_oximeter_whose_finger_comes_late_is_waited_for(bus: str, clock: Clock) -> None:
+    late = sensors.continuous_oximeter(spo2=[*[float("nan")] * 20, *[95] * 400])
+    with FakeBluez(bus, (late,)):
+        vitals = open_source("ble:oximeter?wait=60", clock=clock).read_vitals()
+    assert values(vitals)[VitalKind.SPO2] == 95
+
+
+def test_several_sensors_are_read_at_once_and_one_that_fails_keeps_none_from_it(bus: str, clock: Clock) -> None:
+    air = (
+        sensors.blood_pressure_cuff(),
+        sensors.thermometer(celsius=38.4),
+        sensors.continuous_oximeter(spo2=[97] * 900),
+        sensors.glucose_meter(mmol=[6.1]),
+        Sensor("AA:00:00:00:00:77", "refusing", {"181D": ()}, connectable=False),
+    )
+    asked = ["ble:blood-pressure", "ble:thermometer", "ble:weight?scan=1", "ble:oximeter", "ble:glucose"]
+    with FakeBluez(bus, air):
+        readings = sorted(read_together(asked, clock=clock, patience_s=60), key=lambda one: one.number)
+    assert [one.source for one in readings] == asked
+    assert [values(list(one.vitals)).get(kind) for one, kind in zip(readings, (
+        VitalKind.SYSTOLIC_BP, VitalKind.TEMPERATURE, VitalKind.WEIGHT, VitalKind.SPO2, VitalKind.GLUCOSE
+    ), strict=True)] == [142, 38.4, None, 97, 6.1]  # fmt: skip
+    assert [one.error is None for one in readings] == [True, True, False, True, True]
+    assert "refuses" in str(readings[2].error)
+
+
+def test_a_sensor_that_is_asked_twice_is_read_one_time_after_the_other(bus: str, clock: Clock) -> None:
+    with FakeBluez(bus, (sensors.thermometer(),)):
+        readings = list(read_together(["ble:thermometer", "ble:thermometer"], clock=clock, patience_s=60))
+    assert [[v.value for v in one.vitals] for one in readings] == [[37.2], [37.2]]
+    assert list(read_together([], clock=clock)) == []
+
+
+def test_how_long_a_silent_sensor_is_waited_for_is_configured(bus: str, clock: Clock) -> None:
+    silent = Sensor("AA:00:00:00:00:11", "silent", {"180D": (Characteristic("2A37", ("notify",)),)})
+    with FakeBluez(bus, (silent,)):
+        (one,) = read_together(["ble:heart-rate"], clock=clock, patience_s=1.5)
+        (own,) = read_together(["ble:heart-rate?wait=0.5"], clock=clock, patience_s=1.5)
+    assert "nothing in 1.5 s" in str(one.error)
+    assert "nothing in 0.5 s" in str(own.error)
+
+
+def test_an_adapter_that_goes_off_while_a_cuff_pumps_is_waited_for(bus: str, clock: Clock) -> None:
+    cuff = sensors.blood_pressure_cuff()
+    pumping = Characteristic("2A35", ("indicate",), sends=cuff.services["1810"][0].sends, interval_s=2.0)
+    slow = Sensor(cuff.address, cuff.name, {**cuff.services, "1810": (pumping,)})
+    with FakeBluez(bus, (slow,)) as bluez, when_connected(bluez, slow.address, lambda: off_and_on(bluez)):
+        vitals = open_source(f"ble:{slow.address}?wait=60", clock=clock).read_vitals()
+    assert values(vitals)[VitalKind.SYSTOLIC_BP] == 142
+
+
+def test_an_adapter_that_goes_off_in_an_ecg_leaves_a_gap_of_that_length(bus: str, clock: Clock) -> None:
+    strap = Strap()
+    with FakeBluez(bus, (strap.sensor(),)) as bluez, strap.streaming(bluez):
+        outage = when_connected(bluez, strap.address, lambda: off_and_on(bluez, after=lambda: strap.sent > 200))
+        with outage:
+            recording = open_source(f"ble:{strap.address}?wait=60", clock=clock).read_ecg(12)
+    assert len(recording.missing) >= 1
+    got, where = recording.samples[0], np.flatnonzero(np.isfinite(recording.millivolts(0)))
+    # the strap counts its samples from when it was switched on: each stands exactly where its number says
+    assert (got[where] - got[where[0]] == where - where[0]).all()
+    assert 200 < len(where) < 12 * 130 - 100
+
+
+def test_a_strap_that_never_comes_back_leaves_what_came_and_the_rest_is_missing(
+    bus: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strap = Strap()
+    with FakeBluez(bus, (strap.sensor(),)) as bluez, strap.streaming(bluez):
+
+        def leave() -> None:
+            wait_for(lambda: strap.sent > 150)
+            bluez.power(False)
+
+        with when_connected(bluez, strap.address, leave):
+            recording = open_source(f"ble:{strap.address}?wait=60&scan=1", clock=clock).read_ecg(6)
+    start, stop = recording.missing[-1]
+    assert stop == len(recording.samples[0]) == 6 * 130
+    got = recording.samples[0][:start]
+    assert len(got) > 100
+    assert (np.diff(got[: recording.missing[0][0]]) == 1).all()
+
+
+def wait_for(state: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not state():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.02)
+
+
+def off_and_on(bluez: FakeBluez, after: Callable[[], bool] = lambda: True) -> None:
+    wait_for(after)
+    bluez.power(False)
+    time.sleep(1.5)
+    bluez.power(True)
+
+
+@contextlib.contextmanager
+def when_connected(bluez: FakeBluez, address: str, do: Callable[[], None]) -> Iterator[None]:
+    """Do it in a thread once a client has connected."""
+
+    def run() -> None:
+        wait_for(lambda: bluez.connected(address))
+        do()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+class Strap:
+    """A Polar H10 whose ECG goes on while nobody listens, as that of a worn one does: each sample is its number."""
+
+    address = "AA:00:00:00:00:66"
+    size = 26
+
+    def __init__(self) -> None:
+        self.sent, self._end = 0, threading.Event()
+
+    def sensor(self) -> Sensor:
+        ok = (polar.CONTROL, bytes([0xF0, 2, 0, 0, 0]))
+        control = Characteristic(polar.CONTROL, ("read", "write", "indicate"), b"\x0f\x01", on_write=lambda _: [ok])
+        return Sensor(
+            self.address, "Polar H10 SIM", {polar.SERVICE: (control, Characteristic(polar.DATA, ("notify",)))}
+        )
+
+    @contextlib.contextmanager
+    def streaming(self, bluez: FakeBluez) -> Iterator[None]:
+        thread = threading.Thread(target=self._stream, args=(bluez,))
+        thread.start()
+        try:
+            yield
+        finally:
+            self._end.set()
+            thread.join()
+
+    def _stream(self, bluez: FakeBluez) -> None:
+        began, number = time.monotonic(), 0
+        while not self._end.wait(max(0.0, began + (number + self.size) / 130 - time.monotonic())):
+            counts = tuple(range(number, number + self.size))
+            number += self.size
+            bluez.send(self.address, polar.DATA, polar.encode_polar_ecg(round(number / 130 * 1e9), counts))
+            self.sent += self.size if bluez.connected(self.address) else 0
 
 
 def test_the_installed_bleak_has_what_this_leans_on() -> None:

@@ -1,5 +1,5 @@
-"""What goes wrong with real ports: another name after re-plugging, noise, half frames, a board that restarts, Bluetooth
-that goes away; and hours of it."""
+"""What goes wrong with real ports: another name after re-plugging, noise, half frames, a board that restarts; and hours
+of it. Bluetooth that goes away is in test_ble."""
 
 from __future__ import annotations
 
@@ -7,33 +7,20 @@ import multiprocessing
 import random
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soaking
 
-from aidpost.errors import DeviceError
 from aidpost.firmware_bridge import supervisor
 from aidpost.firmware_bridge.assembler import EcgAssembler
 from aidpost.firmware_bridge.boards import BOARDS
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders.own import encode_hello, encode_samples
 from aidpost.firmware_bridge.ports import _serial_worker
-from aidpost.firmware_bridge.simulators import sensors
-from aidpost.firmware_bridge.simulators.bluez import FakeBluez
 from aidpost.firmware_bridge.simulators.boards import BoardSimulator, frames
-from aidpost.firmware_bridge.simulators.bus import private_bus
 from aidpost.firmware_bridge.sources import SourceSpec, open_source
-
-
-@pytest.fixture
-def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    with private_bus(tmp_path) as address:
-        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-        yield address
 
 
 def test_a_board_that_is_plugged_in_again_under_another_name_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,28 +107,6 @@ def test_what_a_restarted_board_announces_does_not_change_the_recording() -> Non
     assembler.add(decoder.feed(stream))
     recording = assembler.recording(at=soaking.AT, origin=soaking.Origin.LIVE, source="x")
     assert (recording.fs_hz, recording.lsb_mv) == (250, (0.001,))
-
-
-def test_bluetooth_that_goes_off_in_the_middle_leaves_what_came(bus: str, clock: Clock) -> None:
-    counts = [n % 800 - 400 for n in range(8000)]
-    bluez = FakeBluez(bus, (sensors.polar_h10(counts=counts),))
-    with bluez:
-
-        def leave() -> None:
-            while not bluez.connected("AA:00:00:00:00:06"):
-                time.sleep(0.05)
-            time.sleep(1)
-            bluez.drop("AA:00:00:00:00:06")
-
-        threading.Thread(target=leave, daemon=True).start()
-        try:
-            recording = open_source("ble:polar?wait=60", clock=clock).read_ecg(60)
-        except DeviceError as error:  # it may go before the first frame, on a slow machine
-            assert error.remedy  # noqa: PT017 (either is right)
-            return
-    got = recording.samples[0]
-    assert 0 < len(got) < 60 * 130
-    assert got.tolist() == counts[: len(got)]
 
 
 def test_a_minute_of_streaming_with_damage_says_exactly_what_is_missing_in_flat_memory() -> None:

@@ -206,6 +206,12 @@ def test_a_worker_that_starts_slowly_after_being_replaced_does_not_end_the_recor
     assert 18 <= heard(clock, monkeypatch, *start, *((6.0 + n * 3, "replaced") for n in range(99)))[1] < 19
 
 
+def test_the_first_bytes_deadline_is_the_one_that_is_set(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seconds in (2.0, 7.0):
+        monkeypatch.setattr(port, "FIRST_BYTE_S", seconds)
+        assert 0.5 + seconds <= heard(clock, monkeypatch, (0.5, "open"))[1] < 1 + seconds
+
+
 def test_a_port_that_hangs_when_it_is_opened_is_given_up(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     times, ended = heard(clock, monkeypatch, *((15.0 * n, "replaced") for n in range(1, 99)))
     assert times == []

@@ -25,7 +25,14 @@ def prepared(device: Running) -> dict[str, str]:
     device.tap(f"{urgent}/questions", question="fainting", answer="yes")
     if device.ask("GET", urgent)[1].endswith("/alarm"):
         device.tap(f"{urgent}/acknowledge")
-    pages = {"home": "/", "find": "/find", "register": "/patients/new", "more": "/more", "unassigned": "/unassigned"}
+    pages = {
+        "home": "/",
+        "find": "/find",
+        "register": "/patients/new",
+        "more": "/more",
+        "unassigned": "/unassigned",
+        "sensors": "/sensors",
+    }
     steps = (
         "",
         "/watch",

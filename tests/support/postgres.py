@@ -17,9 +17,15 @@ from sqlalchemy import create_engine
 
 
 class Postgres:
-    """One server for a test session; `database` gives each test a database of its own."""
+    """One server for a test session; `database` gives each test a database of its own.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    settings
+        Other than the server's defaults, or than the small and forgetful ones that suit tests.
+    """
+
+    def __init__(self, **settings: str) -> None:
         self._binaries = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None)
         if self._binaries is None:
             pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
@@ -34,8 +40,9 @@ class Postgres:
             self._port = int(probe.getsockname()[1])
         data = str(self._folder / "data")
         self._run("initdb", "-D", data, "-U", "aidpost", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
-        settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "shared_buffers=32MB", "fsync=off")
-        options = " ".join([f"-p {self._port}", *(f"-c {setting}" for setting in settings)])
+        chosen = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "shared_buffers": "32MB"}
+        chosen |= {"fsync": "off"} | settings
+        options = " ".join([f"-p {self._port}", *(f"-c {name}={value}" for name, value in chosen.items())])
         # waits until it answers
         self._run("pg_ctl", "-D", data, "-l", str(self._folder / "log"), "-o", options, "-w", "start")
 
@@ -46,6 +53,22 @@ class Postgres:
         yield self._url(name)
         self._execute(name, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
         self._unused.append(name)
+
+    def cpu_s(self) -> float:
+        """Processor time of the server and of all its processes since it was started."""
+        head = int((self._folder / "data/postmaster.pid").read_text().split()[0])
+        ticks = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                number, rest = path.read_text().split(" ", 1)
+            except OSError:
+                continue  # it has just ended, and counts below
+            fields = rest[rest.rindex(")") + 2 :].split()
+            if int(number) == head:
+                ticks += sum(map(int, fields[11:15]))  # its own, and of children that have ended
+            elif int(fields[1]) == head:
+                ticks += sum(map(int, fields[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def _create(self) -> str:
         name = f"hub_{uuid.uuid4().hex}"

@@ -46,6 +46,15 @@ if (tapper) {
 // -- the model's view over the photograph
 document.querySelectorAll(".over").forEach((one) => one.addEventListener("click", () => one.classList.toggle("on")));
 
+// -- what this page says aloud, once, and again on a touch
+if (document.body.dataset.say) {
+  const voice = new Audio(document.body.dataset.say);
+  voice.addEventListener("playing", () => { document.body.dataset.said = Number(document.body.dataset.said || 0) + 1; });
+  const say = () => { voice.currentTime = 0; voice.play().catch(() => null); };  // refused before the first touch: the button stays
+  $("say").addEventListener("click", say);
+  say();
+}
+
 // -- live channels
 const channel = (path) => {
   const socket = new WebSocket(`ws://${location.host}${path}`);

@@ -139,7 +139,7 @@ class Hub:
 
     def take(self, device: FakeDevice, *messages: bytes, received_ms: int | None = None) -> list[Receipt]:
         batch = [Incoming(device.name, message, received_ms or now_ms()) for message in messages]
-        return [reply.receipt for reply in self.ingest.ingest(batch)]
+        return [reply.content for reply in self.ingest.ingest(batch) if isinstance(reply.content, Receipt)]
 
     def close(self) -> None:
         self.database.close()

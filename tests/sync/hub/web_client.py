@@ -34,7 +34,7 @@ from aidpost.records import (
     VitalKind,
 )
 from aidpost.sync.bodies import BlobManifest
-from aidpost.sync.envelope import CHUNK, Chunk, Chunks
+from aidpost.sync.envelope import CHUNK, Chunk, Chunks, Receipt
 from aidpost.sync.hub import users
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest
@@ -114,7 +114,8 @@ def logged_in(server: HubServer, name: str) -> Client:
 def send(server: HubServer, device: FakeDevice, *messages: bytes) -> None:
     batch = [Incoming(device.name, message, now_ms()) for message in messages]
     for reply in Ingest(server.database, server.files, server.config).ingest(batch):
-        assert not reply.receipt.rejected
+        assert isinstance(reply.content, Receipt)
+        assert not reply.content.rejected
 
 
 def send_blob(server: HubServer, device: FakeDevice, data: bytes, media_type: str, report: ExamReport) -> BlobRef:
