@@ -25,6 +25,7 @@ from aidpost.sync.hub._blob_intake import BlobIntake, Collected
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
+from aidpost.sync.hub.identity import previous_key
 
 _log = logging.getLogger(__name__)
 
@@ -155,12 +156,25 @@ class Ingest:
             policy = policies.get(name)
             return _key(policy.public_key) if policy else None
 
-        return unpack_message(incoming.payload, key_of, sender=incoming.device, recipient=self._config.name)
+        def previous_key_of(name: str) -> Ed25519PublicKey | None:
+            policy = policies.get(name)
+            return _key(policy.previous_key) if policy and policy.previous_key else None
+
+        address = {"sender": incoming.device, "recipient": self._config.name}
+        try:
+            return unpack_message(incoming.payload, key_of, **address)
+        except EnvelopeError as error:
+            # on its way, or on a stick, since before the device changed its key
+            try:
+                return unpack_message(incoming.payload, previous_key_of, **address)
+            except EnvelopeError:
+                raise error from None
 
     def _policies(self, batch: Sequence[Incoming]) -> dict[str, DevicePolicy]:
         """Of the enrolled devices that may have sent these: of a country's thousands, the few of this batch."""
         table = schema.devices
-        query = select(table.c.name, table.c.public_key, table.c.accept_simulated).where(table.c.revoked_ms.is_(None))
+        columns = (table.c.name, table.c.public_key, table.c.accept_simulated)
+        query = select(*columns, table.c.previous_key, table.c.previous_until_ms).where(table.c.revoked_ms.is_(None))
         named = {incoming.device for incoming in batch}
         if None not in named:
             query = query.where(table.c.name.in_(named))
@@ -169,7 +183,10 @@ class Ingest:
         default = self._config.accept_simulated
         return {
             row.name: DevicePolicy(
-                row.name, bytes(row.public_key), default if row.accept_simulated is None else row.accept_simulated
+                row.name,
+                bytes(row.public_key),
+                default if row.accept_simulated is None else row.accept_simulated,
+                previous_key(row, now_ms()),
             )
             for row in rows
         }
