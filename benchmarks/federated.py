@@ -28,7 +28,7 @@ from aidpost.inference.cases import photo_example
 from aidpost.inference.head import Cases, extended, fit
 from aidpost.inference.model import SHIPPED, load_model
 from aidpost.inference.private import Recipe, epsilon, noise_for, spent_by, train
-from aidpost.sync.hub.aggregate import Aggregator
+from aidpost.sync.hub.aggregate import Aggregator, Controls
 
 CLINICS, ROUNDS, AWAY, POISONED = 20, 15, 0.3, 2
 EPSILON, DELTA = 8.0, 1e-5
@@ -147,6 +147,7 @@ class Way:
     poisoned: int = 0
     rate: float = 0.1
     shared: bool = False  # noise in shares, under secure aggregation
+    momentum: float = 0.0  # of the server
 
 
 def together(task: Task, way: Way, seed: int) -> tuple[float, int]:
@@ -154,6 +155,8 @@ def together(task: Task, way: Way, seed: int) -> tuple[float, int]:
     rng = np.random.default_rng(1000 + seed)
     shape = (task.held.logits.shape[1], task.held.features.shape[1] + 1)
     shared = Aggregator(way.strategy, np.zeros(shape[0] * shape[1]), rate=way.rate, poisoned=POISONED)
+    controls = Controls() if way.strategy == "scaffold" else None
+    before, speed = shared.weights, np.zeros_like(shared.weights)
     hostile = set(rng.choice(CLINICS, way.poisoned, replace=False).tolist())
     size = 0
     for _ in range(ROUNDS):
@@ -163,13 +166,24 @@ def together(task: Task, way: Way, seed: int) -> tuple[float, int]:
         # with the sum alone visible, each device adds its part of the noise of the least sum that is opened
         noise = way.recipe.noise / np.sqrt(LEAST_ANSWERS) if way.shared else way.recipe.noise
         recipe = replace(way.recipe, noise=noise)
-        answers = [train(recipe, task.clinics[one], shared.weights.reshape(shape), rng) for one in here]
+        others = [None if controls is None else controls.correction(str(one), shared.weights.size) for one in here]
+        answers = [
+            train(
+                recipe, task.clinics[one], shared.weights.reshape(shape), rng, None if c is None else c.reshape(shape)
+            )
+            for one, c in zip(here, others, strict=True)
+        ]
         changes = np.stack([one.change.ravel() for one in answers])
         # a hostile device pulls the other way, ten times as hard, and claims a thousand patients
         bad = np.array([one in hostile for one in here])
         changes[bad] *= -10
         patients = np.where(bad, 1000.0, [one.patients for one in answers])
+        if controls is not None:
+            came = {str(one): (change, float(n)) for one, change, n in zip(here, changes, patients, strict=True)}
+            controls.note(came, recipe.steps * recipe.rate)
         shared.take(changes, patients)
+        speed = way.momentum * speed + shared.weights - before
+        shared.weights = before = before + speed
         size = answers[0].to_vector().astype("<f4").nbytes
     return task.judge(shared.weights.reshape(shape)), size
 
@@ -185,11 +199,14 @@ def run(task: Task, seed: int, noise: float) -> dict[str, float]:
     alone = [task.judge(fit(kind, one, 0.03)) for one in task.clinics]
     out["alone"] = float(np.mean(alone))
     out["pooled"] = task.judge(fit(kind, whole, 0.001))
+    out["pooled, held at 0.01"] = task.judge(fit(kind, whole, 0.01))
     many = Recipe(kind, steps=40, rate=2.0, clip=1e6)
     private = Recipe(kind, steps=1, rate=16.0, clip=1.0, noise=noise)
     ways = {
         "FedAvg": Way(many, "fedavg"),
         "FedProx": Way(replace(many, pull=0.02), "fedavg"),
+        "FedAvg, momentum 0.5": Way(replace(many, steps=10, rate=4.0), "fedavg", momentum=0.5),
+        "SCAFFOLD": Way(many, "scaffold"),
         "FedAdam": Way(many, "fedadam"),
         "private, noise in shares": Way(private, "fedavg", shared=True),
         "private, each by itself": Way(private, "fedavg"),

@@ -10,6 +10,7 @@ import msgspec
 
 from aidpost._record import require
 from aidpost.records import WIRE_RECORDS, BlobRef, Origin, Record, Timestamp
+from aidpost.sync import rounds
 
 MAX_PREVIEW = 12 * 1024
 """Bytes of a preview: small enough to arrive over 2G while the patient is still there."""
@@ -77,7 +78,15 @@ class Outcome(Record, frozen=True, kw_only=True):
     why: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
-_KINDS: tuple[type[Record], ...] = (*WIRE_RECORDS, BlobManifest, Erasure, Acknowledgement, Delivery, Outcome)
+_KINDS: tuple[type[Record], ...] = (
+    *WIRE_RECORDS,
+    BlobManifest,
+    Erasure,
+    Acknowledgement,
+    Delivery,
+    Outcome,
+    *rounds.UP,
+)
 
 BODY_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in _KINDS}
 """An envelope's `kind` and the record that its body decodes to. Kinds that are not here are kept as bytes."""

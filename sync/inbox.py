@@ -9,15 +9,27 @@ from typing import TypeVar
 
 from aidpost.errors import InvalidRecordError, StoreDamagedError
 from aidpost.records import Record, Referral, Review, decode, encode
-from aidpost.sync import ranges, seal
+from aidpost.sync import ranges, rounds, seal
 from aidpost.sync._patient_keys import NOBODY, PatientKeys, Reads
 from aidpost.sync._writer import Writer
 from aidpost.sync.bodies import Acknowledgement, Delivery
 from aidpost.sync.envelope import MAX_BLOB, Envelope, Held, Receipt, RecordKey, Reject
 
-D = TypeVar("D", Review, Referral, Acknowledgement)
+D = TypeVar(
+    "D",
+    Review,
+    Referral,
+    Acknowledgement,
+    rounds.RoundCall,
+    rounds.RoundEnd,
+    rounds.RoundRoster,
+    rounds.RoundPeers,
+    rounds.RoundUnmask,
+)
 
-_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Review, Referral, Acknowledgement, Delivery)}
+_KINDS: dict[str, type[Record]] = {
+    kind.__name__: kind for kind in (Review, Referral, Acknowledgement, Delivery, *rounds.DOWN)
+}
 
 
 class Inbox:

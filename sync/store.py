@@ -400,6 +400,11 @@ class Store:
         """The last report of a patient."""
         return self._last_report("patient", patient)
 
+    def sent(self, kind: type[Record], number: uuid.UUID) -> bool:
+        """Whether a record of that kind and id was accepted, receipted or not."""
+        query = "SELECT 1 FROM record WHERE kind = ? AND id = ? LIMIT 1"
+        return bool(self.read(query, (kind.__name__, number.bytes)))
+
     def patient(self, patient: uuid.UUID) -> Patient | None:
         """A patient as the last report had them; None where this device knows no such patient."""
         report = self._last_report("patient", patient)

@@ -11,6 +11,7 @@ import click
 
 from aidpost.board.cli import Settings, hub_down
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
+from aidpost.board.cli.rounds import rounds
 from aidpost.board.configuration import hub_config
 from aidpost.errors import UsageError
 from aidpost.sync.hub.config import HubConfig
@@ -25,7 +26,9 @@ def hub() -> None:
     """The other end: serve, users, enrolment."""
 
 
+hub.add_command(rounds)
 hub.add_command(hub_down.sent)
+hub.add_command(hub_down.set_)
 
 
 @hub.command()

@@ -192,14 +192,19 @@ def confirm(settings: Settings) -> None:
 
 @update.command()
 @click.option("--why", default="taken back by hand", show_default=True, help="Is kept, and shown by status.")
+@click.option("--model", default="", metavar="NAME", help="Not the release, but this model that an update brought.")
 @settings_of
-def rollback(settings: Settings, why: str) -> None:
-    """Let the release before serve again. Restart the service afterwards.
+def rollback(settings: Settings, why: str, model: str) -> None:
+    """Let the release before serve again, or the model that came with the software. Restart the service afterwards.
 
     Example: aidpost board update rollback --why "the screen stays black"
     """
     slots = _slots(settings)
     with slots.locked():
+        if model:
+            taken = slots.roll_back_model(model, why)
+            click.echo(f"{model} {taken} is taken back; restart: systemctl restart aidpost")
+            return
         click.echo(f"{slots.roll_back(why)} serves; restart: systemctl restart aidpost")
 
 

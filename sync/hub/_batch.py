@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from aidpost.records import ExamReport, Referral, Review, VitalSign
+from aidpost.sync import rounds as wire
 from aidpost.sync.bodies import Acknowledgement, BlobManifest, Delivery, Erasure, Outcome
 from aidpost.sync.envelope import (
     MAX_BLOB,
@@ -32,8 +33,10 @@ from aidpost.sync.hub import (
     alerts,
     audit,
     deliveries,
+    device_settings,
     outgoing,
     referrals,
+    rounds,
     schema,
     updates,
 )
@@ -45,6 +48,7 @@ from aidpost.sync.hub._views import Stored
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.clocks import note_anchor
 from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.database import now_ms
 
 _INT32_MAX = (1 << 31) - 1
 _PAGE = 500
@@ -131,12 +135,18 @@ class Batch:
             deliveries.note_outcome(connection, item.device, item.record, item.received_ms)
         for item in self._of(Erasure):
             self._unwanted += _erasure.erase(connection, item.record.patient, item.device, item.received_ms)
+        for item in self._stored:
+            if isinstance(item.record, wire.UP):
+                rounds.take(connection, item.device, item.record, item.received_ms)
         for stream in self._streams.values():
             stream.save(connection)
         for (device, sha256), size in self._manifests.items():
             self._answer_blob(device, self._intake.answer(connection, device, sha256, size))
         for device, values in self._seen.items():
             connection.execute(update(schema.devices).where(schema.devices.c.name == device).values(**values))
+        for device in {device for device, _ in self._hellos}:
+            # a device that is new, or was given to another clinic
+            device_settings.send_due(connection, self._hub_epoch, device, "hub", now_ms())
         for device, hello in self._hellos:
             self._full += _full_receipt.answers(connection, self._intake, device, hello, self._hub_epoch)
 

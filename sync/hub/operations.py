@@ -14,12 +14,15 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from aidpost.errors import StoreError, UsageError
 from aidpost.sync.envelope import Chunks, Envelope, Receipt, pack_message
 from aidpost.sync.hub import (
+    _round_phases,
     audit,
     deliveries,
+    device_settings,
     enrolment,
     identity,
     outgoing,
     person,
+    rounds,
     schema,
     second_factor,
     updates,
@@ -29,6 +32,7 @@ from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest
+from aidpost.sync.settings import Value
 from aidpost.sync.topics import is_device_name
 
 _RECORD_FAULTS = (DataError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
@@ -256,6 +260,52 @@ def resume_update(config: HubConfig, name: str, version: str) -> None:
         updates.resume(connection, name, version, "command-line", now_ms())
 
 
+def open_round(config: HubConfig, plan: rounds.Plan) -> rounds.Progress:
+    """Announces a federated round: `rounds.open_round`."""
+    with _database(config) as database, database.write() as connection:
+        number = rounds.open_round(connection, database.epoch, plan, "command-line", now_ms())
+        return rounds.progress(connection, schema.rounds.c.id == number)[0]
+
+
+def close_round(config: HubConfig, which: str) -> rounds.Progress:
+    """Ends the phase of a round now, whoever is missing.
+
+    Raises
+    ------
+    UsageError
+        There is no such round, or it is over.
+    """
+    with _database(config) as database, database.write() as connection:
+        row = rounds.find(connection, which)
+        if row.state != "open":
+            raise UsageError(
+                operation="closing a round", target=which, cause=f"it is {row.state}", remedy="Open another one."
+            )
+        audit.append(connection, "command-line", "round-phase-ended", str(row.id), row.phase)
+        _round_phases.advance(connection, database.epoch, now_ms(), close=row.id)
+        return rounds.progress(connection, schema.rounds.c.id == row.id)[0]
+
+
+def round_progress(config: HubConfig, which: str = "") -> list[rounds.Progress]:
+    """All rounds, or one, as they stand now."""
+    with _database(config) as database, database.write() as connection:
+        _round_phases.advance(connection, database.epoch, now_ms())
+        where = schema.rounds.c.id == rounds.find(connection, which).id if which else None
+        return rounds.progress(connection, where)
+
+
+def set_devices(config: HubConfig, scope: device_settings.Scope, name: str, key: str, value: Value | None) -> list[str]:
+    """Sets a key of a clinic's devices, or of one; gives those it was sent to. Raises as `device_settings.change`."""
+    with _database(config) as database, database.write() as connection:
+        return device_settings.change(connection, database.epoch, scope, name, key, value, "command-line", now_ms())
+
+
+def settings_of(config: HubConfig) -> list[dict[str, object]]:
+    """Every setting that devices are sent."""
+    with _database(config) as database, database.read() as connection:
+        return [dict(row._mapping) for row in device_settings.listed(connection)]
+
+
 def first_user(config: HubConfig) -> tuple[str, str] | None:
     """Name and new password of an administrator, where the hub has no user yet; else None."""
     with _database(config) as database, database.read() as connection:
@@ -308,9 +358,12 @@ def device_keys(config: HubConfig) -> tuple[dict[str, bytes], dict[str, bytes]]:
 
 
 def waiting_for(config: HubConfig, device: str) -> Iterator[Envelope]:
-    """What waits to go down to a device, for a stick."""
-    with _database(config) as database, database.read() as connection:
-        yield from outgoing.waiting_for(connection, device)
+    """What waits to go down to a device, for a stick; rounds first go on by what it brought."""
+    with _database(config) as database:
+        with database.write() as connection:
+            _round_phases.advance(connection, database.epoch, now_ms())
+        with database.read() as connection:
+            yield from outgoing.waiting_for(connection, device)
 
 
 def delivery_chunks(config: HubConfig, device: str) -> Iterator[Chunks]:

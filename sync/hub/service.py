@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from aidpost.errors import BrokerError, EnvelopeError
 from aidpost.sync import topics
 from aidpost.sync.envelope import Chunks, Content, Records, pack_message
-from aidpost.sync.hub import identity, outgoing
+from aidpost.sync.hub import _round_phases, identity, outgoing
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -247,10 +247,18 @@ class HubService:
             with self._lock:
                 back, self._back = self._back, set()
             try:
+                self._advance_rounds()
                 self._send_waiting(back)
             except (DBAPIError, OSError) as error:
                 _log.error("cannot read what waits to go down: %s", error)
                 time.sleep(0.2)
+
+    def _advance_rounds(self) -> None:
+        with self._database.read() as connection:
+            if not _round_phases.anything_due(connection):
+                return
+        with self._database.write() as connection:
+            _round_phases.advance(connection, self._database.epoch, now_ms())
 
     def _send_waiting(self, back: set[str]) -> None:
         with self._database.read() as connection:

@@ -29,6 +29,7 @@ from aidpost.sync.hub import (
     _patient_page,
     _quality_page,
     _review_form,
+    _rounds_page,
     _telephone_page,
     identity,
     openapi,
@@ -207,7 +208,9 @@ def _page_routes(site: Site) -> list[BaseRoute]:
         Route("/devices", site.page(_pages.devices)),
         Route("/unlock", site.page(_telephone_page.unlock, role=clinician), methods=["GET"]),
         Route("/unlock", site.action(_telephone_page.answer, role=clinician), methods=["POST"]),
+        Route("/devices/settings", site.action(_pages.set_devices, role=Role.ADMINISTRATOR), methods=["POST"]),
         Route("/export.csv", site.page(_export.exams_csv, role=clinician)),
+        Route("/rounds", site.page(_rounds_page.rounds_page, role=Role.ADMINISTRATOR)),
         Route("/audit", site.page(_pages.audit_log, role=Role.ADMINISTRATOR)),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
     ]

@@ -44,9 +44,9 @@ CREATE TABLE reports (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_reports_exam ON reports (exam);
-
 CREATE INDEX ix_reports_supersedes ON reports (supersedes);
+
+CREATE INDEX ix_reports_exam ON reports (exam);
 
 CREATE TABLE exams (
 	id CHAR(32) NOT NULL,
@@ -80,15 +80,15 @@ CREATE TABLE exams (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX exams_worklist ON exams (state, triage DESC, started_ms, id);
-
-CREATE INDEX exams_newest ON exams (started_ms DESC, id);
-
 CREATE INDEX exams_done ON exams (state, started_ms DESC, id);
 
 CREATE INDEX exams_boot ON exams (device, device_boot);
 
 CREATE INDEX exams_patient ON exams (patient, started_ms);
+
+CREATE INDEX exams_newest ON exams (started_ms DESC, id);
+
+CREATE INDEX exams_worklist ON exams (state, triage DESC, started_ms, id);
 
 CREATE TABLE vitals (
 	id CHAR(32) NOT NULL,
@@ -231,9 +231,9 @@ CREATE TABLE calls (
 	PRIMARY KEY (report, task)
 );
 
-CREATE INDEX ix_calls_patient ON calls (patient);
-
 CREATE INDEX calls_time ON calls (task, at_ms);
+
+CREATE INDEX ix_calls_patient ON calls (patient);
 
 CREATE TABLE exports (
 	exam CHAR(32) NOT NULL,
@@ -247,9 +247,9 @@ CREATE TABLE exports (
 	PRIMARY KEY (exam, target)
 );
 
-CREATE INDEX exports_due ON exports (target, next_ms);
-
 CREATE INDEX ix_exports_patient ON exports (patient);
+
+CREATE INDEX exports_due ON exports (target, next_ms);
 
 CREATE TABLE dicom_objects (
 	id CHAR(32) NOT NULL,
@@ -260,9 +260,9 @@ CREATE TABLE dicom_objects (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_dicom_objects_patient ON dicom_objects (patient);
-
 CREATE INDEX ix_dicom_objects_exam ON dicom_objects (exam);
+
+CREATE INDEX ix_dicom_objects_patient ON dicom_objects (patient);
 
 CREATE TABLE leases (
 	exam CHAR(32) NOT NULL,
@@ -324,9 +324,9 @@ CREATE TABLE withdrawals (
 
 CREATE INDEX ix_withdrawals_exam ON withdrawals (exam);
 
-CREATE INDEX ix_withdrawals_right_patient ON withdrawals (right_patient);
-
 CREATE INDEX ix_withdrawals_patient ON withdrawals (patient);
+
+CREATE INDEX ix_withdrawals_right_patient ON withdrawals (right_patient);
 
 CREATE TABLE alerts (
 	id CHAR(32) NOT NULL,
@@ -407,6 +407,31 @@ CREATE TABLE rule_changes (
 	PRIMARY KEY (id)
 );
 
+CREATE TABLE rounds (
+	id CHAR(32) NOT NULL,
+	number INTEGER NOT NULL,
+	model VARCHAR(64) NOT NULL,
+	base VARCHAR(64) NOT NULL,
+	previous CHAR(32),
+	state VARCHAR(16) NOT NULL,
+	phase VARCHAR(16) NOT NULL,
+	until_ms BIGINT NOT NULL,
+	phase_ms BIGINT NOT NULL,
+	call BLOB NOT NULL,
+	opened_ms BIGINT NOT NULL,
+	opened_by VARCHAR(64) NOT NULL,
+	ended_ms BIGINT,
+	answers INTEGER NOT NULL,
+	head BLOB,
+	memory BLOB,
+	reason VARCHAR(500) NOT NULL,
+	candidate VARCHAR(16) NOT NULL,
+	verdict TEXT NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE INDEX rounds_model ON rounds (model, number);
+
 CREATE TABLE streams (
 	id INTEGER NOT NULL,
 	device VARCHAR(64) NOT NULL,
@@ -449,9 +474,9 @@ CREATE TABLE outgoing (
 	FOREIGN KEY(device) REFERENCES devices (name)
 );
 
-CREATE INDEX ix_outgoing_patient ON outgoing (patient);
-
 CREATE INDEX outgoing_waiting ON outgoing (received_ms, sent_ms);
+
+CREATE INDEX ix_outgoing_patient ON outgoing (patient);
 
 CREATE TABLE user_scopes (
 	user VARCHAR(64) NOT NULL,
@@ -551,6 +576,27 @@ CREATE TABLE rule_signatures (
 	FOREIGN KEY(change) REFERENCES rule_changes (id)
 );
 
+CREATE TABLE round_devices (
+	round CHAR(32) NOT NULL,
+	device VARCHAR(64) NOT NULL,
+	PRIMARY KEY (round, device),
+	FOREIGN KEY(round) REFERENCES rounds (id),
+	FOREIGN KEY(device) REFERENCES devices (name)
+);
+
+CREATE TABLE round_records (
+	round CHAR(32) NOT NULL,
+	device VARCHAR(64) NOT NULL,
+	kind VARCHAR(32) NOT NULL,
+	body BLOB NOT NULL,
+	received_ms BIGINT NOT NULL,
+	refused VARCHAR(300) NOT NULL,
+	counted CHAR(32),
+	PRIMARY KEY (round, device, kind),
+	FOREIGN KEY(round) REFERENCES rounds (id),
+	FOREIGN KEY(device) REFERENCES devices (name)
+);
+
 CREATE TABLE envelopes (
 	stream INTEGER NOT NULL,
 	seq BIGINT NOT NULL,
@@ -612,7 +658,7 @@ CREATE TABLE manifests (
 
 CREATE INDEX ix_manifests_sha256 ON manifests (sha256);
 
-CREATE INDEX manifests_waiting ON manifests (device, waiting);
-
 CREATE INDEX ix_manifests_patient ON manifests (patient);
+
+CREATE INDEX manifests_waiting ON manifests (device, waiting);
 
