@@ -17,7 +17,8 @@ import sqlite3
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -443,6 +444,16 @@ class Publisher:
 
     def _on_message(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
         self._arrived.put(bytes(message.payload))
+
+
+@contextmanager
+def sending(folder: Path) -> Iterator[None]:
+    """While no other process sends for this store. Raises StoreLockedError where one does."""
+    descriptor = _lock(folder / "sender.lock")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock(path: Path) -> int:

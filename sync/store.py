@@ -193,6 +193,37 @@ class Store:
             db.execute("UPDATE meta SET value = ? WHERE name = 'boot_id'", (boot_id,))
         self._keys.even_out(db)
 
+    def next_identity(self) -> Identity:
+        """The key that is to take the present one's place; made, and on the disk, before anybody hears of it."""
+        place = b"identity next"
+
+        def work(db: sqlite3.Connection) -> bytes:
+            kept = db.execute("SELECT value FROM meta WHERE name = 'identity_next'").fetchone()
+            if kept is None:
+                kept = (seal.seal(self.key.secret, Identity.create(self.identity.name).to_bytes(), place),)
+                db.execute("INSERT INTO meta VALUES ('identity_next', ?)", kept)
+            return bytes(kept[0])
+
+        try:
+            return Identity.from_bytes(seal.unseal(self.key.secret, self._writer.run(work), place))
+        except seal.SealBrokenError:
+            raise StoreDamagedError(
+                operation="changing the device's signing key", target=str(self.path), cause="the new one does not open"
+            ) from None
+
+    def take_identity(self) -> None:
+        """From now on the device is who `next_identity` said."""
+        following = self.next_identity()
+        sealed = seal.seal(self.key.secret, following.to_bytes(), b"identity")
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE meta SET value = ? WHERE name = 'identity'", (sealed,))
+            db.execute("DELETE FROM meta WHERE name = 'identity_next'")
+
+        self._writer.run(work)
+        self.identity = following
+        _recovery.keep_base(self.folder, _recovery.Base(self.lives.first, sealed))
+
     # -- accepting
 
     def append(self, item: Item) -> RecordKey:

@@ -58,11 +58,12 @@ _PAGE = 500
 
 
 class DevicePolicy(NamedTuple):
-    """An enrolled device: its key, and whether it may send simulated exams."""
+    """An enrolled device: its key, whether it may send simulated exams, and the key before, while that is taken."""
 
     name: str
     public_key: bytes
     accept_simulated: bool
+    previous_key: bytes | None = None
 
 
 class Batch:

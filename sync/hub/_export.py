@@ -111,6 +111,10 @@ def _lines(site: Site, connection: Connection) -> Iterator[str]:
     yield "# TYPE aidpost_unusual_access gauge"
     yield f"aidpost_unusual_access {len(unusual.find(connection, now_ms()))}"
     yield from site.remembered(("metrics",), lambda one: tuple(_quality_lines(one)))
+    yield "# TYPE aidpost_disk_free_bytes gauge"
+    yield f"aidpost_disk_free_bytes {site.files.free_bytes()}"
+    yield "# TYPE aidpost_cannot_store gauge"
+    yield f"aidpost_cannot_store {int(site.trouble() == 'store')}"
     if site.broker_connected:
         yield "# TYPE aidpost_broker_connected gauge"
         yield f"aidpost_broker_connected {int(site.broker_connected())}"

@@ -397,12 +397,14 @@ def take_messages(config: HubConfig, messages: Sequence[bytes]) -> list[bytes]:
     return [pack_message(reply.content, sender=config.name, key=key, recipient=reply.device) for reply in receipts]
 
 
-def device_keys(config: HubConfig) -> dict[str, bytes]:
-    """The public keys of the devices that are enrolled and not revoked."""
+def device_keys(config: HubConfig) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The public keys of the devices that are enrolled and not revoked; and the keys before, of those whose are taken
+    still."""
     table = schema.devices
     with _database(config) as database, database.read() as connection:
-        rows = connection.execute(select(table.c.name, table.c.public_key).where(table.c.revoked_ms.is_(None)))
-        return {row.name: bytes(row.public_key) for row in rows}
+        rows = connection.execute(select(table).where(table.c.revoked_ms.is_(None))).all()
+    before = {row.name: key for row in rows if (key := identity.previous_key(row, now_ms()))}
+    return {row.name: bytes(row.public_key) for row in rows}, before
 
 
 def waiting_for(config: HubConfig, device: str) -> Iterator[Envelope]:

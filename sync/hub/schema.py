@@ -25,7 +25,7 @@ from sqlalchemy import (
     desc,
 )
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 13
 """Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
 REVISION = f"{SCHEMA_VERSION:04d}"
 """The same as Alembic names it."""
@@ -61,6 +61,8 @@ devices = Table(
     Column("dead_letters", Integer, nullable=False, default=0),
     Column("clock_synced", Boolean),
     Column("clock_error_ms", BigInteger),  # device's wall clock minus the hub's, at its last hello
+    Column("previous_key", LargeBinary(32)),  # before `public_key`; what it signed is taken until then
+    Column("previous_until_ms", BigInteger),
 )
 
 streams = Table(

@@ -8,6 +8,7 @@ neither. A device sends again until it has the hub's receipt.
 
 from __future__ import annotations
 
+import enum
 import logging
 import queue
 import threading
@@ -40,6 +41,16 @@ _RESEND_EVERY_S = 2.0
 _KEEPALIVE_S = 30
 
 
+class Trouble(enum.Enum):
+    """What the hub cannot do now, and does again by itself when its disk lets it."""
+
+    NONE = ""
+    PHOTOGRAPHS = "photographs"
+    """The disk is nearly full: photographs and waveforms wait on the devices, records come in."""
+    STORE = "store"
+    """Nothing can be committed: all waits on the devices."""
+
+
 class _Delivery(NamedTuple):
     message: Incoming
     mid: int
@@ -58,6 +69,7 @@ class HubService:
         self._ingest = Ingest(database, files, config)
         self._key = identity.signing_key(config.state)
         self._queue: queue.Queue[_Delivery] = queue.Queue(_QUEUE)
+        self._fault = ""
         self._stopping = threading.Event()
         self._wake_sender = threading.Event()
         self._connections = 0
@@ -74,6 +86,13 @@ class HubService:
     def connected(self) -> bool:
         """Whether the broker answers now."""
         return self._client.is_connected()
+
+    @property
+    def trouble(self) -> Trouble:
+        """Whether what devices send can be kept, for those who look at the hub."""
+        if self._fault:
+            return Trouble.STORE
+        return Trouble.PHOTOGRAPHS if self._ingest.is_short else Trouble.NONE
 
     def start(self) -> None:
         """Connects and begins to work.
@@ -181,7 +200,8 @@ class HubService:
                 replies = self._ingest.ingest([delivery.message for delivery in batch])
             except (OperationalError, OSError) as error:
                 # disk full, database locked or away: nothing is acknowledged, so nothing is lost by waiting
-                _log.error("the hub cannot commit, %d messages wait: %s", len(batch), error)
+                self._fault = str(getattr(error, "orig", error))
+                _log.error("the hub cannot commit, %d messages wait: %s", len(batch), self._fault)
                 if self._stopping.wait(_RETRY_S[min(attempt, len(_RETRY_S) - 1)]):
                     return
             except Exception:  # noqa: BLE001 - what one record does to this program must not hold up the others
@@ -190,6 +210,7 @@ class HubService:
                 break
             else:
                 break
+        self._fault = ""
         self._send_receipts(replies)
         for delivery in batch:
             if delivery.qos and delivery.connection == self._connections:
