@@ -28,6 +28,7 @@ from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest, Reply
+from aidpost.sync.hub.shares import Shares
 
 _log = logging.getLogger(__name__)
 
@@ -56,10 +57,13 @@ class HubService:
         self._config, self._database = config, database
         self._ingest = Ingest(database, files, config)
         self._key = identity.signing_key(config.state)
+        self._shares = Shares(database, config.worker) if config.share_devices else None
+        self._beaten_s = 0.0
         self._queue: queue.Queue[_Delivery] = queue.Queue(_QUEUE)
         self._stopping = threading.Event()
         self._wake_sender = threading.Event()
         self._connections = 0
+        self._refused = False
         self._back: set[str] = set()
         self._lock = threading.Lock()
         self._client = self._make_client()
@@ -92,6 +96,11 @@ class HubService:
         self._wake_sender.set()
         for thread in self._threads:
             thread.join(timeout_s)
+        if self._shares:
+            try:
+                self._shares.leave()
+            except (DBAPIError, OSError) as error:
+                _log.error("cannot say that this worker has left: %s", error)
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -108,6 +117,7 @@ class HubService:
             manual_ack=True,
         )
         client.on_connect, client.on_message, client.on_disconnect = self._connected, self._arrived, self._left
+        client.on_subscribe = self._subscribed
         client.reconnect_delay_set(1, 30)
         client.max_queued_messages_set(10_000)
         client.max_inflight_messages_set(100)
@@ -133,9 +143,21 @@ class HubService:
         if reason.is_failure:
             _log.error("the broker %s refuses the hub: %s", self._config.broker_host, reason)
             return
-        share = f"$share/{self._config.shared_group}/" if self._config.shared_group else ""
-        client.subscribe([(share + topics.UP_FILTER, 1), (share + topics.STATUS_FILTER, 1)])
+        self._subscribe()
         _log.info("connected to the broker %s:%d", self._config.broker_host, self._config.broker_port)
+
+    def _subscribe(self) -> None:
+        share = f"$share/{self._config.shared_group}/" if self._config.shared_group else ""
+        self._refused = False
+        self._client.subscribe([(share + topics.UP_FILTER, 1), (share + topics.STATUS_FILTER, 1)])
+
+    def _subscribed(
+        self, _client: mqtt.Client, _data: object, _mid: int, reasons: list[ReasonCode], _properties: object
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            # as a cluster does that has just lost a node: it is asked again until it does not
+            _log.error("the broker %s refuses to give the hub what devices send", self._config.broker_host)
+            self._refused = True
 
     def _left(self, _client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _props: object) -> None:
         # message numbers begin anew with each connection: an old one must not acknowledge a new message
@@ -148,6 +170,9 @@ class HubService:
             device: str | None = topics.parse(message.topic).device
         except EnvelopeError:
             device = ""  # no device has this name: refused and audited with the rest
+        if self._shares and device and not self._shares.is_mine(device):
+            self._client.ack(message.mid, message.qos)
+            return
         incoming = Incoming(device, bytes(message.payload), now_ms())
         self._queue.put(_Delivery(incoming, message.mid, message.qos, self._connections))
 
@@ -221,8 +246,11 @@ class HubService:
         while not self._stopping.is_set():
             self._wake_sender.wait(_RESEND_EVERY_S)
             self._wake_sender.clear()
+            self._beat()
             if not self.connected:
                 continue
+            if self._refused:
+                self._subscribe()
             with self._lock:
                 back, self._back = self._back, set()
             try:
@@ -230,6 +258,17 @@ class HubService:
             except (DBAPIError, OSError) as error:
                 _log.error("cannot read what waits to go down: %s", error)
                 time.sleep(0.2)
+
+    def _beat(self) -> None:
+        if self._shares is None or time.monotonic() - self._beaten_s < _RESEND_EVERY_S / 2:
+            return
+        self._beaten_s = time.monotonic()
+        try:
+            # a worker without the broker takes nothing: the others are to have its share
+            if self.connected and self._shares.beat():
+                _log.info("devices are shared among %s", ", ".join(self._shares.alive))
+        except (DBAPIError, OSError) as error:
+            _log.error("cannot say that this worker is there: %s", error)
 
     def _send_waiting(self, back: set[str]) -> None:
         with self._database.read() as connection:
