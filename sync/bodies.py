@@ -45,6 +45,15 @@ class Acknowledgement(Record, frozen=True, kw_only=True):
     text: str = ""
 
 
+class Shadow(Record, frozen=True, kw_only=True):
+    """The hub's word on which models' answers the devices of a clinic do not show yet: their tasks, "dr" or "af". The
+    newest counts."""
+
+    clinic: str
+    tasks: tuple[str, ...]
+    at: Timestamp
+
+
 class Delivery(Record, frozen=True, kw_only=True):
     """Something that a device is to take up: settings, clinical rules, a release, a round of learning. `subject` says
     which, and is the class of its envelope. The content is `body`, or, where it is larger, `blob`, which the device
@@ -77,7 +86,15 @@ class Outcome(Record, frozen=True, kw_only=True):
     why: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
-_KINDS: tuple[type[Record], ...] = (*WIRE_RECORDS, BlobManifest, Erasure, Acknowledgement, Delivery, Outcome)
+_KINDS: tuple[type[Record], ...] = (
+    *WIRE_RECORDS,
+    BlobManifest,
+    Erasure,
+    Acknowledgement,
+    Delivery,
+    Outcome,
+    Shadow,
+)
 
 BODY_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in _KINDS}
 """An envelope's `kind` and the record that its body decodes to. Kinds that are not here are kept as bytes."""

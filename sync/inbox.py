@@ -12,12 +12,14 @@ from aidpost.records import Record, Referral, Review, decode, encode
 from aidpost.sync import ranges, seal
 from aidpost.sync._patient_keys import NOBODY, PatientKeys, Reads
 from aidpost.sync._writer import Writer
-from aidpost.sync.bodies import Acknowledgement, Delivery
+from aidpost.sync.bodies import Acknowledgement, Delivery, Shadow
 from aidpost.sync.envelope import MAX_BLOB, Envelope, Held, Receipt, RecordKey, Reject
 
-D = TypeVar("D", Review, Referral, Acknowledgement)
+D = TypeVar("D", Review, Referral, Acknowledgement, Shadow)
 
-_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in (Review, Referral, Acknowledgement, Delivery)}
+_KINDS: dict[str, type[Record]] = {
+    kind.__name__: kind for kind in (Review, Referral, Acknowledgement, Delivery, Shadow)
+}
 
 
 class Inbox:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from aidpost.errors import BrokerError, EnvelopeError
 from aidpost.sync import topics
 from aidpost.sync.envelope import Chunks, Content, Records, pack_message
-from aidpost.sync.hub import identity, outgoing
+from aidpost.sync.hub import identity, outgoing, shadow
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -38,6 +38,8 @@ _BATCH_BYTES = 16 << 20
 _RETRY_S = (0.2, 1.0, 5.0, 15.0)
 _RESEND_EVERY_S = 2.0
 _KEEPALIVE_S = 30
+_SHADOW_EVERY_S = 1800.0
+"""How often it is counted which models have shown that they work where: over all exams that were read."""
 
 
 class _Delivery(NamedTuple):
@@ -58,7 +60,7 @@ class HubService:
         self._ingest = Ingest(database, files, config)
         self._key = identity.signing_key(config.state)
         self._shares = Shares(database, config.worker) if config.share_devices else None
-        self._beaten_s = 0.0
+        self._beaten_s = self._shadow_due_s = 0.0
         self._queue: queue.Queue[_Delivery] = queue.Queue(_QUEUE)
         self._stopping = threading.Event()
         self._wake_sender = threading.Event()
@@ -247,6 +249,7 @@ class HubService:
             self._wake_sender.wait(_RESEND_EVERY_S)
             self._wake_sender.clear()
             self._beat()
+            self._tell_shadow()
             if not self.connected:
                 continue
             if self._refused:
@@ -269,6 +272,19 @@ class HubService:
                 _log.info("devices are shared among %s", ", ".join(self._shares.alive))
         except (DBAPIError, OSError) as error:
             _log.error("cannot say that this worker is there: %s", error)
+
+    def _tell_shadow(self) -> None:
+        if time.monotonic() < self._shadow_due_s:
+            return
+        self._shadow_due_s = time.monotonic() + _SHADOW_EVERY_S
+        try:
+            with self._database.read() as connection:
+                found = shadow.wanted(connection, self._config.shadow_bound)
+            if found:
+                with self._database.write() as connection:
+                    shadow.announce(connection, self._database.epoch, found, now_ms())
+        except (DBAPIError, OSError) as error:
+            _log.error("cannot tell the devices which models' answers to hide: %s", error)
 
     def _send_waiting(self, back: set[str]) -> None:
         with self._database.read() as connection:
