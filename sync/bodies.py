@@ -46,6 +46,15 @@ class Acknowledgement(Record, frozen=True, kw_only=True):
     text: str = ""
 
 
+class Shadow(Record, frozen=True, kw_only=True):
+    """The hub's word on which models' answers the devices of a clinic do not show yet: their tasks, "dr" or "af". The
+    newest counts."""
+
+    clinic: str
+    tasks: tuple[str, ...]
+    at: Timestamp
+
+
 class Delivery(Record, frozen=True, kw_only=True):
     """Something that a device is to take up: settings, clinical rules, a release, a round of learning. `subject` says
     which, and is the class of its envelope. The content is `body`, or, where it is larger, `blob`, which the device
@@ -118,6 +127,7 @@ _KINDS: tuple[type[Record], ...] = (
     Outcome,
     *rounds.UP,
     IndexEntry,
+    Shadow,
 )
 
 BODY_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in _KINDS}

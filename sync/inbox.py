@@ -13,7 +13,7 @@ from aidpost.records import Record, Referral, Review, decode, encode
 from aidpost.sync import ranges, rounds, seal
 from aidpost.sync._patient_keys import NOBODY, PatientKeys, Reads
 from aidpost.sync._writer import Writer
-from aidpost.sync.bodies import Acknowledgement, Delivery, Erasure, IndexEntry
+from aidpost.sync.bodies import Acknowledgement, Delivery, Erasure, IndexEntry, Shadow
 from aidpost.sync.envelope import MAX_BLOB, Envelope, Held, Receipt, RecordKey, Reject
 
 D = TypeVar(
@@ -21,6 +21,7 @@ D = TypeVar(
     Review,
     Referral,
     Acknowledgement,
+    Shadow,
     rounds.RoundCall,
     rounds.RoundEnd,
     rounds.RoundRoster,
@@ -28,7 +29,7 @@ D = TypeVar(
     rounds.RoundUnmask,
 )
 
-_TAKEN = (Review, Referral, Acknowledgement, Delivery, IndexEntry, Erasure, *rounds.DOWN)
+_TAKEN = (Review, Referral, Acknowledgement, Delivery, IndexEntry, Erasure, Shadow, *rounds.DOWN)
 _KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in _TAKEN}
 
 

@@ -217,7 +217,7 @@ class Publisher:
             client.tls_set_context(context)
         client.will_set(topics.status(name), self._sealed(self._status(online=False)), qos=1, retain=True)
         client.on_connect, client.on_message = self._on_connect, self._on_message
-        client.on_disconnect = self._on_disconnect
+        client.on_disconnect, client.on_subscribe = self._on_disconnect, self._on_subscribe
         self._client, self._refusal = client, ""
         client.connect(link.host, link.port, keepalive=link.keepalive_s)
         self._require_recent()
@@ -436,6 +436,14 @@ class Publisher:
         name = self._store.identity.name
         client.subscribe([(topics.receipt(name), 1), (topics.down(name, "+"), 1)])
         self._connected = True
+
+    def _on_subscribe(
+        self, client: mqtt.Client, data: object, mid: int, reasons: list[ReasonCode], properties: object
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            # as a cluster does that has just lost a node: no receipt would ever come on this connection
+            self._connected, self.last_error = False, "the broker refused to pass on what the hub sends"
+            _log.warning("%s; the sender connects anew", self.last_error)
 
     def _on_disconnect(
         self, client: mqtt.Client, data: object, flags: object, reason: ReasonCode, properties: object

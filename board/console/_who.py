@@ -48,7 +48,7 @@ async def choose_language(site: Site, request: Request) -> Response:
 def home(site: Site, request: Request, session: Session) -> Response:
     """Today's list: open exams first, then finished ones."""
     workspace = site.workspace(session)
-    finished = [] if session.worker == BREAK_GLASS else workspace.today()
+    finished = [] if session.worker == BREAK_GLASS else [workspace.shown(one) for one in workspace.today()]
     drafts = workspace.drafts.all()
     if session.worker == BREAK_GLASS:
         drafts = [one for one in drafts if one.exam.operator.id == BREAK_GLASS]

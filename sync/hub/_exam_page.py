@@ -274,7 +274,9 @@ def _before(
     exams = schema.exams
     earlier = connection.execute(
         select(exams)
-        .where(patients.exams_of(everybody), exams.c.started_ms < row.started_ms, session.sees(exams.c.clinic))
+        .where(
+            patients.exams_of(connection, everybody), exams.c.started_ms < row.started_ms, session.sees(exams.c.clinic)
+        )
         .where(exams.c.modalities.contains(modality))
         .order_by(exams.c.started_ms.desc())
         .limit(1)

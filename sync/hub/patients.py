@@ -7,11 +7,14 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, insert, or_, select, update
 
 from aidpost.sync.hub import audit, exports, schema
 from aidpost.sync.hub._rows import clean
 from aidpost.sync.hub._views import set_state
+
+_MOST = 500
+"""Exams that are given to one person."""
 
 
 def group(connection: Connection, patient: uuid.UUID) -> tuple[uuid.UUID, ...]:
@@ -100,11 +103,14 @@ def withdrawal(connection: Connection, exam: uuid.UUID) -> Any:
     ).first()
 
 
-def exams_of(patients: Sequence[uuid.UUID]) -> Any:
-    """The condition on `exams` that they are these patients': filed under them and not withdrawn, or given to them."""
+def exams_of(connection: Connection, patients: Sequence[uuid.UUID]) -> ColumnElement[bool]:
+    """The condition on `exams` that they are these patients': filed under them and not withdrawn, or given to them.
+
+    Which were given to them is asked first: PostgreSQL would read all exams to hold each against a subquery.
+    """
     exams, table = schema.exams, schema.withdrawals
     holds = select(table.c.exam).where(table.c.exam == exams.c.id, table.c.undone_ms.is_(None))
-    return or_(
-        exams.c.patient.in_(patients) & ~holds.exists(),
-        exams.c.id.in_(select(table.c.exam).where(table.c.undone_ms.is_(None), table.c.right_patient.in_(patients))),
-    )
+    filed = exams.c.patient.in_(patients) & ~holds.exists()
+    query = select(table.c.exam).where(table.c.undone_ms.is_(None), table.c.right_patient.in_(patients))
+    given = connection.execute(query.limit(_MOST)).scalars().all()
+    return or_(filed, exams.c.id.in_(given)) if given else filed
