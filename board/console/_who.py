@@ -252,7 +252,7 @@ def from_the_hub(site: Site, request: Request, session: Session) -> Response:
     _patients_allowed(site, session)
     workspace = site.workspace(session)
     back, due = answers.came_back(workspace), answers.due(workspace)
-    return site.render(request, "answers.html", session, back=back, due=due)
+    return site.render(request, "from_hub.html", session, back=back, due=due)
 
 
 def patient(site: Site, request: Request, session: Session) -> Response:
