@@ -17,7 +17,8 @@ import sqlite3
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -216,7 +217,7 @@ class Publisher:
             client.tls_set_context(context)
         client.will_set(topics.status(name), self._sealed(self._status(online=False)), qos=1, retain=True)
         client.on_connect, client.on_message = self._on_connect, self._on_message
-        client.on_disconnect = self._on_disconnect
+        client.on_disconnect, client.on_subscribe = self._on_disconnect, self._on_subscribe
         self._client, self._refusal = client, ""
         client.connect(link.host, link.port, keepalive=link.keepalive_s)
         self._require_recent()
@@ -358,8 +359,8 @@ class Publisher:
         )
 
     def _take_arrived(self) -> bool:
-        """Take in what the hub sent; True where a receipt settled anything."""
-        settled = False
+        """Take in what the hub sent, all receipts with one commit; True where one settled anything."""
+        receipts = []
         while not self._arrived.empty():
             data = self._arrived.get()
             link, name = self._link, self._store.identity.name
@@ -370,12 +371,14 @@ class Publisher:
                 self.last_error = error.cause
                 continue
             if isinstance(message.content, Receipt):
-                settled |= self._receive(message.content)
+                if self._is_current(message.content):
+                    receipts.append(message.content)
             elif isinstance(message.content, Records) and message.recipient == name:
                 self._keep(message.content)
             elif isinstance(message.content, Chunks) and message.recipient == name:
                 self._keep_chunks(message.content)
-        return settled
+        self._give_up(receipts)
+        return self._outbox.receive(*receipts)
 
     def _keep(self, sent: Records) -> None:
         """Keep what came down, and only then receipt it."""
@@ -391,6 +394,11 @@ class Publisher:
         self._publish("receipt", receipt)
         self._asking.soon()
 
+    def _give_up(self, receipts: list[Receipt]) -> None:
+        """What the hub says that it will not send is not asked for any more."""
+        for blob in (one for receipt in receipts for one in receipt.blobs if one.refused):
+            self._store.deliveries.give_up(blob.sha256, blob.refused)
+
     def _keep_chunks(self, sent: Chunks) -> None:
         """Keep pieces of what the hub sends, and only then ask for the next ones."""
         try:
@@ -399,7 +407,8 @@ class Publisher:
             _log.error("what the hub sent cannot be kept yet: %s", error)
             self.last_error = str(error)
 
-    def _receive(self, receipt: Receipt) -> bool:
+    def _is_current(self, receipt: Receipt) -> bool:
+        """Whether a receipt may be believed now: it answers this connection's hello, or comes behind such an answer."""
         if receipt.answers in self._nonces:
             if not self._greeted:
                 self._outbox.begin()
@@ -414,10 +423,7 @@ class Publisher:
             # the hub was restored from a backup since the last hello: ask what it has before believing more
             self._greet()
             return False
-        for blob in receipt.blobs:
-            if blob.refused:
-                self._store.deliveries.give_up(blob.sha256, blob.refused)
-        return self._outbox.receive(receipt)
+        return True
 
     # -- paho calls these from `loop`, in this thread
 
@@ -431,6 +437,14 @@ class Publisher:
         client.subscribe([(topics.receipt(name), 1), (topics.down(name, "+"), 1)])
         self._connected = True
 
+    def _on_subscribe(
+        self, client: mqtt.Client, data: object, mid: int, reasons: list[ReasonCode], properties: object
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            # as a cluster does that has just lost a node: no receipt would ever come on this connection
+            self._connected, self.last_error = False, "the broker refused to pass on what the hub sends"
+            _log.warning("%s; the sender connects anew", self.last_error)
+
     def _on_disconnect(
         self, client: mqtt.Client, data: object, flags: object, reason: ReasonCode, properties: object
     ) -> None:
@@ -438,6 +452,16 @@ class Publisher:
 
     def _on_message(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
         self._arrived.put(bytes(message.payload))
+
+
+@contextmanager
+def sending(folder: Path) -> Iterator[None]:
+    """While no other process sends for this store. Raises StoreLockedError where one does."""
+    descriptor = _lock(folder / "sender.lock")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock(path: Path) -> int:

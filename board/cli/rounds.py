@@ -31,11 +31,11 @@ def rounds() -> None:
 @click.option("--minimum", type=click.IntRange(2, 1000), default=3, show_default=True, help="Answers that it needs.")
 @click.option(
     "--strategy",
-    type=click.Choice(["fedavg", "scaffold", "fedadam", "trimmed-mean", "krum"]),
+    type=click.Choice(["fedavg", "fedavgm", "scaffold", "fedadam", "trimmed-mean", "krum"]),
     default="fedavg",
     show_default=True,
 )
-@click.option("--secure", is_flag=True, help="The hub sees only the sum of the answers: fedavg or fedadam.")
+@click.option("--secure", is_flag=True, help="The hub sees only the sum of the answers: fedavg, fedavgm or fedadam.")
 @click.option("--epsilon", type=click.FloatRange(0, 20, min_open=True), default=8.0, show_default=True, help="In all.")
 @click.option("--delta", type=click.FloatRange(0, 0.001, min_open=True), default=1e-5, show_default=True)
 @click.option("--rounds", "planned", type=click.IntRange(1, 1000), default=15, show_default=True, help="In all.")

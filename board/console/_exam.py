@@ -294,7 +294,7 @@ def alarm(site: Site, request: Request, session: Session) -> Response:
     workspace, draft = draft_of(site, request, session)
     if draft.alarm is None:
         return _to(draft)
-    report = workspace.preview(draft.exam.id)
+    report = workspace.shown(workspace.preview(draft.exam.id))
     telephone = site.configuration.clinic.emergency_telephone
     advised = advice(report, site.languages.translator(session.language))
     return site.render(request, "alarm.html", session, draft=draft, report=report, advised=advised, telephone=telephone)
@@ -313,7 +313,7 @@ def acknowledge(site: Site, request: Request, session: Session, _form: Form) -> 
 def _report(site: Site, request: Request, session: Session) -> tuple[Workspace, ExamReport, bool]:
     workspace, exam = site.workspace(session), exam_of(request)
     finished = workspace.store.report(exam)
-    report = finished or workspace.preview(exam)
+    report = workspace.shown(finished or workspace.preview(exam))
     _allow(session, report.exam.operator.id)
     return workspace, report, finished is not None
 

@@ -27,7 +27,7 @@ from aidpost.board.console import steps, words
 from aidpost.board.console.clock import ConfirmedClock
 from aidpost.board.console.live import Camera
 from aidpost.board.console.people import Workers
-from aidpost.board.console.result import RHYTHMS
+from aidpost.board.console.result import RHYTHMS, eye_state, hidden_notes
 from aidpost.board.console.speech import Speech
 from aidpost.board.console.status import Status
 from aidpost.board.console.telephone import Telephone
@@ -274,6 +274,8 @@ def _environment(translate: words.Translate) -> jinja2.Environment:
         "tr": translate,
         "methods": steps.METHODS,
         "rhythms": RHYTHMS,
+        "eye_state": eye_state,
+        "hidden_notes": hidden_notes,
     }
     templates.filters |= {"number": number, "tr": translate}
     return templates

@@ -1,4 +1,4 @@
-"""What a round makes of its answers: one step of the shared head, by one of five strategies.
+"""What a round makes of its answers: one step of the shared head, by one of six strategies.
 
 Flower's FedAvg, FedAdam, FedTrimmedAvg and Krum, on vectors; a test holds each against Flower 1.42's for the same
 answers. FedProx differs from FedAvg on the device only; SCAFFOLD by what the hub tells each device of the
@@ -18,7 +18,7 @@ import numpy.typing as npt
 __all__ = ["Aggregator", "Controls", "Strategy"]
 
 Floats = npt.NDArray[np.float64]
-Strategy = Literal["fedavg", "scaffold", "fedadam", "trimmed-mean", "krum"]
+Strategy = Literal["fedavg", "fedavgm", "scaffold", "fedadam", "trimmed-mean", "krum"]
 
 
 @dataclass
@@ -31,6 +31,8 @@ class Aggregator:
         The share of answers that the trimmed mean leaves out at each end, coordinate by coordinate.
     poisoned
         How many devices Krum assumes to be hostile.
+    momentum
+        The part of the last step that FedAvgM takes again (Hsu et al., 2019).
     rate, tau
         FedAdam's step and its guard against small denominators (Reddi et al., ICLR 2021).
     """
@@ -39,6 +41,7 @@ class Aggregator:
     weights: Floats
     trimmed: float = 0.2
     poisoned: int = 2
+    momentum: float = 0.5
     rate: float = 0.1
     tau: float = 1e-3
     round: int = 0
@@ -59,6 +62,7 @@ class Aggregator:
         change = {
             "fedavg": self._mean,
             "scaffold": self._mean,
+            "fedavgm": self._momentum,
             "fedadam": self._adam,
             "trimmed-mean": self._trimmed_mean,
             "krum": self._krum,
@@ -67,7 +71,7 @@ class Aggregator:
         return self.weights
 
     def memory(self) -> tuple[int, list[float], list[float]]:
-        """What the strategy knows from the rounds before: their number, and FedAdam's two moments."""
+        """What the strategy knows from before: how many rounds, and FedAdam's moments or FedAvgM's last step."""
         return self.round, self._first.tolist(), self._second.tolist()
 
     def recall(self, memory: tuple[int, list[float], list[float]]) -> None:
@@ -78,6 +82,11 @@ class Aggregator:
     def _mean(self, changes: Floats, patients: Floats) -> Floats:
         mean: Floats = patients @ changes / patients.sum()
         return mean
+
+    def _momentum(self, changes: Floats, patients: Floats) -> Floats:
+        change = self._mean(changes, patients)
+        self._first = change if self.round == 1 else self.momentum * self._first + change
+        return self._first
 
     def _adam(self, changes: Floats, patients: Floats) -> Floats:
         change = self._mean(changes, patients)

@@ -27,7 +27,7 @@ __all__ = ["Plan", "Progress", "call_of", "find", "open_round", "progress", "tak
 
 LARGEST_PATIENTS = 100_000.0
 """More patients than this stand behind no device."""
-MEANS: tuple[Strategy, ...] = ("fedavg", "fedadam")
+MEANS: tuple[Strategy, ...] = ("fedavg", "fedavgm", "fedadam")
 """Strategies that need no more than the sum."""
 
 _rows, _asked, _came = schema.rounds, schema.round_devices, schema.round_records
@@ -148,7 +148,7 @@ def _check(connection: Connection, plan: Plan) -> None:
     if (number := connection.execute(going).scalar()) is not None:
         raise _refused(plan, f"round {number} is open", "Wait for its end, or close it: `aidpost hub rounds close`.")
     if plan.secure and plan.strategy not in MEANS:
-        remedy = "Choose fedavg or fedadam, or leave secure aggregation out: a sum shows no answer by itself."
+        remedy = "Choose fedavg, fedavgm or fedadam, or leave secure aggregation out: a sum shows no answer by itself."
         raise _refused(plan, f"{plan.strategy} must see every answer, and a secure sum shows none", remedy)
     if plan.noise <= 0:
         raise _refused(plan, "it has no noise, so no device would answer", "Give it a budget.")

@@ -112,6 +112,15 @@ def test_scaffold_reaches_the_common_optimum_where_many_steps_alone_drift_apart(
     assert after(corrected=True) < 1e-3 < 0.1 < after(corrected=False)
 
 
+def test_server_momentum_takes_half_of_the_last_step_again_over_a_restart() -> None:
+    aggregator, step = Aggregator("fedavgm", np.zeros(3)), np.full((2, 3), 1.0)
+    assert aggregator.take(step, np.ones(2)) == pytest.approx(np.full(3, 1.0))
+    resumed = Aggregator("fedavgm", aggregator.weights)
+    resumed.recall(aggregator.memory())
+    assert resumed.take(step, np.ones(2)) == pytest.approx(np.full(3, 2.5))
+    assert resumed.take(step, np.ones(2)) == pytest.approx(np.full(3, 4.25))
+
+
 def test_a_device_that_is_not_known_yet_is_not_corrected() -> None:
     controls = Controls()
     controls.note({"a": (np.ones(3), 5.0)}, 1.0)
