@@ -87,6 +87,7 @@ def make_rows(
         exam = of.exams[0] | {"id": ids["exam"], "report": ids["report"], "patient": patient, "patient_name": name}
         exam |= {"started_ms": at, "received_ms": at, "triage": chance.randrange(4), "sampled": chance.random() < 0.1}
         exam |= {"clinic": f"clinic {chance.randrange(40)}", "state": "open" if is_open else "reviewed"}
+        exam["waits"] = exam["waits"] if is_open else ""
         made.setdefault(schema.exams, []).append(exam)
         place = {"seq": 1_000_000 + index}
         made.setdefault(schema.envelopes, []).append(of.envelopes[-1] | about | place | {"received_ms": at})
@@ -188,7 +189,7 @@ def main() -> None:
         print(f"filled in {time.perf_counter() - began:.0f} s", flush=True)
         server.start()
         server.notifier.stop()
-        client, eye_reader = logged_in(server, "okoro"), logged_in(server, "eyes")
+        client, eye_reader = (logged_in(server, name, 600) for name in ("okoro", "eyes"))
         print(f"{number} exams, {'PostgreSQL' if url else 'SQLite'}, {REPEATS} requests each, milliseconds:")
         print(f"{'':28} {'CPU hub':>8} {'database':>8} {'wall':>8} {'longest':>8}")
         for name, who, *paths in (

@@ -87,6 +87,7 @@ class InferenceSection(Section, frozen=True, kw_only=True):
     accepted_models: tuple[str, ...] = ()
     deadline_s: Seconds = 30.0
     models_dir: str = ""
+    shadow: bool = False
 
 
 class FederatedSection(Section, frozen=True, kw_only=True):

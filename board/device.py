@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aidpost.board import rekey
-from aidpost.board._preview import preview
-from aidpost.board.analysis import models_for
 from aidpost.board.configuration import Configuration
 from aidpost.board.exam import Body, ExamOutcome
 from aidpost.errors import ConfigurationError, KeyUnavailableError
@@ -73,6 +71,8 @@ def budget(configuration: Configuration) -> Budget:
 
 def worker_settings(configuration: Configuration, state_dir: Path | None = None) -> WorkerSettings:
     """What the inference worker makes its models of; the heads learned here are those of `state_dir`."""
+    from aidpost.board.analysis import models_for  # what runs models: a start has no need of it
+
     models = models_for(configuration.inference, state_dir)
     return WorkerSettings(
         roots=models.roots,
@@ -105,6 +105,8 @@ def accept(store: Store, outcome: ExamOutcome) -> RecordKey:
 
 
 def _preview_of(body: Body) -> bytes:
+    from aidpost.board._preview import preview  # OpenCV, which a start has no need of
+
     return preview(body.data) if body.ref.media_type.startswith("image/") else b""
 
 

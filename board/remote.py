@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from aidpost.board import remote_rules
 from aidpost.board.configuration import Configuration, convert
 from aidpost.errors import ConfigurationError, InvalidRecordError
 from aidpost.sync import settings
@@ -74,10 +75,10 @@ def applied(configuration: Configuration, state_dir: Path) -> Configuration:
     for values in (found.values, found.before):
         try:
             settings.unpack(settings.pack(values))
-            return overlay(configuration, values)
+            return remote_rules.applied(overlay(configuration, values), state_dir)
         except (ConfigurationError, InvalidRecordError) as error:
             _log.error("settings from the hub do not hold here: %s", error.cause)
-    return configuration
+    return remote_rules.applied(configuration, state_dir)
 
 
 def begin(state_dir: Path) -> None:

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from aidpost.board import device
 from aidpost.board.configuration import Configuration
 from aidpost.board.console.clock import ConfirmedClock
-from aidpost.board.remote import RemoteSettings
+from aidpost.board.remote import RemoteSettings, applied
+from aidpost.board.remote_rules import RemoteRules
+from aidpost.board.update import from_hub
 from aidpost.board.update.report import told
 from aidpost.board.update.slots import Slots
-from aidpost.errors import AidpostError, NotPossibleError, UsageError
+from aidpost.errors import AidpostError, ModelError, NotPossibleError, UsageError
 from aidpost.firmware_bridge.states import KEPT_IN, STATES
 from aidpost.inference.worker import InferenceWorker
-from aidpost.sync import settings
+from aidpost.sync import rules, settings
 from aidpost.sync.applier import Applier, Subject
 from aidpost.sync.keys import DeviceKey
 from aidpost.sync.publisher import Publisher
@@ -59,6 +61,11 @@ class Running:
             self.site.configure(configuration)
         if self.publisher is not None and self.store is not None and configuration.sync != before.sync:
             self.publisher.use(device.link(configuration, self.store))
+        if self.worker is not None and configuration.limits != before.limits:
+            try:
+                self.worker.use(device.worker_settings(configuration, self.state_dir))
+            except ModelError as error:  # the first exam says it again, to somebody who can read it
+                _log.warning("inference does not start: %s", error.cause)
 
 
 class Part(NamedTuple):
@@ -72,7 +79,13 @@ class Part(NamedTuple):
 def subjects(running: Running) -> dict[str, Subject]:
     """Who takes up what on this device, by the subject of the hub's deliveries."""
     assert running.remote is not None
-    return {settings.SUBJECT: Subject(running.remote.take_up)}
+    own = running.own or running.configuration
+    limits = RemoteRules(own, running.state_dir, lambda: running.use(applied(own, running.state_dir)))
+    return {
+        settings.SUBJECT: Subject(running.remote.take_up),
+        rules.SUBJECT: Subject(limits.take_up),
+        from_hub.SUBJECT: Subject(from_hub.HubBundles(running.configuration, running.state_dir).take_up),
+    }
 
 
 @contextmanager
@@ -96,19 +109,26 @@ def _practice(running: Running) -> Iterator[None]:
 def _inference(running: Running) -> Iterator[None]:
     settings = device.worker_settings(running.configuration, running.state_dir)
     running.worker = InferenceWorker(settings, deadline_s=running.configuration.inference.deadline_s)
-    # the screen is there before the models are: they load while the worker types the PIN
+    try:
+        yield
+    finally:
+        running.worker.close()
+
+
+@contextmanager
+def _models(running: Running) -> Iterator[None]:
+    """The screen is there before the models are: they load while the worker types the PIN, and take neither processor
+    nor card from what the first page needs."""
+    assert running.worker is not None
     warming = threading.Thread(target=_warm, args=(running.worker,), name="warm-inference", daemon=True)
     warming.start()
     try:
         yield
     finally:
         warming.join()
-        running.worker.close()
 
 
 def _warm(worker: InferenceWorker) -> None:
-    from aidpost.errors import ModelError
-
     try:
         worker.start()
     except ModelError as error:  # the first exam says it again, to somebody who can read it
@@ -211,6 +231,7 @@ PARTS = (
     Part("sender", lambda r: not r.practice_only and r.configuration.sync.enabled, _sender),
     Part("applier", lambda r: not r.practice_only, _applier),
     Part("console", lambda _: True, _console),
+    Part("models", lambda _: True, _models),
     Part("learning", lambda r: not r.practice_only and r.configuration.federated.enabled, _learning),
 )
 """The table: name, when, how. The order is that of need: what is lower uses what is higher."""

@@ -107,6 +107,8 @@ _ADDITIONS: tuple[str, ...] = (
     CREATE INDEX blob_state ON blob (state, size);
     """
     + TALLY,
+    # the patient index: who of it is here already
+    "CREATE INDEX received_patient ON received (patient, kind);",
 )
 
 

@@ -8,6 +8,7 @@ signs stay, for the patient's next exam is compared with them; a clock that nobo
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sqlite3
 import threading
@@ -129,8 +130,11 @@ class Space:
                 " ORDER BY settled_ms LIMIT ?"
             )
             while freed < lacking and (rows := db.execute(query, (_ROWS,)).fetchall()):
-                db.executemany("DELETE FROM record WHERE cls = ? AND seq = ?", [row[:2] for row in rows])
-                freed += sum(row[2] for row in rows)
+                # no more than must go: a hub that is restored from a backup may want the rest
+                sizes = itertools.accumulate((row[2] for row in rows), initial=freed)
+                going = [row for row, before in zip(rows, sizes, strict=False) if before < lacking]
+                db.executemany("DELETE FROM record WHERE cls = ? AND seq = ?", [row[:2] for row in going])
+                freed += sum(row[2] for row in going)
             return freed
 
         return self._writer.run(work)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from aidpost._record import require
-from aidpost.records import WIRE_RECORDS, BlobRef, Origin, Record, Timestamp
+from aidpost.records import WIRE_RECORDS, BlobRef, Origin, Patient, Record, Timestamp, TriageLevel
 from aidpost.sync import rounds
 
 MAX_PREVIEW = 12 * 1024
@@ -46,6 +46,15 @@ class Acknowledgement(Record, frozen=True, kw_only=True):
     text: str = ""
 
 
+class Shadow(Record, frozen=True, kw_only=True):
+    """The hub's word on which models' answers the devices of a clinic do not show yet: their tasks, "dr" or "af". The
+    newest counts."""
+
+    clinic: str
+    tasks: tuple[str, ...]
+    at: Timestamp
+
+
 class Delivery(Record, frozen=True, kw_only=True):
     """Something that a device is to take up: settings, clinical rules, a release, a round of learning. `subject` says
     which, and is the class of its envelope. The content is `body`, or, where it is larger, `blob`, which the device
@@ -78,6 +87,37 @@ class Outcome(Record, frozen=True, kw_only=True):
     why: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
+class LastVisit(Record, frozen=True, kw_only=True):
+    """A patient's last exam as the hub has it: the day (YYYY-MM-DD), how urgent, and what was found, in short.
+    `confirmed`: a clinician signed it; otherwise it is preliminary."""
+
+    exam: uuid.UUID
+    day: str
+    triage: TriageLevel
+    result: str = ""
+    confirmed: bool = False
+
+
+class OverdueReferral(Record, frozen=True, kw_only=True):
+    """Where the patient should have been seen, and by when (YYYY-MM-DD)."""
+
+    to: str
+    due: str
+    reason: str = ""
+
+
+class IndexEntry(Record, frozen=True, kw_only=True):
+    """One person of the clinic's patient index, as of `at` by the hub's clock. `same_as` are the person's other
+    numbers. `removed`: not to be shown any longer (moved, merged into another, or no longer agreed to)."""
+
+    patient: Patient
+    at: Timestamp
+    last: LastVisit | None = None
+    overdue: tuple[OverdueReferral, ...] = ()
+    same_as: tuple[uuid.UUID, ...] = ()
+    removed: bool = False
+
+
 _KINDS: tuple[type[Record], ...] = (
     *WIRE_RECORDS,
     BlobManifest,
@@ -86,6 +126,8 @@ _KINDS: tuple[type[Record], ...] = (
     Delivery,
     Outcome,
     *rounds.UP,
+    IndexEntry,
+    Shadow,
 )
 
 BODY_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in _KINDS}

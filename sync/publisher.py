@@ -17,7 +17,8 @@ import sqlite3
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -216,7 +217,7 @@ class Publisher:
             client.tls_set_context(context)
         client.will_set(topics.status(name), self._sealed(self._status(online=False)), qos=1, retain=True)
         client.on_connect, client.on_message = self._on_connect, self._on_message
-        client.on_disconnect = self._on_disconnect
+        client.on_disconnect, client.on_subscribe = self._on_disconnect, self._on_subscribe
         self._client, self._refusal = client, ""
         client.connect(link.host, link.port, keepalive=link.keepalive_s)
         self._require_recent()
@@ -436,6 +437,14 @@ class Publisher:
         client.subscribe([(topics.receipt(name), 1), (topics.down(name, "+"), 1)])
         self._connected = True
 
+    def _on_subscribe(
+        self, client: mqtt.Client, data: object, mid: int, reasons: list[ReasonCode], properties: object
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            # as a cluster does that has just lost a node: no receipt would ever come on this connection
+            self._connected, self.last_error = False, "the broker refused to pass on what the hub sends"
+            _log.warning("%s; the sender connects anew", self.last_error)
+
     def _on_disconnect(
         self, client: mqtt.Client, data: object, flags: object, reason: ReasonCode, properties: object
     ) -> None:
@@ -443,6 +452,16 @@ class Publisher:
 
     def _on_message(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
         self._arrived.put(bytes(message.payload))
+
+
+@contextmanager
+def sending(folder: Path) -> Iterator[None]:
+    """While no other process sends for this store. Raises StoreLockedError where one does."""
+    descriptor = _lock(folder / "sender.lock")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock(path: Path) -> int:

@@ -167,6 +167,9 @@ def _reseal_store(swap: Swap) -> None:
         meta = dict(db.execute("SELECT name, value FROM meta"))
         identity = swap.reseal(bytes(meta["identity"]), b"identity")
         db.execute("UPDATE meta SET value = ? WHERE name = 'identity'", (identity,))
+        if following := meta.get("identity_next"):
+            sealed = swap.reseal(bytes(following), b"identity next")
+            db.execute("UPDATE meta SET value = ? WHERE name = 'identity_next'", (sealed,))
         wrapped = db.execute("SELECT patient, wrapped FROM patient_key WHERE wrapped IS NOT NULL").fetchall()
         rows = [(swap.reseal(bytes(key), b"patient" + bytes(patient)), patient) for patient, key in wrapped]
         db.executemany("UPDATE patient_key SET wrapped = ? WHERE patient = ?", rows)

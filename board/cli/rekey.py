@@ -9,7 +9,12 @@ import click
 from aidpost.board import rekey
 from aidpost.board.cli import Settings
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
-from aidpost.board.cli._device import device_key
+from aidpost.board.cli._device import device_key, opened_store
+from aidpost.board.configuration import Configuration
+from aidpost.errors import UsageError
+from aidpost.sync import enrolment
+from aidpost.sync.keys import public_bytes
+from aidpost.sync.publisher import sending
 
 
 @click.command(name="rotate-key")
@@ -25,9 +30,10 @@ from aidpost.board.cli._device import device_key
     show_default=True,
     help="The file that systemd-creds writes.",
 )
+@click.option("--identity", is_flag=True, help="The key that the device signs with, instead; the hub must answer.")
 @json_option
 @settings_of
-def rotate_key(settings: Settings, to: str | None, credential: Path, as_json: bool) -> None:
+def rotate_key(settings: Settings, to: str | None, credential: Path, identity: bool, as_json: bool) -> None:
     """A new device key in the place of the old one: after a card or a passphrase got into other hands, or to take it
     from a safer place. Records stay as they are and readable; the device must be stopped. Killed at any moment, the
     next start serves with the old key or the new one, whichever it is given.
@@ -35,6 +41,9 @@ def rotate_key(settings: Settings, to: str | None, credential: Path, as_json: bo
     Example: aidpost board rotate-key --to passphrase
     """
     configuration = load_configuration(settings)
+    if identity:
+        _change_identity(settings, configuration, as_json)
+        return
     old = device_key(settings, configuration)
     chosen = to or configuration.store.key
 
@@ -49,3 +58,22 @@ def rotate_key(settings: Settings, to: str | None, credential: Path, as_json: bo
     click.echo(f"Everything is under the new key: {new.source}.")
     if chosen != configuration.store.key:
         click.echo(f'Now set in the configuration, before the device is started: store.key = "{chosen}"')
+
+
+def _change_identity(settings: Settings, configuration: Configuration, as_json: bool) -> None:
+    with opened_store(settings, configuration) as store, sending(store.folder):
+        folder = store.folder / enrolment.FOLDER
+        enrolled = enrolment.load(folder, store.key)
+        if enrolled is None:
+            raise UsageError(
+                operation="changing the device's signing key",
+                target=store.identity.name,
+                cause="it was not enrolled at its hub by a code",
+                remedy="On the hub: aidpost hub enroll NAME; here: aidpost board provision --code CODE.",
+            )
+        enrolled.change_identity(store, synced=store.now().synced)
+        public = public_bytes(store.identity.public).hex()
+    if as_json:
+        print_json({"name": store.identity.name, "public_key": public})
+    else:
+        click.echo(f"{store.identity.name} signs with a new key, and the hub knows it: {public}")

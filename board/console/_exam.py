@@ -223,7 +223,11 @@ def ecg_page(site: Site, request: Request, session: Session) -> Response:
     if draft.ecg and not again:
         result = draft.ecg[-1]
         rows = _rows(workspace, draft, result)
-        return site.render(request, "ecg_kept.html", session, draft=draft, result=result, rows=rows[:1])
+        from aidpost.inference.ecg import REASONS
+
+        return site.render(
+            request, "ecg_kept.html", session, draft=draft, result=result, rows=rows[:1], reasons=REASONS
+        )
     pacemaker = draft.answer("pacemaker") == "yes"
     if not workspace.source("ecg", draft.exam.id):
         raise no_sensor("ECG", draft.exam.id)
@@ -290,7 +294,7 @@ def alarm(site: Site, request: Request, session: Session) -> Response:
     workspace, draft = draft_of(site, request, session)
     if draft.alarm is None:
         return _to(draft)
-    report = workspace.preview(draft.exam.id)
+    report = workspace.shown(workspace.preview(draft.exam.id))
     telephone = site.configuration.clinic.emergency_telephone
     advised = advice(report, site.languages.translator(session.language))
     return site.render(request, "alarm.html", session, draft=draft, report=report, advised=advised, telephone=telephone)
@@ -309,7 +313,7 @@ def acknowledge(site: Site, request: Request, session: Session, _form: Form) -> 
 def _report(site: Site, request: Request, session: Session) -> tuple[Workspace, ExamReport, bool]:
     workspace, exam = site.workspace(session), exam_of(request)
     finished = workspace.store.report(exam)
-    report = finished or workspace.preview(exam)
+    report = workspace.shown(finished or workspace.preview(exam))
     _allow(session, report.exam.operator.id)
     return workspace, report, finished is not None
 

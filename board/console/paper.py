@@ -29,7 +29,7 @@ from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleD
 from aidpost.board.console import words
 from aidpost.board.console.fonts import Face, Fonts, Setter, chinese, joined
 from aidpost.board.console.ranges import usual
-from aidpost.board.console.result import RHYTHMS, Shown, notes_of
+from aidpost.board.console.result import RHYTHMS, Shown, eye_state, hidden_notes, notes_of
 from aidpost.board.console.steps import METHODS
 from aidpost.board.console.words import N_, Translate
 from aidpost.inference.reminders import reminders
@@ -94,7 +94,12 @@ def pdf(
         author=report.exam.clinic.name,
     )
     page = _Page(report, translate, language, width, offset_min, fonts or Fonts(), large=large)
-    story: list[Flowable] = [*page.head(), *page.conclusion(reviewer), *page.eyes(shown, body), *page.heart(shown)]
+    story: list[Flowable] = [
+        *page.head(),
+        *page.conclusion(reviewer, shown),
+        *page.eyes(shown, body),
+        *page.heart(shown),
+    ]
     story += [*page.vitals(shown, usual(report, limits)), *page.missing(), *page.foot()]
     document.build(story)
     return out.getvalue()
@@ -189,7 +194,7 @@ class _Page:
         )
         return [*mark, table]
 
-    def conclusion(self, reviewer: str) -> list[Flowable]:
+    def conclusion(self, reviewer: str, shown: Shown) -> list[Flowable]:
         """Triage, findings, advice and what to remember."""
         report = self._report
         name, colour = SIGNS[report.triage.level]
@@ -199,6 +204,7 @@ class _Page:
         found = found or [self._say(self._tr("Nothing was found in what was assessed."))]
         lines = (*advice(report, self._tr), *reminders(report, self._tr))
         advised = [self._say(f"→ {one}") for one in lines]
+        advised += [self._say(self._tr(one)) for one in hidden_notes(shown)]
         standing = (
             f"{self._tr('Confirmed by')} {reviewer}"
             if reviewer
@@ -216,9 +222,8 @@ class _Page:
             if photo is None:
                 cells.append([self._say(f"{title}: {self._tr('not photographed')}")])
                 continue
-            grade = photo.dr.grade if photo.dr else None
-            state = N_("ungradable") if not photo.quality.usable else N_("not sure") if grade is None else ""
-            said = self._tr(state) if state else f"DR {grade}"
+            state = eye_state(shown, photo)
+            said = self._tr(state) if state or not photo.dr else f"DR {photo.dr.grade}"
             picture = (
                 Image(io.BytesIO(_small(body(photo.body.sha256))), side, side, "proportional") if photo.body else ""
             )

@@ -18,6 +18,7 @@ from aidpost.errors import StoreDamagedError, UsageError
 from aidpost.records import Consent, Patient, Record
 from aidpost.sync import seal
 from aidpost.sync._writer import connect, store_error
+from aidpost.sync.bodies import IndexEntry
 from aidpost.sync.rotation import Swap
 from aidpost.sync.store import Store
 
@@ -40,6 +41,8 @@ class Patients:
     def __init__(self, database: ConsoleDatabase, store: Store) -> None:
         self._database, self._store = database, store
         self._known: dict[uuid.UUID, Known] = {}
+        self._index: dict[uuid.UUID, IndexEntry] = {}
+        self._index_state: tuple[object, ...] = ()
         for number, sealed in database.read("SELECT id, sealed FROM patient"):
             patient = uuid.UUID(bytes=number)
             try:
@@ -61,13 +64,37 @@ class Patients:
             if patient not in self._known and (found := self._store.patient(patient)):
                 self._known[patient] = Known(patient=found)
 
+    def _take_index(self) -> None:
+        """What the hub has sent or erased since."""
+        state = self._store.inbox.index_state()
+        if state != self._index_state:
+            self._index = {one.patient.id: one for one in self._store.inbox.index()}
+            self._index_state = state
+            for patient in self._store.erased() & self._known.keys():
+                del self._known[patient]
+
     def get(self, patient: uuid.UUID) -> Known:
-        """A patient. Raises UsageError where there is none."""
+        """A patient: known here, or else by the clinic's index, without consents. Raises UsageError where there is
+        none."""
+        self._take_index()
+        if patient not in self._known and patient in self._index:
+            return Known(patient=self._index[patient].patient)
         if patient not in self._known:
             raise UsageError(
                 operation="opening a patient", target=str(patient), cause=N_("this device knows no such patient")
             )
         return self._known[patient]
+
+    def from_hub(self, patient: uuid.UUID) -> IndexEntry | None:
+        """What the hub says of a patient, under any of their numbers; None where it has said nothing."""
+        self._take_index()
+        if patient in self._index:
+            return self._index[patient]
+        return next((one for one in self._index.values() if patient in one.same_as), None)
+
+    def is_known(self, patient: uuid.UUID) -> bool:
+        """Whether the patient was examined or registered here."""
+        return patient in self._known
 
     def keep(self, known: Known) -> None:
         """Register or update; on the disk when this returns."""
@@ -79,9 +106,16 @@ class Patients:
         self._known[patient] = known
 
     def search(self, text: str) -> list[Patient]:
-        """Patients whose name, number or telephone holds every word of `text`; capitals and accents do not matter."""
+        """Patients whose name, number or telephone holds every word of `text`; capitals and accents do not matter. The
+        clinic's other patients too, each person once, as this device knows them where it does."""
+        self._take_index()
         words = _fold(text).split()
-        found = [one.patient for one in self._known.values() if words and _holds(one.patient, words)]
+        known = [one.patient for one in self._known.values()]
+        here = self._known.keys()
+        others = [
+            one.patient for one in self._index.values() if one.patient.id not in here and here.isdisjoint(one.same_as)
+        ]
+        found = [one for one in (*known, *others) if words and _holds(one, words)]
         return sorted(found, key=lambda one: _fold(one.name))
 
 

@@ -20,7 +20,7 @@ from aidpost.board.console import words
 from aidpost.board.console.fonts import Fonts, Setter
 from aidpost.board.console.paper import SIGNS, Body, moment
 from aidpost.board.console.ranges import usual
-from aidpost.board.console.result import RHYTHMS, Shown, notes_of
+from aidpost.board.console.result import RHYTHMS, Shown, eye_state, hidden_notes, notes_of
 from aidpost.board.console.words import N_, Translate
 from aidpost.inference.reminders import reminders
 from aidpost.inference.wording import advice, word
@@ -70,6 +70,8 @@ def receipt(
         roll.say(tr("Nothing was found in what was assessed."))
     for line in (*advice(report, tr), *reminders(report, tr)):
         roll.say(f"» {line}", bold=True)
+    for note in hidden_notes(shown):
+        roll.say(tr(note))
     roll.rule()
     _vitals(roll, report, shown, tr, limits)
     _pictures(roll, shown, body, tr)
@@ -108,9 +110,8 @@ def _pictures(roll: _Roll, shown: Shown, body: Body, tr: Translate) -> None:
     for eye in shown.eyes:
         title = tr(N_("Right eye") if eye.eye.value == "right" else N_("Left eye"))
         photo = eye.photo
-        grade = photo.dr.grade if photo and photo.dr else None
-        state = "not photographed" if not photo else "ungradable" if not photo.quality.usable else "not sure"
-        roll.say(f"{title}: {tr(state) if grade is None or state == 'ungradable' else f'DR {grade}'}")
+        state = eye_state(shown, photo)
+        roll.say(f"{title}: {f'DR {photo.dr.grade}' if not state and photo and photo.dr else tr(state)}")
         if photo and photo.body:
             roll.photograph(body(photo.body.sha256))
     ecg = shown.ecg

@@ -36,6 +36,8 @@ class Shown(NamedTuple):
     ecg: EcgResult | None
     rows: tuple[Row, ...]
     vitals: tuple[VitalSign, ...]
+    hidden: tuple[str, ...] = ()
+    """Tasks whose model's answer is not shown here yet."""
 
 
 def result_of(workspace: Workspace, report: ExamReport) -> Shown:
@@ -49,7 +51,31 @@ def result_of(workspace: Workspace, report: ExamReport) -> Shown:
         except AidpostError:
             rows = ()
     last = {one.kind: one for one in report.vitals}
-    return Shown(eyes=eyes, ecg=ecg, rows=rows, vitals=tuple(last.values()))
+    return Shown(eyes=eyes, ecg=ecg, rows=rows, vitals=tuple(last.values()), hidden=workspace.hidden())
+
+
+HIDDEN = {
+    "dr": N_("Photographs: a clinician reads them; what the model found is not shown here yet."),
+    "af": N_("Heart rhythm: a clinician reads it; what the model found is not shown here yet."),
+}
+"""What a report says where a model's answer is hidden, by task."""
+
+
+def hidden_notes(shown: Shown) -> list[str]:
+    """Those that are about something recorded."""
+    there = {"dr": any(eye.photo for eye in shown.eyes), "af": shown.ecg is not None}
+    return [text for task, text in HIDDEN.items() if task in shown.hidden and there[task]]
+
+
+def eye_state(shown: Shown, photo: FundusResult | None) -> str:
+    """Why an eye has no grade, in words; empty where it has one."""
+    if photo is None:
+        return N_("not photographed")
+    if not photo.quality.usable:
+        return N_("ungradable")
+    if photo.dr is not None and photo.dr.grade is not None:
+        return ""
+    return N_("a clinician reads it") if "dr" in shown.hidden else N_("not sure")
 
 
 def notes_of(answers: Iterable[Answer], translate: Translate) -> list[tuple[str, str]]:

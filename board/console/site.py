@@ -27,14 +27,13 @@ from aidpost.board.console import steps, words
 from aidpost.board.console.clock import ConfirmedClock
 from aidpost.board.console.live import Camera
 from aidpost.board.console.people import Workers
-from aidpost.board.console.result import RHYTHMS
+from aidpost.board.console.result import RHYTHMS, eye_state, hidden_notes
 from aidpost.board.console.speech import Speech
 from aidpost.board.console.status import Status
 from aidpost.board.console.telephone import Telephone
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import AidpostError
-from aidpost.inference.ecg import REASONS
 from aidpost.inference.vitals import age_years
 from aidpost.inference.wording import advice_of, word
 from aidpost.records import Patient, Timestamp
@@ -274,8 +273,9 @@ def _environment(translate: words.Translate) -> jinja2.Environment:
         "_": translate,
         "tr": translate,
         "methods": steps.METHODS,
-        "reasons": REASONS,
         "rhythms": RHYTHMS,
+        "eye_state": eye_state,
+        "hidden_notes": hidden_notes,
     }
     templates.filters |= {"number": number, "tr": translate}
     return templates

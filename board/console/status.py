@@ -96,7 +96,7 @@ def _battery(root: Path) -> tuple[int | None, bool]:
 def _answers(workspace: Workspace) -> tuple[int, int]:
     reviewed = {one.exam for one in workspace.store.inbox.records(Review, None)}
     answered = reviewed | {one.exam for one in workspace.store.acknowledgements()}
-    urgent = [one for one in workspace.today() if one.triage.level >= TriageLevel.URGENT]
+    urgent = [one for one in map(workspace.shown, workspace.today()) if one.triage.level >= TriageLevel.URGENT]
     return len(reviewed), sum(one.exam.id not in answered for one in urgent)
 
 

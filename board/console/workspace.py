@@ -26,6 +26,7 @@ from aidpost.errors import UsageError
 from aidpost.firmware_bridge import marks
 from aidpost.firmware_bridge.marks import FileMarks
 from aidpost.firmware_bridge.together import read_together
+from aidpost.inference import shadow
 from aidpost.records import (
     VITAL_UNITS,
     Answer,
@@ -42,6 +43,7 @@ from aidpost.records import (
     decode,
     encode,
 )
+from aidpost.sync.bodies import Shadow
 from aidpost.sync.store import Store
 
 SCENES = (
@@ -319,6 +321,22 @@ class Workspace:
         """What the exam comes to so far."""
         return self._conclude(self.drafts.get(exam))
 
+    def hidden(self) -> tuple[str, ...]:
+        """The tasks whose model's answer workers here do not see: what the hub said last of this clinic, or, while it
+        has said nothing, what is configured. Practice hides nothing."""
+        if self.practice:
+            return ()
+        clinic = self.configuration.clinic
+        said = [one for one in self.store.inbox.records(Shadow, None) if one.clinic in (clinic.name, clinic.id)]
+        if said:
+            return said[-1].tasks
+        return shadow.TASKS if self.configuration.inference.shadow else ()
+
+    def shown(self, report: ExamReport) -> ExamReport:
+        """The report as workers see it; the hub gets it whole."""
+        hidden = self.hidden()
+        return shadow.concealed(report, hidden, self.configuration.limits) if hidden else report
+
     def finish(self, exam: uuid.UUID) -> ExamReport:
         """Queue the report: in the store and on the disk when this returns, then the draft is gone.
 
@@ -367,7 +385,7 @@ class Workspace:
             return self.drafts.save(draft, runner.bodies if runner else ())
 
     def _with_alarm(self, draft: Draft) -> Draft:
-        level = self._conclude(draft).triage.level
+        level = self.shown(self._conclude(draft)).triage.level
         seen = draft.acknowledged or TriageLevel.ROUTINE
         raised = level if level >= TriageLevel.URGENT and level > seen else None
         return msgspec.structs.replace(draft, alarm=raised)

@@ -34,9 +34,11 @@ from aidpost.sync.hub import (
     audit,
     deliveries,
     device_settings,
+    index,
     outgoing,
     referrals,
     rounds,
+    rules,
     schema,
     updates,
 )
@@ -56,11 +58,12 @@ _PAGE = 500
 
 
 class DevicePolicy(NamedTuple):
-    """An enrolled device: its key, and whether it may send simulated exams."""
+    """An enrolled device: its key, whether it may send simulated exams, and the key before, while that is taken."""
 
     name: str
     public_key: bytes
     accept_simulated: bool
+    previous_key: bytes | None = None
 
 
 class Batch:
@@ -146,6 +149,8 @@ class Batch:
         for device in {device for device, _ in self._hellos}:
             # a device that is new, or was given to another clinic
             device_settings.send_due(connection, self._hub_epoch, device, "hub", now_ms())
+            rules.send_due(connection, self._hub_epoch, device, now_ms())
+            index.begin(connection, device)
         for device, hello in self._hellos:
             self._full += _full_receipt.answers(connection, self._intake, device, hello, self._hub_epoch)
 

@@ -260,6 +260,15 @@ CHINESE = {
         "设备判定与医生复核的对照，按各类判定的检查数加权。"
     ),
     "The device's findings are hidden until you have graded.": "在您评分之前，设备的判定不显示。",
+    "The hub cannot store anything: is its disk full? Devices keep their records and send them when it can.": (
+        "中心无法保存任何数据：磁盘是否已满？设备会保留其记录，待恢复后再发送。"
+    ),
+    "The hub's database cannot take this now: is its disk full? Try again later.": (
+        "中心数据库暂时无法写入：磁盘是否已满？请稍后再试。"
+    ),
+    "The hub's disk is nearly full: photographs and traces wait on the devices, reports come in.": (
+        "中心磁盘将满：照片和波形暂留在设备上，报告照常接收。"
+    ),
     "The last four weeks against the twelve before: population stability index.": (
         "近四周与此前十二周比较：群体稳定性指数。"
     ),
@@ -280,8 +289,8 @@ CHINESE = {
     "To what": "对象",
     "Too many attempts. Wait five minutes.": "尝试次数过多，请五分钟后再试。",
     "Triage": "分诊",
-    "This cannot be undone. Devices, other systems and backups keep what they have.": (
-        "此操作无法撤销。设备、其他系统和备份仍保留其已有资料。"
+    "This cannot be undone. Devices are told to erase them; other systems and backups keep what they have.": (
+        "此操作无法撤销。设备将收到删除指令；其他系统和备份保留其已有的数据。"
     ),
     "Type the number of the record": "输入记录编号",
     "Unanswered": "未应答",

@@ -40,7 +40,8 @@ from aidpost.sync.hub import (
 )
 from aidpost.sync.hub._blob_intake import partial_row
 from aidpost.sync.hub._calls import TASKS
-from aidpost.sync.hub._site import Site, day
+from aidpost.sync.hub._site import Site
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.database import now_ms, unpack_ranges
 from aidpost.sync.hub.readings import Part
 from aidpost.sync.hub.users import Session
@@ -273,7 +274,9 @@ def _before(
     exams = schema.exams
     earlier = connection.execute(
         select(exams)
-        .where(patients.exams_of(everybody), exams.c.started_ms < row.started_ms, session.sees(exams.c.clinic))
+        .where(
+            patients.exams_of(connection, everybody), exams.c.started_ms < row.started_ms, session.sees(exams.c.clinic)
+        )
         .where(exams.c.modalities.contains(modality))
         .order_by(exams.c.started_ms.desc())
         .limit(1)

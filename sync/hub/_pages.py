@@ -23,7 +23,8 @@ from aidpost.sync.hub import (
     unusual,
     updates,
 )
-from aidpost.sync.hub._site import Form, Site, day
+from aidpost.sync.hub._site import Form, Site
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.readings import Part
 from aidpost.sync.hub.users import Role, Session
@@ -94,25 +95,20 @@ def _standing(row: Any, read: dict[str, Any]) -> list[Part]:
 
 
 def _to_read(site: Site, session: Session) -> ColumnElement[bool]:
-    """Open exams that have a part for this reader. Somebody who reads everything once sees all that are open, without a
-    look at the readings of each."""
-    if not session.may_review or (site.config.readers == 1 and set(session.parts) == set(readings.PARTS)):
+    """Open exams that have a part for this reader. Only where parts are read twice, the readings of each are looked at:
+    nobody reads one twice."""
+    config = site.config
+    once = config.readers == 1 and not config.second_reader_against_device
+    if not session.may_review or (once and set(session.parts) == set(readings.PARTS)):
         return true()
     exams, table = schema.exams, schema.readings
-    eyes, heart = exams.c.modalities.contains("eyes"), exams.c.modalities.contains("ecg")
-    there = {readings.EYES: eyes, readings.HEART: heart, readings.GENERAL: ~eyes & ~heart}
 
-    def exists(part: str, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-        return select(table.c.number).where(table.c.report == exams.c.report, table.c.part == part, condition).exists()
+    def for_me(part: str) -> ColumnElement[bool]:
+        waits = exams.c.waits.contains(part)
+        mine = select(table.c.number).where(table.c.report == exams.c.report, table.c.part == part)
+        return waits if once else waits & ~mine.where(table.c.reader == session.user).exists()
 
-    return or_(
-        *(
-            there[part]
-            & ~exists(part, table.c.state.in_(readings.DONE))
-            & ~exists(part, table.c.reader == session.user)
-            for part in (*session.parts, readings.GENERAL)
-        )
-    )
+    return or_(*(for_me(part) for part in (*session.parts, readings.GENERAL)))
 
 
 def waiting(site: Site, _request: Request, session: Session) -> Response:

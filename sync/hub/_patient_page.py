@@ -29,7 +29,7 @@ def patient(site: Site, request: Request, session: Session) -> Response:
         everybody = patients.group(connection, number)
         rows = connection.execute(
             select(exams)
-            .where(patients.exams_of(everybody), session.sees(exams.c.clinic))
+            .where(patients.exams_of(connection, everybody), session.sees(exams.c.clinic))
             .order_by(exams.c.started_ms.desc())
             .limit(_MOST)
         ).all()

@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import SQLColumnExpression
 from aidpost.sync.hub import schema
 from aidpost.sync.hub._calls import TASKS
 from aidpost.sync.hub.quality import Performance, Share, Stratum, performance, psi, share
-from aidpost.sync.hub.users import Session
+from aidpost.sync.hub.users import Role, Session
 
 _DAY_MS = 86_400_000
 _YEAR_MS = 31_556_952_000
@@ -300,6 +300,20 @@ def shadowed(connection: Connection, session: Session, bound: float) -> set[tupl
             if row.group == "clinic" and not _proven(row.performance, bound):
                 found.add((row.name, task))
     return found
+
+
+def proven(connection: Connection, bound: float) -> set[tuple[str, str]]:
+    """The clinics in which a task's model has shown that it works: (clinic, task)."""
+    return {
+        (row.name, task)
+        for task in TASKS
+        for row in rows_of(connection, _EVERYWHERE, task)
+        if row.group == "clinic" and _proven(row.performance, bound)
+    }
+
+
+_EVERYWHERE = Session("hub", "", Role.VIEWER, "", 0)
+"""Who sees all clinics."""
 
 
 def _proven(found: Performance, bound: float) -> bool:

@@ -40,7 +40,7 @@ def measured(connection: Connection, session: Session, numbers: Sequence[uuid.UU
     """The person's newest vital signs with a value, as rows of `vitals`, oldest first."""
     vitals, exams = schema.vitals, schema.exams
     query = select(vitals).join(exams, exams.c.id == vitals.c.exam).where(vitals.c.value.is_not(None))
-    query = query.where(patients.exams_of(numbers), session.sees(exams.c.clinic))
+    query = query.where(patients.exams_of(connection, numbers), session.sees(exams.c.clinic))
     return list(connection.execute(query.order_by(vitals.c.at_ms.desc()).limit(_MOST)).all())[::-1]
 
 

@@ -137,8 +137,8 @@ def set_state(connection: Connection, exam: uuid.UUID, report: uuid.UUID) -> Non
     row = connection.execute(select(exams.c.modalities).where(*this)).one_or_none()
     if row is not None:
         read = readings.standing(connection, [report]).get(report, {})
-        state = "withdrawn" if _withdrawn(connection, [exam]) else _state_of(row.modalities, read)
-        connection.execute(update(exams).where(*this).values(state=state))
+        standing = _standing(row.modalities, read, withdrawn=bool(_withdrawn(connection, [exam])))
+        connection.execute(update(exams).where(*this).values(**standing))
 
 
 _PAGE = 500
@@ -174,8 +174,10 @@ def _exam_rows(connection: Connection, items: Sequence[Stored]) -> list[dict[str
     insert_new(connection, schema.calls, [c for item, row in made for c in calls_of(item.record, row["started_ms"])])
     read = readings.standing(connection, [row["report"] for row in rows])
     withdrawn = _withdrawn(connection, [row["id"] for row in rows])
-    states = {row["id"]: _state_of(row["modalities"], read.get(row["report"], {})) for row in rows}
-    return [row | {"state": "withdrawn" if row["id"] in withdrawn else states[row["id"]]} for row in rows]
+    return [
+        row | _standing(row["modalities"], read.get(row["report"], {}), withdrawn=row["id"] in withdrawn)
+        for row in rows
+    ]
 
 
 def _withdrawn(connection: Connection, exams: Sequence[uuid.UUID]) -> set[uuid.UUID]:
@@ -232,5 +234,8 @@ def _summary(report: ExamReport) -> str:
     return "; ".join(dict.fromkeys(worth))
 
 
-def _state_of(modalities: str, read: dict[str, tuple[Any, ...]]) -> str:
-    return readings.state_of(modalities, {part: rows[-1].state for part, rows in read.items()})
+def _standing(modalities: str, read: dict[str, tuple[Any, ...]], *, withdrawn: bool) -> dict[str, str]:
+    """`state` and `waits` of an exam."""
+    states = {part: rows[-1].state for part, rows in read.items()}
+    state = "withdrawn" if withdrawn else readings.state_of(modalities, states)
+    return {"state": state, "waits": " ".join(readings.waiting(modalities, states))}

@@ -69,8 +69,11 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """if they are at least this share of the devices on which it came to an end."""
     shared_group: str = ""
     """Several hubs on one broker share the work under this group name (`$share`, where the broker has it)."""
+    share_devices: bool = False
+    """Several hubs on one database and one broker that cannot share a subscription (`$share`): each takes its share of
+    the devices, and the share of one that falls silent."""
     worker: str = ""
-    """Tells several hubs of one name apart at the broker; needed with `shared_group`."""
+    """Tells several hubs of one name apart at the broker; needed with `shared_group` and `share_devices`."""
     listen_host: str = "127.0.0.1"
     """Address of the pages. Beyond this machine, put a TLS certificate or a reverse proxy in front."""
     listen_port: Port = 8080
@@ -85,6 +88,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Take simulated exams (demo, practice, training). A hub that serves patients refuses them."""
     max_blob_bytes: _Positive = 64 * 1024 * 1024
     """The largest photograph or waveform that is taken."""
+    reserve_mb: _Positive = 64
+    """With less than this free, photographs and waveforms stay on the devices, and what is left is for records."""
     batch_messages: _Positive = 200
     """The most messages that share one commit."""
     session_idle_minutes: _Positive = 30
@@ -200,7 +205,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             "hub.shared_group",
             "it has other characters than letters, digits, _ and -",
         )
-
+        _require(not (self.share_devices and self.shared_group), "hub.share_devices", "the broker shares already")
+        _require(not self.share_devices or bool(self.worker), "hub.worker", "workers that share need a name each")
         _require(
             re.match(r"(https?://\S+)?$", self.fhir_url) is not None,
             "hub.fhir_url",

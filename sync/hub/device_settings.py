@@ -42,7 +42,7 @@ def change(
     """
     if key not in REMOTE:
         raise _refused(key, "a hub may not change this key", f"It may change {', '.join(REMOTE)}.")
-    affected = _devices(connection, scope, name)
+    affected = devices_of(connection, scope, name)
     if not affected:
         raise _refused(
             name, f"no device is enrolled of this {scope if scope == 'clinic' else 'name'}", "See the devices page."
@@ -78,7 +78,7 @@ def send_due(connection: Connection, hub_epoch: bytes, device: str, by: str, now
     body = settings.pack(desired(connection, device))
     version = hashlib.sha256(body).hexdigest()[:12]
     table = schema.deliveries
-    mine = (table.c.device == device, table.c.subject == SUBJECT)
+    mine = (table.c.device == device, table.c.subject == SUBJECT, table.c.state != "withdrawn")
     last = connection.execute(select(table.c.version).where(*mine).order_by(table.c.serial.desc()).limit(1)).scalar()
     if last == version or (last is None and body == b"{}"):
         return False
@@ -92,7 +92,8 @@ def listed(connection: Connection) -> list[Any]:
     return list(connection.execute(select(table).order_by(table.c.scope, table.c.name, table.c.key)))
 
 
-def _devices(connection: Connection, scope: Scope, name: str) -> list[str]:
+def devices_of(connection: Connection, scope: Scope, name: str) -> list[str]:
+    """The devices of a clinic, or the one of that name; none where there are none that are enrolled."""
     table = schema.devices
     column = table.c.clinic if scope == "clinic" else table.c.name
     query = select(table.c.name).where(column == name, table.c.revoked_ms.is_(None)).order_by(table.c.name)

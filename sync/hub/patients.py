@@ -7,11 +7,14 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, insert, or_, select, update
 
 from aidpost.sync.hub import audit, exports, schema
 from aidpost.sync.hub._rows import clean
 from aidpost.sync.hub._views import set_state
+
+_MOST = 500
+"""Exams that are given to one person."""
 
 
 def group(connection: Connection, patient: uuid.UUID) -> tuple[uuid.UUID, ...]:
@@ -44,6 +47,7 @@ def link(connection: Connection, patient: uuid.UUID, same_as: uuid.UUID, by: str
             id=uuid.uuid4(), patient=patient, same_as=same_as, reason=clean(reason, 500), at_ms=now_ms, by=by
         )
     )
+    exports.touch(connection, [patient, same_as])
     audit.append(connection, by, "patients-linked", str(patient), str(same_as))
 
 
@@ -54,6 +58,8 @@ def part(connection: Connection, number: uuid.UUID, by: str, now_ms: int) -> Non
         update(table).where(table.c.id == number, table.c.parted_ms.is_(None)).values(parted_ms=now_ms, parted_by=by)
     )
     if changed.rowcount:
+        row = connection.execute(select(table.c.patient, table.c.same_as).where(table.c.id == number)).one()
+        exports.touch(connection, [row.patient, row.same_as])
         audit.append(connection, by, "patients-parted", str(number))
 
 
@@ -97,11 +103,14 @@ def withdrawal(connection: Connection, exam: uuid.UUID) -> Any:
     ).first()
 
 
-def exams_of(patients: Sequence[uuid.UUID]) -> Any:
-    """The condition on `exams` that they are these patients': filed under them and not withdrawn, or given to them."""
+def exams_of(connection: Connection, patients: Sequence[uuid.UUID]) -> ColumnElement[bool]:
+    """The condition on `exams` that they are these patients': filed under them and not withdrawn, or given to them.
+
+    Which were given to them is asked first: PostgreSQL would read all exams to hold each against a subquery.
+    """
     exams, table = schema.exams, schema.withdrawals
     holds = select(table.c.exam).where(table.c.exam == exams.c.id, table.c.undone_ms.is_(None))
-    return or_(
-        exams.c.patient.in_(patients) & ~holds.exists(),
-        exams.c.id.in_(select(table.c.exam).where(table.c.undone_ms.is_(None), table.c.right_patient.in_(patients))),
-    )
+    filed = exams.c.patient.in_(patients) & ~holds.exists()
+    query = select(table.c.exam).where(table.c.undone_ms.is_(None), table.c.right_patient.in_(patients))
+    given = connection.execute(query.limit(_MOST)).scalars().all()
+    return or_(filed, exams.c.id.in_(given)) if given else filed

@@ -82,6 +82,11 @@ def parts(connection: Connection, exam: Any) -> tuple[Part, ...]:
     return tuple(Part(name, read.get(name, ())) for name in parts_of(exam.modalities))
 
 
+def waiting(modalities: str, states: dict[str, str]) -> tuple[str, ...]:
+    """The parts that nobody has settled."""
+    return tuple(part for part in parts_of(modalities) if states.get(part, "open") not in DONE)
+
+
 def state_of(modalities: str, states: dict[str, str]) -> str:
     """An exam's place on the worklist: open until every part is settled."""
     found = [states.get(part, "open") for part in parts_of(modalities)]

@@ -95,7 +95,7 @@ def _people(connection: Connection) -> Iterator[uuid.UUID]:
 def _exams(connection: Connection, person: uuid.UUID) -> Iterator[tuple[Any, ExamReport]]:
     table = schema.exams
     everybody = patients.group(connection, person)
-    query = select(table).where(patients.exams_of(everybody), table.c.origin == Origin.LIVE.value)
+    query = select(table).where(patients.exams_of(connection, everybody), table.c.origin == Origin.LIVE.value)
     for row in connection.execute(query.order_by(table.c.started_ms)).all():
         report = exports.report_of(connection, row.id)
         if report is not None:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     desc,
 )
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 14
 """Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
 REVISION = f"{SCHEMA_VERSION:04d}"
 """The same as Alembic names it."""
@@ -61,6 +61,8 @@ devices = Table(
     Column("dead_letters", Integer, nullable=False, default=0),
     Column("clock_synced", Boolean),
     Column("clock_error_ms", BigInteger),  # device's wall clock minus the hub's, at its last hello
+    Column("previous_key", LargeBinary(32)),  # before `public_key`; what it signed is taken until then
+    Column("previous_until_ms", BigInteger),
 )
 
 streams = Table(
@@ -130,7 +132,7 @@ reports = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("exam", Uuid, nullable=False, index=True),
-    Column("patient", Uuid, nullable=False),
+    Column("patient", Uuid, nullable=False, index=True),
     Column("device", String(64), nullable=False),
     Column("stream", _Id, nullable=False),
     Column("seq", BigInteger, nullable=False),
@@ -169,8 +171,11 @@ exams = Table(
     Column("device_synced", Boolean, nullable=False),
     Column("received_ms", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),  # open, reviewed, retake
+    # the parts that nobody has settled, so that no worklist looks at the readings of each exam
+    Column("waits", String(32), nullable=False, default=""),
     # one for each order in which the pages list exams, so that no page sorts a hundred thousand of them
-    Index("exams_worklist", "state", desc("triage"), "started_ms", "id"),
+    # the last two only spare a look at the exam itself
+    Index("exams_worklist", "state", desc("triage"), "started_ms", "id", "waits", "clinic"),
     Index("exams_done", "state", desc("started_ms"), "id"),
     Index("exams_newest", desc("started_ms"), "id"),
     Index("exams_patient", "patient", "started_ms"),
@@ -539,6 +544,14 @@ device_updates = Table(
     Column("why", String(300), nullable=False, default=""),
     Column("since_ms", BigInteger, nullable=False),
     Index("device_updates_version", "name", "version"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    # ingest workers that share the devices among themselves (shares.py)
+    Column("name", String(64), primary_key=True),
+    Column("beat", BigInteger, nullable=False),
 )
 
 update_halts = Table(

@@ -8,6 +8,7 @@ neither. A device sends again until it has the hub's receipt.
 
 from __future__ import annotations
 
+import enum
 import logging
 import queue
 import threading
@@ -23,11 +24,13 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from aidpost.errors import BrokerError, EnvelopeError
 from aidpost.sync import topics
 from aidpost.sync.envelope import Chunks, Content, Records, pack_message
-from aidpost.sync.hub import _round_phases, identity, outgoing
+from aidpost.sync.hub import _round_phases, identity, index, outgoing, shadow
 from aidpost.sync.hub.blobs import BlobFiles
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest, Reply
+from aidpost.sync.hub.shares import Shares
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +40,18 @@ _BATCH_BYTES = 16 << 20
 _RETRY_S = (0.2, 1.0, 5.0, 15.0)
 _RESEND_EVERY_S = 2.0
 _KEEPALIVE_S = 30
+_SHADOW_EVERY_S = 1800.0
+"""How often it is counted which models have shown that they work where: over all exams that were read."""
+
+
+class Trouble(enum.Enum):
+    """What the hub cannot do now, and does again by itself when its disk lets it."""
+
+    NONE = ""
+    PHOTOGRAPHS = "photographs"
+    """The disk is nearly full: photographs and waveforms wait on the devices, records come in."""
+    STORE = "store"
+    """Nothing can be committed: all waits on the devices."""
 
 
 class _Delivery(NamedTuple):
@@ -56,11 +71,16 @@ class HubService:
         self._config, self._database = config, database
         self._ingest = Ingest(database, files, config)
         self._key = identity.signing_key(config.state)
+        self._shares = Shares(database, config.worker) if config.share_devices else None
+        self._beaten_s = self._shadow_due_s = 0.0
         self._queue: queue.Queue[_Delivery] = queue.Queue(_QUEUE)
+        self._fault = ""
         self._stopping = threading.Event()
         self._wake_sender = threading.Event()
         self._connections = 0
+        self._refused = False
         self._back: set[str] = set()
+        self._day = ""
         self._lock = threading.Lock()
         self._client = self._make_client()
         self._threads = [
@@ -72,6 +92,13 @@ class HubService:
     def connected(self) -> bool:
         """Whether the broker answers now."""
         return self._client.is_connected()
+
+    @property
+    def trouble(self) -> Trouble:
+        """Whether what devices send can be kept, for those who look at the hub."""
+        if self._fault:
+            return Trouble.STORE
+        return Trouble.PHOTOGRAPHS if self._ingest.is_short else Trouble.NONE
 
     def start(self) -> None:
         """Connects and begins to work.
@@ -92,6 +119,11 @@ class HubService:
         self._wake_sender.set()
         for thread in self._threads:
             thread.join(timeout_s)
+        if self._shares:
+            try:
+                self._shares.leave()
+            except (DBAPIError, OSError) as error:
+                _log.error("cannot say that this worker has left: %s", error)
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -108,6 +140,7 @@ class HubService:
             manual_ack=True,
         )
         client.on_connect, client.on_message, client.on_disconnect = self._connected, self._arrived, self._left
+        client.on_subscribe = self._subscribed
         client.reconnect_delay_set(1, 30)
         client.max_queued_messages_set(10_000)
         client.max_inflight_messages_set(100)
@@ -133,9 +166,21 @@ class HubService:
         if reason.is_failure:
             _log.error("the broker %s refuses the hub: %s", self._config.broker_host, reason)
             return
-        share = f"$share/{self._config.shared_group}/" if self._config.shared_group else ""
-        client.subscribe([(share + topics.UP_FILTER, 1), (share + topics.STATUS_FILTER, 1)])
+        self._subscribe()
         _log.info("connected to the broker %s:%d", self._config.broker_host, self._config.broker_port)
+
+    def _subscribe(self) -> None:
+        share = f"$share/{self._config.shared_group}/" if self._config.shared_group else ""
+        self._refused = False
+        self._client.subscribe([(share + topics.UP_FILTER, 1), (share + topics.STATUS_FILTER, 1)])
+
+    def _subscribed(
+        self, _client: mqtt.Client, _data: object, _mid: int, reasons: list[ReasonCode], _properties: object
+    ) -> None:
+        if any(reason.is_failure for reason in reasons):
+            # as a cluster does that has just lost a node: it is asked again until it does not
+            _log.error("the broker %s refuses to give the hub what devices send", self._config.broker_host)
+            self._refused = True
 
     def _left(self, _client: mqtt.Client, _data: object, _flags: object, reason: ReasonCode, _props: object) -> None:
         # message numbers begin anew with each connection: an old one must not acknowledge a new message
@@ -148,6 +193,9 @@ class HubService:
             device: str | None = topics.parse(message.topic).device
         except EnvelopeError:
             device = ""  # no device has this name: refused and audited with the rest
+        if self._shares and device and not self._shares.is_mine(device):
+            self._client.ack(message.mid, message.qos)
+            return
         incoming = Incoming(device, bytes(message.payload), now_ms())
         self._queue.put(_Delivery(incoming, message.mid, message.qos, self._connections))
 
@@ -179,7 +227,8 @@ class HubService:
                 replies = self._ingest.ingest([delivery.message for delivery in batch])
             except (OperationalError, OSError) as error:
                 # disk full, database locked or away: nothing is acknowledged, so nothing is lost by waiting
-                _log.error("the hub cannot commit, %d messages wait: %s", len(batch), error)
+                self._fault = str(getattr(error, "orig", error))
+                _log.error("the hub cannot commit, %d messages wait: %s", len(batch), self._fault)
                 if self._stopping.wait(_RETRY_S[min(attempt, len(_RETRY_S) - 1)]):
                     return
             except Exception:  # noqa: BLE001 - what one record does to this program must not hold up the others
@@ -188,6 +237,7 @@ class HubService:
                 break
             else:
                 break
+        self._fault = ""
         self._send_receipts(replies)
         for delivery in batch:
             if delivery.qos and delivery.connection == self._connections:
@@ -221,8 +271,12 @@ class HubService:
         while not self._stopping.is_set():
             self._wake_sender.wait(_RESEND_EVERY_S)
             self._wake_sender.clear()
+            self._beat()
+            self._tell_shadow()
             if not self.connected:
                 continue
+            if self._refused:
+                self._subscribe()
             with self._lock:
                 back, self._back = self._back, set()
             try:
@@ -239,7 +293,35 @@ class HubService:
         with self._database.write() as connection:
             _round_phases.advance(connection, self._database.epoch, now_ms())
 
+    def _beat(self) -> None:
+        if self._shares is None or time.monotonic() - self._beaten_s < _RESEND_EVERY_S / 2:
+            return
+        self._beaten_s = time.monotonic()
+        try:
+            # a worker without the broker takes nothing: the others are to have its share
+            if self.connected and self._shares.beat():
+                _log.info("devices are shared among %s", ", ".join(self._shares.alive))
+        except (DBAPIError, OSError) as error:
+            _log.error("cannot say that this worker is there: %s", error)
+
+    def _tell_shadow(self) -> None:
+        if time.monotonic() < self._shadow_due_s:
+            return
+        self._shadow_due_s = time.monotonic() + _SHADOW_EVERY_S
+        try:
+            with self._database.read() as connection:
+                found = shadow.wanted(connection, self._config.shadow_bound)
+            if found:
+                with self._database.write() as connection:
+                    shadow.announce(connection, self._database.epoch, found, now_ms())
+        except (DBAPIError, OSError) as error:
+            _log.error("cannot tell the devices which models' answers to hide: %s", error)
+
     def _send_waiting(self, back: set[str]) -> None:
+        if day(now_ms()) != self._day:
+            index.new_day(self._database, now_ms())
+            self._day = day(now_ms())
+        index.bring_up(self._database, now_ms())
         with self._database.read() as connection:
             if not outgoing.anything(connection):
                 return

@@ -121,7 +121,8 @@ def test_what_the_version_before_wrote_is_counted_when_this_one_opens_it(
     added = store.read(f"{names} 'record_state', 'record_patient', 'record_report', 'blob_state')")
     for kind, name in sorted(added, reverse=True):
         store.write(lambda db, what=f"DROP {kind} {name}": db.execute(what) and None)  # type: ignore[misc]
-    store.write(lambda db: db.execute("UPDATE meta SET value = '2' WHERE name = 'additions'") and None)
+    back = "UPDATE meta SET value = value - 1 WHERE name = 'additions'"
+    store.write(lambda db: db.execute(back) and None)
     before = said(store)
     assert before == counted(store), "the doctor may look before this version has opened it"
     store.close()

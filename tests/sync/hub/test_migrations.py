@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect, select, text
+from sqlalchemy import Engine, Insert, MetaData, Table, column, create_engine, inspect, select, text
+from sqlalchemy import table as table_of
 
 from aidpost.errors import SchemaError
 from aidpost.sync.hub import migrations, schema
@@ -164,3 +166,42 @@ def test_the_steps_are_one_line_numbered_as_the_schema_is(config: HubConfig) -> 
 def test_the_written_schema_is_the_one_in_use(engine: Engine, wanted: Engine) -> None:
     build(engine, schema.REVISION)
     assert differences(engine, wanted) == {}, "the tables changed: add a migration (sync/hub/migrations/README.md)"
+
+
+def test_open_exams_wait_for_the_parts_that_nobody_has_settled(config: HubConfig, engine: Engine) -> None:
+    build(engine, "0009")
+    exams = {
+        "none read": ("eyes ecg vitals", "open", {}, "eyes heart"),
+        "eyes read": ("eyes ecg", "open", {"eyes": ["waiting", "signed"]}, "heart"),
+        "eyes read once": ("eyes", "open", {"eyes": ["waiting"]}, "eyes"),
+        "vital signs": ("vitals", "open", {}, "general"),
+        "done": ("ecg", "reviewed", {"heart": ["signed"]}, ""),
+    }
+    ids = {name: uuid.uuid4() for name in exams}
+    with engine.begin() as connection:
+        old = MetaData()
+        old.reflect(connection)
+        for name, (modalities, state, read, _) in exams.items():
+            about = {"id": ids[name], "report": ids[name], "patient": ids[name], "modalities": modalities}
+            connection.execute(filled(old.tables["exams"], about | {"state": state}))
+            for part, states in read.items():
+                for number, standing in enumerate(states, 1):
+                    about = {"report": ids[name], "part": part, "number": number, "state": standing}
+                    about |= dict.fromkeys(("exam", "patient", "review"), ids[name])
+                    connection.execute(filled(old.tables["readings"], about))
+    database = Database(config.url)
+    with database.read() as connection:
+        found = {row.id: row.waits for row in connection.execute(select(schema.exams))}
+    database.close()
+    assert {name: found[ids[name]] for name in exams} == {name: waits for name, (*_, waits) in exams.items()}
+
+
+def filled(table: Table, values: dict[str, Any]) -> Insert:
+    """A row with something in every column that must have something."""
+    row: dict[str, Any] = {}
+    for one in table.columns:
+        known = schema.metadata.tables[table.name].columns[one.name]
+        kind = known.type.python_type
+        row[one.name] = None if known.nullable else False if kind is bool else 0 if kind is int else ""
+    types = schema.metadata.tables[table.name].columns
+    return table_of(table.name, *(column(name, types[name].type) for name in row)).insert().values(row | values)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import msgspec
 import pytest
 from device_records import KEY, make_item
 from hub_end import HUB_PROCESS, HubEnd
+from refusing_broker import RefusingBroker
 
 from aidpost.sync import outbox, publisher
 from aidpost.sync.clock import SystemClock
@@ -21,6 +24,8 @@ from aidpost.sync.hub.ingest import Incoming, Reply
 from aidpost.sync.hub.service import HubService
 from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
+
+from .conftest import wait_for
 
 
 def test_three_workers_share_what_comes_and_one_that_is_killed_takes_nothing_with_it(
@@ -72,3 +77,83 @@ def test_three_workers_share_what_comes_and_one_that_is_killed_takes_nothing_wit
         for worker in workers:
             worker.stop()
         database.close()
+
+
+def test_workers_on_a_broker_without_shared_subscriptions_take_a_device_each_and_a_killed_ones_too(
+    tmp_path: Path, mosquitto: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_RESEND_S", (1.0, 2.0))
+    monkeypatch.setattr(publisher, "_HELLO_AGAIN_S", (1.0, 2.0))
+    end = HubEnd(tmp_path / "hub", mosquitto.port, share_devices=True, worker="first")
+    database = Database(end.config.url)
+    here = HubService(end.config, database, BlobFiles(end.config.blobs))
+    taken: set[str] = set()
+
+    def noted(batch: Sequence[Incoming], ingest: Any = here._ingest.ingest) -> list[Reply]:
+        taken.update(str(incoming.device) for incoming in batch)
+        done: list[Reply] = ingest(batch)
+        return done
+
+    monkeypatch.setattr(here._ingest, "ingest", noted)
+    there = msgspec.structs.replace(end.config, worker="second")
+    command = [sys.executable, "-c", HUB_PROCESS, msgspec.json.encode(there).decode()]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "started\n"
+    here.start()
+    names = [f"unit-{number}" for number in range(8)]
+    try:
+        wait_for(lambda: here._shares is not None and here._shares.alive == ("first", "second"), "both are known", 60)
+        assert here._shares is not None
+        mine = {name for name in names if here._shares.is_mine(name)}
+        assert 0 < len(mine) < len(names)
+        with ExitStack() as stack:
+            stores = [
+                stack.enter_context(Store.open(tmp_path / name, KEY, clock=SystemClock(), name=name)) for name in names
+            ]
+            senders = [stack.enter_context(Publisher(store, end.enroll(store))) for store in stores]
+            for store in stores:
+                store.append_many([make_item() for _ in range(5)])
+            for sender in senders:
+                assert sender.wait_until_empty(120), sender.last_error
+            assert taken == mine, "the other worker's devices were left to it"
+            other.kill()
+            for store in stores:
+                store.append_many([make_item() for _ in range(5)])
+            for sender in senders:
+                assert sender.wait_until_empty(120), sender.last_error
+        assert taken == set(names)
+        assert len(end.reports()) == 80
+    finally:
+        other.kill()
+        other.communicate(timeout=10)
+        here.stop()
+        database.close()
+
+
+def test_refused_subscription_is_noticed_by_device_and_hub_and_asked_for_again(
+    tmp_path: Path, mosquitto: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_RESEND_S", (1.0, 2.0))
+    monkeypatch.setattr(publisher, "_HELLO_AGAIN_S", (1.0, 2.0))
+    for_hub, for_device = RefusingBroker(mosquitto.port), RefusingBroker(mosquitto.port)
+    end = HubEnd(tmp_path / "hub", for_hub.port)
+    database = Database(end.config.url)
+    hub = HubService(end.config, database, BlobFiles(end.config.blobs))
+    hub.start()
+    try:
+        with (
+            Store.open(tmp_path / "device", KEY, clock=SystemClock(), name="unit-1") as store,
+            Publisher(store, dataclasses.replace(end.enroll(store), port=for_device.port)) as sender,
+        ):
+            store.append(make_item())
+            wait_for(lambda: min(for_hub.refused, for_device.refused) >= 2, "both asked again", 60)
+            assert not outbox.status(store)[0].receipted
+            for_hub.refusing = for_device.refusing = False
+            assert sender.wait_until_empty(120), sender.last_error
+        assert len(end.reports()) == 1
+    finally:
+        hub.stop()
+        database.close()
+        for_hub.stop()
+        for_device.stop()

@@ -57,8 +57,8 @@ JPEG = bytes.fromhex(
 class Client:
     """A reader's browser as far as HTTP goes: one cookie jar, redirects followed by hand."""
 
-    def __init__(self, url: str) -> None:
-        self._address = urlsplit(url).netloc
+    def __init__(self, url: str, timeout_s: float = 30) -> None:
+        self._address, self._timeout_s = urlsplit(url).netloc, timeout_s
         self.cookies: dict[str, str] = {}
         self.headers: dict[str, str] = {}
         self.body = b""
@@ -84,7 +84,7 @@ class Client:
         return self.body.decode()
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> int:
-        connection = http.client.HTTPConnection(self._address, timeout=30)
+        connection = http.client.HTTPConnection(self._address, timeout=self._timeout_s)
         cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         connection.request(method, path, body, ({"Cookie": cookie} if cookie else {}) | headers)
         response = connection.getresponse()
@@ -103,9 +103,9 @@ def password_hash() -> str:
     return users.hash_password(PASSWORD)
 
 
-def logged_in(server: HubServer, name: str) -> Client:
+def logged_in(server: HubServer, name: str, timeout_s: float = 30) -> Client:
     """A reader who logged in before the test began."""
-    client = Client(server.url)
+    client = Client(server.url, timeout_s)
     with server.database.write() as connection:
         client.cookies["session"] = users.log_in(connection, name, now_ms())
     return client
