@@ -1,6 +1,7 @@
 """Twenty clinics that teach a head together, beside each alone and all their recordings in one place.
 
-    python benchmarks/federated.py [--data FOLDER] [--work FOLDER] [--seeds 4] [--task fundus|ecg] [--tiny]
+    python benchmarks/federated.py [--data FOLDER] [--work FOLDER] [--seeds 4] [--task fundus|ecg] [--tiny] [--wide N]
+    python benchmarks/federated.py --device      what learning takes on this machine, and a secure round on the wire
 
 Features come from the shipped models, once, and are kept in the work folder. Fundus: `fundus-dr-open`, which learned
 from one Indian hospital, and clinics made of EyePACS patients, whom it has never seen. ECG: a new head on
@@ -9,7 +10,8 @@ figures say what part of a pooled head's skill clinics reach together, not how g
 
 Clinics are of uneven size, grade or rhythm mix, camera or signal quality; a quarter of the patients are held out of
 all; 30 % of the clinics are away in any round, and what they would have said is not waited for. Steps, rates and ridges
-were chosen on divisions 100 to 102, on the same recordings; divisions 0 and up are reported.
+were chosen on divisions 100 to 102, on the same recordings; divisions 0 and up are reported. `--wide` gives the head N
+random cosine features besides (Rahimi and Recht, NIPS 2007).
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from __future__ import annotations
 import argparse
 import csv
 import resource
+import subprocess
+import sys
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,11 +33,20 @@ from aidpost.inference.cases import photo_example
 from aidpost.inference.head import Cases, extended, fit
 from aidpost.inference.model import SHIPPED, load_model
 from aidpost.inference.private import Recipe, epsilon, noise_for, spent_by, train
-from aidpost.sync.hub.aggregate import Aggregator
+from aidpost.records import Timestamp, encode
+from aidpost.sync import rounds as wire
+from aidpost.sync import secure_sum
+from aidpost.sync.hub.aggregate import Aggregator, Controls
+from aidpost.sync.secure_sum import Secrets
 
 CLINICS, ROUNDS, AWAY, POISONED = 20, 15, 0.3, 2
 EPSILON, DELTA = 8.0, 1e-5
 LEAST_ANSWERS = 10
+POOLED = {"fundus": 0.001, "ecg": 0.03}
+PROX = {"fundus": {"pull": 0.02}, "ecg": {"pull": 0.2, "steps": 80, "rate": 4.0}}
+SHARED = {"fundus": (32.0, "fedavgm"), "ecg": (8.0, "fedavg")}
+"""The ridge of pooled training, FedProx's settings, and rate and strategy of private single steps with noise in shares
+that were best on divisions 100 to 102."""
 
 
 @dataclass
@@ -124,6 +138,16 @@ def kept(path: Path, make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple
         return file["features"], file["logits"]
 
 
+def widened(cases: Cases, number: int) -> Cases:
+    """With so many random cosine features of the features besides."""
+    if not number:
+        return cases
+    rng = np.random.default_rng(0)
+    turn, phase = rng.normal(size=(cases.features.shape[1], number)), rng.uniform(0, 2 * np.pi, number)
+    more = np.sqrt(2 / number) * np.cos(cases.features @ turn + phase)
+    return replace(cases, features=np.concatenate((cases.features, more), axis=1))
+
+
 def divide(cases: Cases, traits: np.ndarray, seed: int) -> tuple[list[Cases], Cases]:
     """Patients to clinics, each with its own size and taste in every trait; and the held-out quarter."""
     rng = np.random.default_rng(seed)
@@ -147,6 +171,7 @@ class Way:
     poisoned: int = 0
     rate: float = 0.1
     shared: bool = False  # noise in shares, under secure aggregation
+    momentum: float = 0.5  # of the server, under FedAvgM
 
 
 def together(task: Task, way: Way, seed: int) -> tuple[float, int]:
@@ -154,6 +179,8 @@ def together(task: Task, way: Way, seed: int) -> tuple[float, int]:
     rng = np.random.default_rng(1000 + seed)
     shape = (task.held.logits.shape[1], task.held.features.shape[1] + 1)
     shared = Aggregator(way.strategy, np.zeros(shape[0] * shape[1]), rate=way.rate, poisoned=POISONED)
+    shared.momentum = way.momentum
+    controls = Controls() if way.strategy == "scaffold" else None
     hostile = set(rng.choice(CLINICS, way.poisoned, replace=False).tolist())
     size = 0
     for _ in range(ROUNDS):
@@ -163,12 +190,21 @@ def together(task: Task, way: Way, seed: int) -> tuple[float, int]:
         # with the sum alone visible, each device adds its part of the noise of the least sum that is opened
         noise = way.recipe.noise / np.sqrt(LEAST_ANSWERS) if way.shared else way.recipe.noise
         recipe = replace(way.recipe, noise=noise)
-        answers = [train(recipe, task.clinics[one], shared.weights.reshape(shape), rng) for one in here]
+        others = [None if controls is None else controls.correction(str(one), shared.weights.size) for one in here]
+        answers = [
+            train(
+                recipe, task.clinics[one], shared.weights.reshape(shape), rng, None if c is None else c.reshape(shape)
+            )
+            for one, c in zip(here, others, strict=True)
+        ]
         changes = np.stack([one.change.ravel() for one in answers])
         # a hostile device pulls the other way, ten times as hard, and claims a thousand patients
         bad = np.array([one in hostile for one in here])
         changes[bad] *= -10
         patients = np.where(bad, 1000.0, [one.patients for one in answers])
+        if controls is not None:
+            came = {str(one): (change, float(n)) for one, change, n in zip(here, changes, patients, strict=True)}
+            controls.note(came, recipe.steps * recipe.rate)
         shared.take(changes, patients)
         size = answers[0].to_vector().astype("<f4").nbytes
     return task.judge(shared.weights.reshape(shape)), size
@@ -184,14 +220,16 @@ def run(task: Task, seed: int, noise: float) -> dict[str, float]:
     out = {"no head": task.judge(zero)}
     alone = [task.judge(fit(kind, one, 0.03)) for one in task.clinics]
     out["alone"] = float(np.mean(alone))
-    out["pooled"] = task.judge(fit(kind, whole, 0.001))
+    out["pooled"] = task.judge(fit(kind, whole, POOLED[task.name]))
     many = Recipe(kind, steps=40, rate=2.0, clip=1e6)
     private = Recipe(kind, steps=1, rate=16.0, clip=1.0, noise=noise)
     ways = {
         "FedAvg": Way(many, "fedavg"),
-        "FedProx": Way(replace(many, pull=0.02), "fedavg"),
+        "FedProx": Way(replace(many, **PROX[task.name]), "fedavg"),
+        "FedAvgM": Way(replace(many, steps=10, rate=4.0), "fedavgm"),
+        "SCAFFOLD": Way(many, "scaffold"),
         "FedAdam": Way(many, "fedadam"),
-        "private, noise in shares": Way(private, "fedavg", shared=True),
+        "private, noise in shares": Way(replace(private, rate=SHARED[task.name][0]), SHARED[task.name][1], shared=True),
         "private, each by itself": Way(private, "fedavg"),
         "FedAvg, 2 poisoned": Way(many, "fedavg", poisoned=POISONED),
         "trimmed mean": Way(many, "trimmed-mean"),
@@ -216,8 +254,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=top / "benchmarks" / "work", help="where features are kept")
     parser.add_argument("--seeds", type=int, default=4, help="divisions into clinics")
     parser.add_argument("--task", choices=["fundus", "ecg"], help="one of them only")
+    parser.add_argument("--wide", type=int, default=0, metavar="N", help="random cosine features besides")
+    parser.add_argument("--device", action="store_true", help="what learning takes here")
     parser.add_argument("--tiny", action="store_true", help="every twelfth recording, one division")
     arguments = parser.parse_args()
+    if arguments.device:
+        on_device()
+        return
     noise = noise_for(EPSILON, DELTA, ROUNDS)
     spent = spent_by(Recipe("softmax", steps=ROUNDS, noise=noise))
     print(
@@ -230,12 +273,72 @@ def main() -> None:
         if arguments.task not in (None, name):
             continue
         cases, traits = table(arguments.data, arguments.work, arguments.tiny)
+        cases = widened(cases, arguments.wide)
         rows = []
         for seed in range(1 if arguments.tiny else arguments.seeds):
             clinics, held = divide(cases, traits, seed)
             rows.append(run(Task(name, kind, clinics, held, measure), seed, noise))
         report(name, {key: np.array([row[key] for row in rows]) for key in rows[0]})
     print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+def on_device() -> None:
+    """What a device needs to learn from 5,000 examples, one process a model, and what a secure round of 20 sends."""
+    for name, rows in (("ecg-rhythm", 4), ("fundus-dr", 4)):
+        code = f"import federated; federated.learn_once({name!r}, {rows})"
+        folder = str(Path(__file__).parent)
+        subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    up, down = secure_bytes(CLINICS, 4 * 33 + 1)
+    print(
+        f"secure round of {CLINICS} devices: {up} bytes up and {down} down for each, before compression and signature"
+    )
+
+
+def learn_once(name: str, rows: int) -> None:
+    """One answer's learning in this process, and its peak memory after each step."""
+    import aidpost.board.learning.service  # noqa: F401 - what a device's process imports
+
+    def peak() -> str:
+        return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
+
+    start, rng = peak(), np.random.default_rng(0)
+    load_model(SHIPPED / name)
+    loaded = peak()
+    own, labels = rng.normal(size=(5000, rows)), rng.integers(0, rows, 5000)
+    cases = Cases(rng.normal(size=(5000, 32)), own, labels, np.arange(5000))
+    began = time.process_time()
+    train(Recipe("softmax", steps=1, noise=2.0), cases, np.zeros((rows, 33)), rng)
+    took, trained = time.process_time() - began, peak()
+    epsilon(0.5, DELTA)
+    print(
+        f"{name}: peak {start} imported, {loaded} with the model, {trained} after learning ({took:.3f} s), "
+        f"{peak()} with the privacy accountant"
+    )
+
+
+def secure_bytes(members: int, size: int) -> tuple[int, int]:
+    """Bytes of the records of a device in a secure round that everybody answers, up and down."""
+    number, at = uuid.uuid4(), Timestamp(wall_ms=1_760_000_000_000, monotonic_ms=1, boot=1, synced=True)
+    names = [f"clinic-{i}" for i in range(members)]
+    mine = {name: Secrets.make() for name in names}
+    roster = {name: one.public for name, one in mine.items()}
+    sealed = secure_sum.seal_shares(names[0], mine[names[0]], roster, members // 2 + 1, number)
+    share = bytes(33)
+    up = [
+        wire.RoundKeys(id=number, mask=roster[names[0]][0], share=roster[names[0]][1], at=at),
+        wire.RoundShares(id=number, sealed=sealed, at=at),
+        wire.RoundAnswer(id=number, model="ecg-rhythm", base="0" * 64, vector=bytes(8 * size), masked=True, at=at),
+        wire.RoundReveal(id=number, seeds=dict.fromkeys(names, share), keys={}, at=at),
+    ]
+    head = bytes(4 * (size - 1))
+    down = [
+        wire.RoundRoster(round=number, members=roster, threshold=members // 2 + 1, at=at),
+        wire.RoundPeers(round=number, sealed=sealed, at=at),
+        wire.RoundUnmask(round=number, answered=tuple(names), at=at),
+        wire.RoundEnd(round=number, answers=members, head=head, at=at),
+    ]
+    # the call itself: its head, and under 500 bytes of recipe
+    return sum(len(encode(one)) for one in up), sum(len(encode(one)) for one in down) + len(head) + 500
 
 
 def report(name: str, found: dict[str, np.ndarray]) -> None:

@@ -88,15 +88,17 @@ def report() -> ExamReport:
 class Sender:
     """Signs messages of 64 records as a device does."""
 
-    def __init__(self, config: HubConfig) -> None:
-        self.key, self.epoch, self.seq = Ed25519PrivateKey.generate(), os.urandom(8), 0
-        operations.enroll(config, "bench", self.key.public_key().public_bytes_raw())
+    def __init__(self, config: HubConfig, name: str = "bench") -> None:
+        self.name, self.key = name, Ed25519PrivateKey.generate()
+        self.epoch, self.seq = os.urandom(8), 0
+        operations.enroll(config, name, self.key.public_key().public_bytes_raw())
 
     def messages(self, records: list[Record]) -> list[Incoming]:
         made = []
         for start in range(0, len(records), PER_MESSAGE):
             envelopes = tuple(self._envelope(record) for record in records[start : start + PER_MESSAGE])
-            made.append(Incoming("bench", pack_message(Records(envelopes), sender="bench", key=self.key), now_ms()))
+            message = pack_message(Records(envelopes), sender=self.name, key=self.key)
+            made.append(Incoming(self.name, message, now_ms()))
         return made
 
     def _envelope(self, record: Record) -> Envelope:

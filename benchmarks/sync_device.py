@@ -1,6 +1,6 @@
-"""The device's side of sync: durable accepts a second, how they grow with the backlog, and accept to receipt.
+"""The device's side of sync: durable accepts a second.
 
-    python benchmarks/sync_device.py [--records 5000] [--backlog 100000]
+    python benchmarks/sync_device.py [--records 5000]
 
 The peers of the first table have the record as JSON and nothing sealed, hashed or numbered, at the same durability
 (WAL, synchronous=FULL, told after the commit). `gateway` is the pattern of thingsboard-gateway's SQLite storage
@@ -12,9 +12,7 @@ CPU is of this process. Fsyncs are counted from outside by strace, where it is i
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -25,18 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from aidpost import records
 from aidpost.records import Device, Origin, Timestamp, VitalKind, VitalSign
-from aidpost.sync import keys
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.envelope import RecordClass
 from aidpost.sync.keys import DeviceKey
-from aidpost.sync.outbox import Outbox
-from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Item, Store
 
 PATIENT = uuid.UUID(int=1)
@@ -151,99 +144,10 @@ def table_of_accepts(count: int) -> None:
             print(f"{group:6} {which:>8} {speed.per_second:10.0f} {speed.cpu_us:7.1f} {counted:>13} {ratio:8.2f}")
 
 
-def table_of_backlog(largest: int) -> None:
-    """What the next message and the next accept cost behind a backlog."""
-    print(f"\n{'backlog':>8} {'next message ms':>16} {'accept 100 ms':>14}")
-    with tempfile.TemporaryDirectory() as name, open_store(Path(name) / "state") as store:
-        size = 0
-        for target in (n for n in (1_000, 10_000, 100_000, 1_000_000) if n <= largest):
-            while size < target:
-                store.append_many(items(min(5_000, target - size)))
-                size += min(5_000, target - size)
-            message = best(lambda: Outbox(store).next())
-            ready = items(100)
-            accept = best(lambda ready=ready: store.append_many(ready))  # type: ignore[misc]
-            size += 500
-            print(f"{target:8} {message * 1e3:16.2f} {accept * 1e3:14.2f}")
-
-
-def best(work: Callable[[], object], times: int = 5) -> float:
-    """Seconds of the fastest of several runs."""
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
-
-
-HUB = """
-import sys, threading
-import msgspec
-from aidpost.sync.hub.blobs import BlobFiles
-from aidpost.sync.hub.config import HubConfig
-from aidpost.sync.hub.database import Database
-from aidpost.sync.hub.service import HubService
-config = msgspec.json.decode(sys.argv[1], type=HubConfig)
-HubService(config, Database(config.url), BlobFiles(config.blobs)).start()
-print("started", flush=True)
-threading.Event().wait()
-"""
-
-
-def to_receipt(count: int, **windows: int) -> None:
-    """Records a second from the first accept to the last receipt, through Mosquitto and a hub (SQLite) in a process of
-    its own, whose CPU is given with its start."""
-    binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-    if not Path(binary).exists():
-        print("\nno Mosquitto here: accept to receipt was not measured")
-        return
-    # the hub is measured where it is installed; the accepting side needs none of its dependencies
-    from aidpost.sync.hub import operations
-    from aidpost.sync.hub.config import HubConfig
-    from aidpost.sync.publisher import Link
-
-    with tempfile.TemporaryDirectory() as name, open_store(Path(name) / "state") as store:
-        folder = Path(name)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        (folder / "conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nlog_dest none\n")
-        broker = subprocess.Popen([binary, "-c", folder / "conf"], stderr=subprocess.DEVNULL)
-        config = HubConfig(state_dir=str(folder / "hub"), broker_port=port, listen_port=0, accept_simulated=True)
-        operations.enroll(config, "unit-1", keys.public_bytes(store.identity.public))
-        hub = subprocess.Popen(
-            [sys.executable, "-c", HUB, msgspec.json.encode(config).decode()], stdout=subprocess.PIPE, text=True
-        )
-        assert hub.stdout is not None
-        hub.stdout.readline()
-        link = Link("127.0.0.1", port, config.name, keys.public_key(operations.public_key(config)), **windows)
-        with Publisher(store, link) as publisher:
-            while not publisher.connected:
-                time.sleep(0.05)
-            ready = items(count)
-            start, cpu = time.perf_counter(), time.process_time()
-            for first in range(0, count, 100):
-                store.append_many(ready[first : first + 100])
-            accepted = time.perf_counter() - start
-            done = publisher.wait_until_empty(600)
-            taken, cpu = time.perf_counter() - start, time.process_time() - cpu
-        hub_cpu = sum(map(float, Path(f"/proc/{hub.pid}/stat").read_text().split()[13:15])) / os.sysconf("SC_CLK_TCK")
-        for process in (hub, broker):
-            process.terminate()
-            process.wait()
-    window = windows.get("window_records", 64)
-    print(
-        f"{window:7} {count / accepted:11.0f} {count / taken:12.0f} {cpu / count * 1e6:14.1f} "
-        f"{hub_cpu / count * 1e6:11.1f} {'' if done else 'not all!'}"
-    )
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=5_000)
-    parser.add_argument("--backlog", type=int, default=100_000)
     parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
@@ -252,10 +156,6 @@ def main() -> None:
             ACCEPTS[which](Path(name) / "state", group, max(count, 1))
         return
     table_of_accepts(arguments.records)
-    table_of_backlog(arguments.backlog)
-    print(f"\n{'window':>7} {'accepted/s':>11} {'receipted/s':>12} {'device CPU us':>14} {'hub CPU us':>11}")
-    to_receipt(arguments.records)
-    to_receipt(arguments.records, window_records=1000, window_bytes=1 << 20)
 
 
 if __name__ == "__main__":

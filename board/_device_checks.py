@@ -23,11 +23,13 @@ from aidpost.errors import AidpostError
 from aidpost.records import Timestamp
 from aidpost.sync import enrolment, keys, outbox
 from aidpost.sync._schema import VERSION
+from aidpost.sync._space import days_left
 from aidpost.sync.clock import Clock
 from aidpost.sync.store import Store
 
 EXPIRES_SOON_DAYS = 30
 WAITS_LONG_DAYS = 7
+ROOM_IS_SHORT_DAYS = 14
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _PROVISION = "put the file there again, or have the hub enrol the device again"
 _PIP = "pip install --force-reinstall aidpost"
@@ -87,7 +89,7 @@ def device_key(at: Surroundings) -> Answer:
     if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
         return Answer("failed", f"other users of this machine may read {path}", f"chmod 600 {path}")
     why = f"weak: {path} is on the same disk as the records, and who takes the card has both"
-    return Answer("warning", why, 'before the first exam: store.key = "systemd-credential" or "passphrase"')
+    return Answer("warning", why, "aidpost board rotate-key --to systemd-credential, or --to passphrase")
 
 
 def speech(at: Surroundings) -> Answer:
@@ -105,7 +107,7 @@ def _credential(at: Surroundings) -> Answer:
     given = at.credentials is not None and (at.credentials / keys.CREDENTIAL).exists()
     if not _tree.names(at.root / "sys/class/tpm", r"tpm\d+"):
         why = "weak: there is no TPM, so the key of the systemd credential lies on the same disk as the records"
-        return Answer("warning", why, 'fit a TPM, or before the first exam: store.key = "passphrase"')
+        return Answer("warning", why, "fit a TPM, or: aidpost board rotate-key --to passphrase")
     if not given:
         why = "a systemd credential, given to the service only: not seen from here"
         return Answer("ok", why)
@@ -220,7 +222,7 @@ def outbox_state(at: Surroundings) -> Answer:
         return Answer("ok", "no record has been made yet")
     reader = _StoreReader(path, at.clock)
     try:
-        return _outbox(path, reader)
+        return _outbox(path, reader, at)
     except sqlite3.DatabaseError as error:
         # "locked" and "unable to open" say nothing of the data; a file that is no database does
         if isinstance(error, sqlite3.OperationalError):
@@ -235,7 +237,7 @@ def _damaged(path: Path, verdict: str) -> Answer:
     return Answer("failed", why, "start the device again: it recovers what is whole, and keeps the rest in quarantine/")
 
 
-def _outbox(path: Path, reader: _StoreReader) -> Answer:
+def _outbox(path: Path, reader: _StoreReader, at: Surroundings) -> Answer:
     ((verdict,),) = reader.read("PRAGMA quick_check(1)")
     if verdict != "ok":
         return _damaged(path, verdict)
@@ -249,12 +251,21 @@ def _outbox(path: Path, reader: _StoreReader) -> Answer:
     why = f"{queued} records wait, the oldest for {_time(oldest)}" if queued else "nothing waits"
     if said := _notes(reader):
         return Answer("warning", f"{said}; {why}", "aidpost outbox status; tell whoever looks after the devices")
+    days = _days_left(reader, at)
+    if days is not None:
+        why += f"; room for {days} days of work, if the hub stays away"
     if dead:
         why = f"the hub refused {dead} records; {why}"
         return Answer("warning", why, "aidpost outbox status shows the reasons; then: aidpost outbox retry")
-    if oldest > WAITS_LONG_DAYS * 86_400:
+    if oldest > WAITS_LONG_DAYS * 86_400 or (days is not None and days < ROOM_IS_SHORT_DAYS):
         return Answer("warning", why, "connect the device to the hub's network, or: aidpost outbox status")
     return Answer("ok", why)
+
+
+def _days_left(reader: _StoreReader, at: Surroundings) -> int | None:
+    if not reader.read("SELECT 1 FROM sqlite_schema WHERE name = 'intake'"):
+        return None  # of the version before
+    return days_left(at.state_dir, device.budget(at.configuration), reader.read, at.free_bytes(at.state_dir))
 
 
 def _notes(reader: _StoreReader) -> str:

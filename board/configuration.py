@@ -72,7 +72,7 @@ class SyncSection(Section, frozen=True, kw_only=True):
     key_file: str = ""
     username: str = ""
     password_file: str = ""
-    keepalive_s: Positive = 30
+    keepalive_s: Annotated[int, Meta(ge=1, le=65_535)] = 30
     hub_name: str = "hub"
     hub_key_file: str = ""
     window_records: Annotated[int, Meta(ge=1, le=10_000)] = 64
@@ -88,6 +88,16 @@ class InferenceSection(Section, frozen=True, kw_only=True):
     deadline_s: Seconds = 30.0
     models_dir: str = ""
     shadow: bool = False
+
+
+class FederatedSection(Section, frozen=True, kw_only=True):
+    """Whether this device learns with others, and what of its patients' privacy that may cost in all."""
+
+    enabled: bool = False
+    epsilon: Annotated[float, Meta(gt=0, le=20)] = 8.0
+    delta: Annotated[float, Meta(gt=0, le=0.001)] = 1e-5
+    least_patients: Annotated[int, Meta(ge=2)] = 10
+    idle_minutes: Annotated[float, Meta(ge=0)] = 10.0
 
 
 class ExamSection(Section, frozen=True, kw_only=True):
@@ -147,6 +157,7 @@ class Configuration(Section, frozen=True, kw_only=True):
     store: StoreSection = StoreSection()
     sync: SyncSection = SyncSection()
     inference: InferenceSection = InferenceSection()
+    federated: FederatedSection = FederatedSection()
     exam: ExamSection = ExamSection()
     update: UpdateSection = UpdateSection()
     sensors: SensorsSection = SensorsSection()
@@ -181,7 +192,8 @@ def _remedy(cause: str) -> str:
     return f"Did you mean `{near[0]}`?" if near else "Remove it; docs/configuration.md lists every key."
 
 
-def _convert(document: Any, kind: type[S], name: str) -> S:
+def convert(document: Any, kind: type[S], name: str) -> S:
+    """The typed value of a document; raises ConfigurationError as `parse`."""
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
@@ -206,7 +218,7 @@ def parse(text: str, name: str = "configuration") -> Configuration:
             cause=f"not valid TOML: {error}",
             remedy="Correct that line.",
         ) from None
-    return _convert(document, Configuration, name)
+    return convert(document, Configuration, name)
 
 
 def hub_config(configuration: Configuration, state_dir: Path) -> HubConfig:
@@ -219,7 +231,7 @@ def hub_config(configuration: Configuration, state_dir: Path) -> HubConfig:
     """
     from aidpost.sync.hub.config import HubConfig
 
-    return _convert({"state_dir": str(state_dir / "hub"), **configuration.hub}, HubConfig, "[hub]")
+    return convert({"state_dir": str(state_dir / "hub"), **configuration.hub}, HubConfig, "[hub]")
 
 
 def load(path: Path | None) -> Configuration:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from aidpost.board._preview import preview
-from aidpost.board.analysis import models_for
+from aidpost.board import rekey
 from aidpost.board.configuration import Configuration
 from aidpost.board.exam import Body, ExamOutcome
 from aidpost.errors import ConfigurationError, KeyUnavailableError
 from aidpost.inference.worker import WorkerSettings
 from aidpost.records import TriageLevel
 from aidpost.sync import enrolment, keys
+from aidpost.sync._integrity import NAME as STORE_FILE
 from aidpost.sync._space import Budget
 from aidpost.sync.clock import Clock, SystemClock
 from aidpost.sync.envelope import RecordClass, RecordKey
@@ -42,7 +42,7 @@ def device_key(
     """
     source = configuration.store.key
     if source == "passphrase":
-        return keys.from_passphrase(state_dir, passphrase())
+        return rekey.settled_passphrase(state_dir, passphrase())
     if source == "systemd-credential":
         if credentials is None:
             raise KeyUnavailableError(
@@ -51,19 +51,28 @@ def device_key(
                 cause="this process was not started by systemd with a credential",
                 remedy="Start the aidpost service, or set store.key to another source.",
             )
-        return keys.from_credential(credentials)
-    return keys.from_file(state_dir / "device.key", create=True)
+        return rekey.settled(state_dir, keys.from_credential(credentials))
+    # a store without its key file has another key, or lost it: a new file would open nothing of it
+    new = not (state_dir / STORE_FILE).exists()
+    return rekey.settled(state_dir, keys.from_file(state_dir / rekey.KEY_FILE, create=new))
 
 
 def open_store(configuration: Configuration, state_dir: Path, key: keys.DeviceKey, clock: Clock | None = None) -> Store:
     """The device's store; made at the first use. Raises as `Store.open`."""
+    name = configuration.device.name
+    return Store.open(state_dir, key, clock=clock or SystemClock(), name=name, budget=budget(configuration))
+
+
+def budget(configuration: Configuration) -> Budget:
+    """What of the disk the store may use."""
     section = configuration.store
-    budget = Budget(section.budget_mb << 20, section.reserve_mb << 20, section.keep_receipted_days)
-    return Store.open(state_dir, key, clock=clock or SystemClock(), name=configuration.device.name, budget=budget)
+    return Budget(section.budget_mb << 20, section.reserve_mb << 20, section.keep_receipted_days)
 
 
 def worker_settings(configuration: Configuration, state_dir: Path | None = None) -> WorkerSettings:
     """What the inference worker makes its models of; the heads learned here are those of `state_dir`."""
+    from aidpost.board.analysis import models_for  # what runs models: a start has no need of it
+
     models = models_for(configuration.inference, state_dir)
     return WorkerSettings(
         roots=models.roots,
@@ -96,6 +105,8 @@ def accept(store: Store, outcome: ExamOutcome) -> RecordKey:
 
 
 def _preview_of(body: Body) -> bytes:
+    from aidpost.board._preview import preview  # OpenCV, which a start has no need of
+
     return preview(body.data) if body.ref.media_type.startswith("image/") else b""
 
 

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
-from typing import ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -23,7 +23,6 @@ from aidpost.firmware_bridge.marks import Marks
 from aidpost.firmware_bridge.sources import open_source
 from aidpost.firmware_bridge.together import read_together
 from aidpost.inference.forecast import forecasts
-from aidpost.inference.fundus import FundusAnalysis
 from aidpost.inference.trends import trends
 from aidpost.inference.triage import triage
 from aidpost.kernels import codec
@@ -51,6 +50,9 @@ from aidpost.records import (
     TriageLevel,
     VitalSign,
 )
+
+if TYPE_CHECKING:
+    from aidpost.inference.fundus import FundusAnalysis
 
 P = ParamSpec("P")
 T = TypeVar("T")

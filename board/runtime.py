@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from aidpost.board import device
 from aidpost.board.configuration import Configuration
 from aidpost.board.console.clock import ConfirmedClock
+from aidpost.board.remote import RemoteSettings, applied
+from aidpost.board.remote_rules import RemoteRules
+from aidpost.board.update import from_hub
 from aidpost.board.update.report import told
 from aidpost.board.update.slots import Slots
-from aidpost.errors import AidpostError, NotPossibleError, UsageError
+from aidpost.errors import AidpostError, ModelError, NotPossibleError, UsageError
 from aidpost.firmware_bridge.states import KEPT_IN, STATES
 from aidpost.inference.worker import InferenceWorker
+from aidpost.sync import rules, settings
 from aidpost.sync.applier import Applier, Subject
 from aidpost.sync.keys import DeviceKey
 from aidpost.sync.publisher import Publisher
@@ -34,18 +38,34 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Running:
-    """The device while it runs. `practice_only`: simulated sensors and patients, and nothing else."""
+    """The device while it runs. `practice_only`: simulated sensors and patients, and nothing else. `own` is the
+    configuration without what the hub has set; by default the same."""
 
     configuration: Configuration
     state_dir: Path
     key: DeviceKey
     practice_only: bool
+    own: Configuration | None = None
     store: Store | None = None
     practice: Store | None = None
     worker: InferenceWorker | None = None
     publisher: Publisher | None = None
     site: Site | None = None
     clock: ConfirmedClock = field(default_factory=ConfirmedClock)
+    remote: RemoteSettings | None = None
+
+    def use(self, configuration: Configuration) -> None:
+        """Go on by another configuration, from the next page and the next connection on."""
+        before, self.configuration = self.configuration, configuration
+        if self.site is not None:
+            self.site.configure(configuration)
+        if self.publisher is not None and self.store is not None and configuration.sync != before.sync:
+            self.publisher.use(device.link(configuration, self.store))
+        if self.worker is not None and configuration.limits != before.limits:
+            try:
+                self.worker.use(device.worker_settings(configuration, self.state_dir))
+            except ModelError as error:  # the first exam says it again, to somebody who can read it
+                _log.warning("inference does not start: %s", error.cause)
 
 
 class Part(NamedTuple):
@@ -58,12 +78,22 @@ class Part(NamedTuple):
 
 def subjects(running: Running) -> dict[str, Subject]:
     """Who takes up what on this device, by the subject of the hub's deliveries."""
-    return {}
+    assert running.remote is not None
+    own = running.own or running.configuration
+    limits = RemoteRules(own, running.state_dir, lambda: running.use(applied(own, running.state_dir)))
+    return {
+        settings.SUBJECT: Subject(running.remote.take_up),
+        rules.SUBJECT: Subject(limits.take_up),
+        from_hub.SUBJECT: Subject(from_hub.HubBundles(running.configuration, running.state_dir).take_up),
+    }
 
 
 @contextmanager
 def _store(running: Running) -> Iterator[None]:
     with device.open_store(running.configuration, running.state_dir, running.key, running.clock) as running.store:
+        running.remote = RemoteSettings(
+            running.own or running.configuration, running.state_dir, running.store, running.use
+        )
         yield
 
 
@@ -79,19 +109,26 @@ def _practice(running: Running) -> Iterator[None]:
 def _inference(running: Running) -> Iterator[None]:
     settings = device.worker_settings(running.configuration, running.state_dir)
     running.worker = InferenceWorker(settings, deadline_s=running.configuration.inference.deadline_s)
-    # the screen is there before the models are: they load while the worker types the PIN
+    try:
+        yield
+    finally:
+        running.worker.close()
+
+
+@contextmanager
+def _models(running: Running) -> Iterator[None]:
+    """The screen is there before the models are: they load while the worker types the PIN, and take neither processor
+    nor card from what the first page needs."""
+    assert running.worker is not None
     warming = threading.Thread(target=_warm, args=(running.worker,), name="warm-inference", daemon=True)
     warming.start()
     try:
         yield
     finally:
         warming.join()
-        running.worker.close()
 
 
 def _warm(worker: InferenceWorker) -> None:
-    from aidpost.errors import ModelError
-
     try:
         worker.start()
     except ModelError as error:  # the first exam says it again, to somebody who can read it
@@ -109,7 +146,8 @@ def _sender(running: Running) -> Iterator[None]:
         yield
         return
     slots = Slots(Path(running.configuration.update.folder))
-    running.publisher = Publisher(running.store, link, lambda: told(slots))
+    attempted = running.remote.attempted if running.remote is not None else lambda _: None
+    running.publisher = Publisher(running.store, link, lambda: told(slots), attempted)
     with running.publisher:
         yield
 
@@ -118,6 +156,8 @@ def _sender(running: Running) -> Iterator[None]:
 def _applier(running: Running) -> Iterator[None]:
     """Takes up what the hub sent, by MQTT or stick: also while there is no connection."""
     assert running.store is not None
+    assert running.remote is not None
+    running.remote.tell()
     with Applier(running.store, subjects(running)):
         yield
 
@@ -160,6 +200,20 @@ def _console(running: Running) -> Iterator[None]:
 
 
 @contextmanager
+def _learning(running: Running) -> Iterator[None]:
+    from aidpost.board.learning.service import Learner
+    from aidpost.board.power import on_mains
+
+    assert running.store is not None
+    assert running.site is not None
+    site, quiet_s = running.site, running.configuration.federated.idle_minutes * 60
+    with Learner(
+        running.configuration, running.store, running.key, idle=lambda: site.quiet_s() >= quiet_s, mains=on_mains
+    ):
+        yield
+
+
+@contextmanager
 def _sensors(running: Running) -> Iterator[None]:
     """How the sensors are, for `aidpost devices list` beside the screen."""
     STATES.keep_in(running.state_dir / KEPT_IN)
@@ -177,6 +231,8 @@ PARTS = (
     Part("sender", lambda r: not r.practice_only and r.configuration.sync.enabled, _sender),
     Part("applier", lambda r: not r.practice_only, _applier),
     Part("console", lambda _: True, _console),
+    Part("models", lambda _: True, _models),
+    Part("learning", lambda r: not r.practice_only and r.configuration.federated.enabled, _learning),
 )
 """The table: name, when, how. The order is that of need: what is lower uses what is higher."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from aidpost.kernels import codec
 from aidpost.records import (
     Consent,
     ConsentPurpose,
+    Device,
     EcgRecording,
     EcgResult,
     ExamReport,
+    Origin,
     Review,
     ReviewDecision,
     Timestamp,
@@ -30,15 +33,16 @@ from aidpost.records import (
 from aidpost.sync._durable import make_folder, replace_file, sync_folder
 from aidpost.sync.store import Store
 
-__all__ = ["Collected", "from_store", "from_table", "learn", "remove_head", "write_head"]
+__all__ = ["Collected", "from_store", "from_table", "graded", "learn", "remove_head", "write_head"]
 
 
 @dataclass(frozen=True)
 class Collected:
-    """Labelled cases, and why others were left out, with how often."""
+    """Labelled cases, why others were left out, with how often, and whose the cases are, each patient once."""
 
     cases: Cases
     left_out: dict[str, int]
+    patients: tuple[object, ...] = ()
 
 
 class _Gathering:
@@ -62,7 +66,8 @@ class _Gathering:
         self.patients.append(patient)
 
     def done(self) -> Collected:
-        return Collected(collect(self.examples, self.labels, self.patients), dict(self.left_out))
+        cases = collect(self.examples, self.labels, self.patients)
+        return Collected(cases, dict(self.left_out), tuple(dict.fromkeys(self.patients)))
 
 
 def from_table(model: Model, table: Path, at: Timestamp) -> Collected:
@@ -110,8 +115,14 @@ def _unusable(table: Path, cause: str) -> UsageError:
     )
 
 
-def from_store(model: Model, store: Store, most: int = 5000) -> Collected:
-    """Cases that clinicians at the hub have graded, of patients whose last word on model training is yes."""
+def from_store(model: Model, store: Store, most: int = 5000, withdrawn: Collection[uuid.UUID] = ()) -> Collected:
+    """Cases that clinicians at the hub have graded, of patients whose last word on model training is yes.
+
+    Parameters
+    ----------
+    withdrawn
+        Patients who took their consent back elsewhere, of which their reports here do not tell.
+    """
     gathering = _Gathering(model)
     reports = store.reports(most)
     willing = consenting(reports)
@@ -120,10 +131,13 @@ def from_store(model: Model, store: Store, most: int = 5000) -> Collected:
         grades = _grades(store.reviews(report.exam.id), report)
         if not grades:
             continue
-        if report.patient.id not in willing:
+        if report.origin is Origin.SIMULATED:
+            gathering.left_out["simulated"] += 1
+            continue
+        if report.patient.id not in willing or report.patient.id in withdrawn:
             gathering.left_out["the patient has not consented to model training"] += 1
             continue
-        for label, read in _graded(model, store, report, grades):
+        for label, _, read in graded(model, store.read_blob, report, grades):
             gathering.add(label, report.patient.id, read)
     return gathering.done()
 
@@ -155,24 +169,35 @@ def _grades(reviews: list[Review], report: ExamReport) -> dict[str, str]:
     return grades
 
 
-def _graded(model: Model, store: Store, report: ExamReport, grades: dict[str, str]) -> Iterator[tuple[str, Any]]:
+def graded(
+    model: Model, read: Callable[[str], bytes], report: ExamReport, grades: dict[str, str]
+) -> Iterator[tuple[str, str, Callable[[], Example]]]:
+    """The recordings of a report that have a grade: the grade, what recorded it, and what makes an example of it, with
+    `read` for the bytes of a SHA-256."""
     if model.card.task == "ecg-rhythm":
         for ecg in report.ecg:
             if ecg.body is not None and "rhythm" in grades:
-                yield grades["rhythm"], lambda ecg=ecg: ecg_example(model, _recording(store, ecg), ecg.lead)
+                yield grades["rhythm"], _made_by(ecg.device), partial(_ecg_of, model, read, ecg)
         return
     for photo in report.fundus:
         label = grades.get(f"dr_{photo.eye.value}") if photo.eye else None
         if photo.body is not None and photo.quality.usable and label is not None:
-            sha256 = photo.body.sha256
-            yield label, lambda sha256=sha256: photo_example(model, store.read_blob(sha256))
+            yield label, _made_by(photo.camera), partial(_photo_of, model, read, photo.body.sha256)
 
 
-def _recording(store: Store, ecg: EcgResult) -> EcgRecording:
+def _made_by(device: Device) -> str:
+    return f"{device.manufacturer} {device.model or device.name}".strip()
+
+
+def _photo_of(model: Model, read: Callable[[str], bytes], sha256: str) -> Example:
+    return photo_example(model, read(sha256))
+
+
+def _ecg_of(model: Model, read: Callable[[str], bytes], ecg: EcgResult) -> Example:
     assert ecg.body is not None
-    return EcgRecording(
+    recording = EcgRecording(
         id=ecg.id,
-        samples=codec.decode(store.read_blob(ecg.body.sha256)),
+        samples=codec.decode(read(ecg.body.sha256)),
         fs_hz=ecg.fs_hz,
         leads=ecg.leads,
         lsb_mv=ecg.lsb_mv,
@@ -183,6 +208,7 @@ def _recording(store: Store, ecg: EcgResult) -> EcgRecording:
         missing=ecg.missing,
         lead_off=ecg.lead_off,
     )
+    return ecg_example(model, recording, ecg.lead)
 
 
 def learn(model: Model, cases: Cases) -> Adaptation:

@@ -54,12 +54,14 @@ def scale_of(board: Board, spec: SourceSpec) -> float:
 
 
 class _Stall(NamedTuple):
-    """A silence: where it is in the recording, from when to when it lasted, and when it is looked at."""
+    """A silence: where it is in the recording, from when to when it lasted, when it is looked at, and whether the board
+    counts its frames from the beginning after it."""
 
     position: int
     began_s: float
     ended_s: float
     looked_at_s: float
+    restarted: bool = False
 
 
 def _joined(spans: list[Span]) -> list[Span]:
@@ -155,6 +157,8 @@ class EcgAssembler:
                 blocks.append(item)
         if time_s is not None and blocks:
             self._notice(time_s)
+        if self._stall is not None and any(block.restarted for block in blocks):
+            self._stall = self._stall._replace(restarted=True)
         for block in blocks:
             self._lose(block.lost)
             self._take(block)
@@ -178,8 +182,8 @@ class EcgAssembler:
         silence = stall.ended_s - stall.began_s
         short = (time_s - stall.began_s) * self.fs_hz - (len(self) - stall.position)
         if short >= silence * self.fs_hz / 2:
-            # a numbered frame already tells the loss modulo its number's range
-            unit = self.board.modulus or 1
+            # a numbered frame already tells the loss modulo its number's range, unless the board began anew
+            unit = 1 if stall.restarted else self.board.modulus or 1
             self._insert(stall.position, round(short / unit) * unit)
         for column in (*self._counts, *self._off):
             del column[self.limit :]

@@ -194,6 +194,7 @@ BOARDS: dict[str, Board] = {
             fs_hz=250,
             uv_per_count=1.0,
             baud=115200,
+            modulus=1 << 32,
             announces=True,
         ),
     )

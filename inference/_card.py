@@ -92,6 +92,14 @@ class Embedding(_Table, frozen=True):
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
+class SharedHead(_Table, frozen=True):
+    """The head that clinics taught together, `shared.head` beside the model: its SHA-256, and the rounds that made it,
+    the first one first."""
+
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    rounds: tuple[str, ...]
+
+
 class Card(_Table, frozen=True):
     """A model's card."""
 
@@ -108,14 +116,23 @@ class Card(_Table, frozen=True):
     abstain: Abstain = Abstain()
     cameras: Cameras = Cameras()
     embedding: Embedding | None = None
+    head: SharedHead | None = None
     summary: str = ""
 
     @property
-    def base(self) -> str:
-        """What a head stands on: network and embedding, as a SHA-256; empty where the card names no embedding."""
+    def network(self) -> str:
+        """What a shared head stands on: network and embedding, as a SHA-256; empty where the card names no
+        embedding."""
         if self.embedding is None:
             return ""
         return hashlib.sha256(f"{self.sha256} {self.embedding.sha256}".encode()).hexdigest()
+
+    @property
+    def base(self) -> str:
+        """What a head that is learned on a device stands on: the network, and the shared head where there is one."""
+        if self.head is None:
+            return self.network
+        return hashlib.sha256(f"{self.network} {self.head.sha256}".encode()).hexdigest()
 
     @property
     def version_key(self) -> tuple[int, ...]:

@@ -33,28 +33,48 @@ def largest_difference(path: Path, model: Model) -> float:
     ModelIntegrityError
         There are none, they cannot be read or do not fit the model, or the preprocessing has another version.
     """
+    golden = _read(path)
+    worst = 0.0
+    for i, answer in enumerate(_answers(path, golden, model)):
+        expected = golden[f"expected_{i}"]
+        if answer.shape != expected.shape:
+            cause = f"expected_{i} has the shape {expected.shape}, the answer {answer.shape}"
+            raise card_error(path, f"a golden recording cannot be analysed: {cause}")
+        worst = max(worst, float(np.max(np.abs(answer - expected))))
+    return worst
+
+
+def answers(path: Path, model: Model) -> list[Answer]:
+    """The probabilities for each golden recording, (labels,). Raises as `largest_difference`."""
+    return _answers(path, _read(path), model)
+
+
+def write_answers(path: Path, model: Model) -> None:
+    """Put the model's own answers in the place of the expected ones: for a new version of it. Raises as
+    `largest_difference`."""
+    golden = _read(path)
+    found = _answers(path, golden, model)
+    np.savez_compressed(path, **golden | {f"expected_{i}": answer for i, answer in enumerate(found)})  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with path.open("rb") as stream, np.load(stream) as file:
-            golden = {name: file[name] for name in file.files}
+            return {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise card_error(path, str(error)) from error
+
+
+def _answers(path: Path, golden: Arrays, model: Model) -> list[Answer]:
     count = sum(name.startswith("expected_") for name in golden)
     if count == 0:
         raise card_error(path, "it holds no golden recording")
     try:
-        return max(_difference(model, golden, str(i)) for i in range(count))
+        return [_ANSWERS[model.card.task](model, golden, str(i)) for i in range(count)]
     except ModelIntegrityError:
         raise
     except (KeyError, ValueError, AidpostError) as error:
         raise card_error(path, f"a golden recording cannot be analysed: {error}") from error
-
-
-def _difference(model: Model, golden: Arrays, i: str) -> float:
-    expected = golden[f"expected_{i}"]
-    answer = _ANSWERS[model.card.task](model, golden, i)
-    if answer.shape != expected.shape:
-        raise ValueError(f"expected_{i} has the shape {expected.shape}, the answer {answer.shape}")
-    return float(np.max(np.abs(answer - expected)))
 
 
 # The imports are within, so that an ECG does not wait for OpenCV.

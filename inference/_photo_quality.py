@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from aidpost.inference.model import Model
-from aidpost.kernels.fundus import DecodedPhoto
 from aidpost.records import Quality
+
+if TYPE_CHECKING:
+    from aidpost.inference.model import Model
+    from aidpost.kernels.fundus import DecodedPhoto
 
 ADVICE = {
     "not_a_retina": "no retina is seen",

@@ -9,6 +9,7 @@ Of the rules that share a `group`, only the gravest that holds speaks.
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import sys
 import uuid
@@ -152,6 +153,9 @@ class RuleBook:
                 raise _wrong(name, f"there is no limit {limit!r}", f"The limits are {', '.join(sorted(self.limits))}.")
             source = f"set at this site (published: {self.limits[limit].value:g}, {self.limits[limit].source})"
             self.limits[limit] = msgspec.structs.replace(self.limits[limit], value=float(value), source=source)
+        if overrides:  # a report says by which limits it was made, also where they are a site's own
+            said = msgspec.json.encode(dict(sorted(overrides.items())))
+            self.version += f"+{hashlib.sha256(said).hexdigest()[:6]}"
         for rule in self.rules:
             self._check(rule, name)
 

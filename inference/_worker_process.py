@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aidpost.errors import AidpostError, ModelError
-from aidpost.inference.model import SHIPPED, Models
 from aidpost.records import FundusPhoto
 
 if TYPE_CHECKING:
+    from aidpost.inference.model import Models
     from aidpost.inference.worker import WorkerSettings
 
 
@@ -50,6 +50,9 @@ def shared_bytes(memory: SharedMemory) -> memoryview:
 
 def serve(pipe: Connection, settings: WorkerSettings) -> None:
     """Answer requests until the other end closes."""
+    # not at the top: who asks imports this module too, and needs none of what runs models
+    from aidpost.inference.model import SHIPPED, Models
+
     # Ctrl-C in the terminal goes to the whole group; the parent decides when this ends
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     models = Models(

@@ -22,10 +22,13 @@ from aidpost.inference.head import Basis, Head, read_basis, read_head
 from aidpost.inference.runtime import Interpreter, available_runtimes
 from aidpost.records import ModelRef
 
-__all__ = ["SHIPPED", "Model", "Models", "Verification", "head_here", "list_models", "load_model", "verify"]
+__all__ = ["SHARED", "SHIPPED", "Model", "Models", "Verification", "head_here", "list_models", "load_model", "verify"]
 
 SHIPPED = Path(__file__).with_name("models")
 """The models that come with this version."""
+
+SHARED = "shared.head"
+"""The file of a model's folder that holds the head which clinics taught together."""
 
 Floats = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float64]
@@ -35,10 +38,17 @@ class Model:
     """A loaded model: its card, its reference for results, and `run`. `load_model` makes one."""
 
     def __init__(
-        self, card: Card, interpreter: Interpreter, basis: Basis | None = None, head: Head | None = None
+        self,
+        card: Card,
+        interpreter: Interpreter,
+        basis: Basis | None = None,
+        shared: Head | None = None,
+        local: Head | None = None,
     ) -> None:
-        self.card, self.interpreter, self.basis, self.head = card, interpreter, basis, head
-        version = card.version if head is None else f"{card.version}+head.{head.version}"
+        self.card, self.interpreter, self.basis, self.shared = card, interpreter, basis, shared
+        # one that was learned here began where the shared one is, and takes its place
+        self.head = local or shared
+        version = card.version if local is None else f"{card.version}+head.{local.version}"
         self.ref = ModelRef(name=card.name, version=version, sha256=card.sha256, runtime=interpreter.runtime)
         self._logits = interpreter.output_number(card.output.index)
         self._heatmap = self._optional(card.output.heatmap)
@@ -55,7 +65,7 @@ class Model:
 
     def logits(self, outputs: tuple[Floats, ...]) -> Probabilities:
         """The logits for the outputs of `run`, (rows, labels) or (rows, labels - 1) where they are cumulative: the
-        model's own, and what a head that was learned here adds to them."""
+        network's own, and what a head adds to them."""
         own = self.own_logits(outputs)
         return own if self.head is None else self.head.logits(own, self.features(outputs))
 
@@ -81,6 +91,15 @@ class Model:
             )
         embedding = outputs[self._embedding].astype(np.float64)
         return self.basis.features(embedding.reshape(-1, embedding.shape[-1]).mean(axis=0, keepdims=True))
+
+    @property
+    def head_shape(self) -> tuple[int, int]:
+        """Rows and columns of a head's weights. Raises ModelError as `features` does."""
+        logits = self.own_logits(self.run(np.zeros(self.card.input.shape, np.float32))).shape[1]
+        if self.basis is None:
+            self.features(())
+        assert self.basis is not None
+        return logits, self.basis.width + 1
 
     def activation(self, outputs: tuple[Floats, ...]) -> Floats | None:
         """The class activation map among the outputs of `run`, (rows, columns, classes), or None where there is
@@ -136,7 +155,8 @@ def load_model(folder: Path, *, runtime: str | None = None, check: bool = True, 
     check
         False leaves out the golden recordings: for measuring them, never for use.
     head
-        What was learned for this very file; the golden recordings are checked without it, since they are the file's.
+        What was learned here for this very file; the golden recordings are checked without it, since they are the
+        file's. The shared head of the card belongs to the file.
 
     Raises
     ------
@@ -156,19 +176,33 @@ def load_model(folder: Path, *, runtime: str | None = None, check: bool = True, 
     if hashlib.sha256(content).hexdigest() != card.sha256:
         raise card_error(path, "its SHA-256 is not the one on its card")
     basis = None if card.embedding is None else read_basis(folder / "embedding.npz", card.embedding.sha256)
-    model = Model(card, Interpreter(content, target=card.name, runtime=runtime), basis)
+    shared = None if card.head is None else _shared_head(folder, card)
+    model = Model(card, Interpreter(content, target=card.name, runtime=runtime), basis, shared)
     if model.interpreter.input.shape != card.input.shape:
         raise card_error(path, f"its input is {model.interpreter.input.shape}, the card says {card.input.shape}")
+    if shared is not None and shared.weights.shape != model.head_shape:
+        raise card_error(folder / SHARED, "it is of another file")
     if check:
         _require_golden(folder, model, golden_difference(folder, model))
     if head is None:
         return model
-    shape = (
-        (model.own_logits(model.run(np.zeros(card.input.shape, np.float32))).shape[1], basis.width + 1) if basis else ()
-    )
-    if head.base != card.base or head.weights.shape != shape:
+    if head.base != card.base or head.weights.shape != model.head_shape:
         raise card_error(path, f"the head {head.version} is of another file")
-    return Model(card, model.interpreter, basis, head)
+    return Model(card, model.interpreter, basis, shared, head)
+
+
+def _shared_head(folder: Path, card: Card) -> Head:
+    """The head that clinics taught together, of a card that names one."""
+    assert card.head is not None
+    path = folder / SHARED
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise card_error(path, str(error)) from error
+    head = Head.from_bytes(content, str(path))
+    if hashlib.sha256(content).hexdigest() != card.head.sha256 or head.base != card.network:
+        raise card_error(path, "it is not the one on the card, or of another network")
+    return head
 
 
 def _require_golden(folder: Path, model: Model, difference: float) -> None:
@@ -217,11 +251,24 @@ class Models:
     def find(self, task: Task) -> Model | None:
         """The model for a task, or None where no folder has one. Raises as `load_model` and `permitted` do."""
         if task not in self._loaded:
-            folder = self._folder(task)
+            folder = self.folder(task)
             if folder is None:
                 return None
             self._loaded[task] = load_model(folder, runtime=self.runtime, head=_head(self.heads, read_card(folder)))
         return self._loaded[task]
+
+    def card(self, task: Task) -> Card | None:
+        """The card of the model for a task, which is not loaded; None where there is none.
+
+        Raises
+        ------
+        ModelRefusedError
+            There are some, but their terms exclude this site.
+        ModelIntegrityError
+            A card cannot be read.
+        """
+        folder = self.folder(task)
+        return None if folder is None else read_card(folder)
 
     def get(self, task: Task) -> Model:
         """The model for a task.
@@ -243,7 +290,8 @@ class Models:
             )
         return model
 
-    def _folder(self, task: Task) -> Path | None:
+    def folder(self, task: Task) -> Path | None:
+        """The folder of the model for a task; None where there is none. Raises as `card`."""
         cards = {folder: card for folder, card in _cards(self.roots, task) if card.task == task}
         if task in self.chosen:
             cards = {folder: card for folder, card in cards.items() if card.name == self.chosen[task]}

@@ -59,17 +59,21 @@ class Update:
         return cls(vector[:-1].reshape(shape) / max(vector[-1], 1.0), float(vector[-1]))
 
 
-def train(recipe: Recipe, cases: Cases, weights: Floats, rng: np.random.Generator) -> Update:
+def train(
+    recipe: Recipe, cases: Cases, weights: Floats, rng: np.random.Generator, correction: Floats | None = None
+) -> Update:
     """Learn from the cases, starting at the round's weights.
 
-    `rng` must be unpredictable where noise protects somebody: `np.random.default_rng()` seeds itself from the system.
+    `correction` is added to each slope, after clipping and noise: what SCAFFOLD tells a device of the others. `rng`
+    must be unpredictable where noise protects somebody: `np.random.default_rng()` seeds itself from the system.
     """
     here, patients = weights.copy(), []
+    others = np.zeros_like(weights) if correction is None else correction
     for _ in range(recipe.steps):
         total = _noised_sum(recipe, cases, here, rng)
         patients.append(max(total[-1], 1.0))
         slope = total[:-1].reshape(here.shape) / patients[-1]
-        here = here - recipe.rate * (slope + recipe.pull * (here - weights))
+        here = here - recipe.rate * (slope + others + recipe.pull * (here - weights))
     return Update(here - weights, float(np.mean(patients)))
 
 

@@ -81,6 +81,14 @@ class InferenceWorker:
         with self._lock:
             self._ready()
 
+    def use(self, settings: WorkerSettings) -> None:
+        """Go on by other settings, from the next recording on: the process ends, and a new one is started. Raises as
+        `ecg` does."""
+        with self._lock:
+            self._settings = settings
+            self._kill()
+            self._ready()
+
     def close(self) -> None:
         """End the process."""
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.resources
+import threading
 
 import zstandard
 
@@ -28,6 +29,21 @@ def _dictionary() -> zstandard.ZstdCompressionDict:
     return made
 
 
+_own = threading.local()
+
+
+def _compressor(codec: int) -> zstandard.ZstdCompressor:
+    """This thread's: making one costs more than compressing a small message, and two threads may not share one."""
+    made: zstandard.ZstdCompressor | None = getattr(_own, str(codec), None)
+    if made is None:
+        # which dictionary it was, the codec says: the frame need not
+        parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, write_checksum=False, write_dict_id=False)
+        trained = _dictionary() if codec == ZSTD_WIRE else None
+        made = zstandard.ZstdCompressor(compression_params=parameters, dict_data=trained)
+        setattr(_own, str(codec), made)
+    return made
+
+
 def compress(plain: bytes, *, dictionary: bool = True) -> tuple[int, bytes]:
     """(codec, payload): the smaller of the plain and the compressed bytes.
 
@@ -38,10 +54,8 @@ def compress(plain: bytes, *, dictionary: bool = True) -> tuple[int, bytes]:
     """
     if len(plain) < _WORTH_IT:
         return PLAIN, plain
-    codec, trained = (ZSTD_WIRE, _dictionary()) if dictionary else (ZSTD, None)
-    # which dictionary it was, the codec says: the frame need not
-    parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, write_checksum=False, write_dict_id=False)
-    packed = zstandard.ZstdCompressor(compression_params=parameters, dict_data=trained).compress(plain)
+    codec = ZSTD_WIRE if dictionary else ZSTD
+    packed = _compressor(codec).compress(plain)
     return (codec, packed) if len(packed) < len(plain) else (PLAIN, plain)
 
 

@@ -65,6 +65,10 @@ class PatientKeys:
         if row is None or row[0] is None:
             raise StoreError(operation="accepting a record", target=str(patient), cause="this patient was erased")
 
+    def has(self, db: sqlite3.Connection, patient: uuid.UUID) -> bool:
+        """Whether anything of the patient was ever here."""
+        return db.execute("SELECT 1 FROM patient_key WHERE patient = ?", (patient.bytes,)).fetchone() is not None
+
     def is_erased(self, db: sqlite3.Connection, patient: uuid.UUID) -> bool:
         """Whether the patient was here and was erased."""
         row = db.execute("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,)).fetchone()
@@ -92,11 +96,12 @@ class PatientKeys:
         return known
 
     def erase(self, db: sqlite3.Connection, patient: uuid.UUID, now_ms: int) -> bool:
-        """Forget the key; False where there was none."""
+        """Forget the key, and note that this patient was erased, whether there was one or not; False where none was."""
         changed = db.execute(
             "UPDATE patient_key SET wrapped = NULL, erased_ms = ? WHERE patient = ? AND wrapped IS NOT NULL",
             (now_ms, patient.bytes),
         )
+        db.execute("INSERT OR IGNORE INTO patient_key VALUES (?, NULL, ?)", (patient.bytes, now_ms))
         db.execute("DELETE FROM spare_key WHERE patient = ?", (patient.bytes,))
         self._opened.pop(patient, None)
         return changed.rowcount > 0

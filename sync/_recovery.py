@@ -206,6 +206,7 @@ class _Salvaged:
         lives = sorted(self._lives, key=lambda row: sum(msgspec.msgpack.decode(row[2]).values()))
         db.executemany("INSERT OR IGNORE INTO life (epoch, before) VALUES (?, ?)", [row[1:] for row in lives])
         db.executemany("INSERT INTO note (at_ms, what, detail) VALUES (?, ?, ?)", [row[1:] for row in self._notes])
+        db.execute(_schema.TALLY)
         said = f"{why}: {len(self._records)} records and {len(received)} from the hub are whole{self._lost(closed)}"
         Lives(self.base.epoch, lambda *_: []).renew(db, DAMAGED, said[:500], now_ms)
 

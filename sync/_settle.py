@@ -36,10 +36,11 @@ def mark_rejected(db: sqlite3.Connection, reject: Reject, lives: Lives, now: int
 def queue_again(db: sqlite3.Connection, wanted: Held, epoch: bytes | None) -> None:
     """What the hub has lost (it was restored from an older backup) and the device still has."""
     for start, stop in wanted.ranges:
+        # by the index of what was receipted: of a backlog of a million, which the hub wants too, nothing is read
         db.execute(
-            "UPDATE record SET state = ?, settled_ms = NULL"
-            " WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? AND state = ?",
-            (QUEUED, wanted.cls, start, stop, epoch, RECEIPTED),
+            "UPDATE record INDEXED BY record_state SET state = 0, settled_ms = NULL"
+            " WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? AND state = 1",
+            (wanted.cls, start, stop, epoch),
         )
 
 

@@ -8,6 +8,7 @@ signs stay, for the patient's next exam is compared with them; a clock that nobo
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sqlite3
 import threading
@@ -80,24 +81,16 @@ class Space:
             )
 
     def used(self) -> int:
-        """Bytes that the store has on the disk, without the database's free pages, which are used again."""
-        ((pages,),), ((free,),) = self._read("PRAGMA page_count"), self._read("PRAGMA freelist_count")
-        ((page,),), ((blobs,),) = self._read("PRAGMA page_size"), self._read("SELECT coalesce(sum(size), 0) FROM blob")
-        log = self._folder / "store.sqlite3-wal"
-        return int((pages - free) * page + blobs) + (log.stat().st_size if log.exists() else 0)
+        """Bytes that the store has on the disk."""
+        return used(self._folder, self._read)
 
     def spare(self) -> int:
         """Bytes until something must go; negative where it should have gone."""
-        return min(self._budget.bytes - self.used(), shutil.disk_usage(self._folder).free - self._budget.reserve)
+        return spare(self._folder, self._budget, self._read, shutil.disk_usage(self._folder).free)
 
     def days_left(self) -> int:
-        """For how many more days of work there is room if the hub stays away, by this device's own last days."""
-        ((droppable,),) = self._read("SELECT coalesce(sum(size), 0) FROM blob WHERE state = ?", (RECEIPTED,))
-        days = self._read("SELECT bytes FROM intake ORDER BY day DESC LIMIT ?", (PAGE_DAYS,))
-        mean = sum(row[0] for row in days) / len(days) if days else 0
-        # a device's first exams say little: a day of practice is not a day of work
-        mean = max(mean, _EXAM_BYTES) if len(days) >= 3 else max(mean, _EXAM_BYTES * _EXAMS_A_DAY)
-        return max(0, int((self.spare() + droppable) / mean))
+        """For how many more days of work there is room if the hub stays away."""
+        return days_left(self._folder, self._budget, self._read, shutil.disk_usage(self._folder).free)
 
     def prune(self, now: Timestamp) -> int:
         """Let photographs and waveforms go that the hub has had for `keep_days`; bytes freed. Looks once an hour."""
@@ -137,11 +130,38 @@ class Space:
                 " ORDER BY settled_ms LIMIT ?"
             )
             while freed < lacking and (rows := db.execute(query, (_ROWS,)).fetchall()):
-                db.executemany("DELETE FROM record WHERE cls = ? AND seq = ?", [row[:2] for row in rows])
-                freed += sum(row[2] for row in rows)
+                # no more than must go: a hub that is restored from a backup may want the rest
+                sizes = itertools.accumulate((row[2] for row in rows), initial=freed)
+                going = [row for row, before in zip(rows, sizes, strict=False) if before < lacking]
+                db.executemany("DELETE FROM record WHERE cls = ? AND seq = ?", [row[:2] for row in going])
+                freed += sum(row[2] for row in going)
             return freed
 
         return self._writer.run(work)
+
+
+def used(folder: Path, read: Reads) -> int:
+    """Bytes that a store has on the disk, without the database's free pages, which are used again."""
+    ((pages,),), ((free,),) = read("PRAGMA page_count"), read("PRAGMA freelist_count")
+    ((page,),), ((blobs,),) = read("PRAGMA page_size"), read("SELECT coalesce(sum(size), 0) FROM blob")
+    log = folder / "store.sqlite3-wal"
+    return int((pages - free) * page + blobs) + (log.stat().st_size if log.exists() else 0)
+
+
+def spare(folder: Path, budget: Budget, read: Reads, free: int) -> int:
+    """Bytes until something must go, with `free` on the disk; negative where it should have gone."""
+    return min(budget.bytes - used(folder, read), free - budget.reserve)
+
+
+def days_left(folder: Path, budget: Budget, read: Reads, free: int) -> int:
+    """For how many more days of work there is room if the hub stays away, by this device's own last days. Only reads,
+    so that the doctor may ask while the device runs."""
+    ((droppable,),) = read("SELECT coalesce(sum(size), 0) FROM blob WHERE state = ?", (RECEIPTED,))
+    days = read("SELECT bytes FROM intake ORDER BY day DESC LIMIT ?", (PAGE_DAYS,))
+    mean = sum(row[0] for row in days) / len(days) if days else 0
+    # a device's first exams say little: a day of practice is not a day of work
+    mean = max(mean, _EXAM_BYTES) if len(days) >= 3 else max(mean, _EXAM_BYTES * _EXAMS_A_DAY)
+    return max(0, int((spare(folder, budget, read, free) + droppable) / mean))
 
 
 def note_intake(db: sqlite3.Connection, wall_ms: int, size: int) -> None:

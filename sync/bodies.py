@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from aidpost._record import require
-from aidpost.records import WIRE_RECORDS, BlobRef, Origin, Record, Timestamp
+from aidpost.records import WIRE_RECORDS, BlobRef, Origin, Patient, Record, Timestamp, TriageLevel
+from aidpost.sync import rounds
 
 MAX_PREVIEW = 12 * 1024
 """Bytes of a preview: small enough to arrive over 2G while the patient is still there."""
@@ -86,6 +87,37 @@ class Outcome(Record, frozen=True, kw_only=True):
     why: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
+class LastVisit(Record, frozen=True, kw_only=True):
+    """A patient's last exam as the hub has it: the day (YYYY-MM-DD), how urgent, and what was found, in short.
+    `confirmed`: a clinician signed it; otherwise it is preliminary."""
+
+    exam: uuid.UUID
+    day: str
+    triage: TriageLevel
+    result: str = ""
+    confirmed: bool = False
+
+
+class OverdueReferral(Record, frozen=True, kw_only=True):
+    """Where the patient should have been seen, and by when (YYYY-MM-DD)."""
+
+    to: str
+    due: str
+    reason: str = ""
+
+
+class IndexEntry(Record, frozen=True, kw_only=True):
+    """One person of the clinic's patient index, as of `at` by the hub's clock. `same_as` are the person's other
+    numbers. `removed`: not to be shown any longer (moved, merged into another, or no longer agreed to)."""
+
+    patient: Patient
+    at: Timestamp
+    last: LastVisit | None = None
+    overdue: tuple[OverdueReferral, ...] = ()
+    same_as: tuple[uuid.UUID, ...] = ()
+    removed: bool = False
+
+
 _KINDS: tuple[type[Record], ...] = (
     *WIRE_RECORDS,
     BlobManifest,
@@ -93,6 +125,8 @@ _KINDS: tuple[type[Record], ...] = (
     Acknowledgement,
     Delivery,
     Outcome,
+    *rounds.UP,
+    IndexEntry,
     Shadow,
 )
 

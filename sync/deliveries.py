@@ -34,7 +34,8 @@ _OPEN = "state IN ('waiting', 'held')"
 
 
 class Ready(NamedTuple):
-    """A delivery whose content is all here. `attempts` counts how often somebody began to take it up before."""
+    """A delivery. `state` is "held" where its content is all here and nobody has taken it up yet; `attempts` counts how
+    often somebody began to."""
 
     store: Store
     key: RecordKey
@@ -46,6 +47,7 @@ class Ready(NamedTuple):
     size: int
     sha256: bytes | None
     attempts: int
+    state: str
     body: bytes
 
     def read(self) -> bytes:
@@ -242,9 +244,9 @@ class Deliveries:
 
         self._store.write(work)
 
-    def settle(self, one: Ready, state: State, why: str = "", items: Sequence[Item] = ()) -> None:
+    def settle(self, one: Ready, state: State, why: str = "", items: Sequence[Item] = ()) -> bool:
         """How it ended, for good: noted, its `Outcome` and `items` in the outbox, its chunks gone, in one transaction.
-        Where another process settled it meanwhile, nothing happens.
+        False, and nothing happens, where another process settled it meanwhile.
 
         Raises
         ------
@@ -277,7 +279,8 @@ class Deliveries:
         try:
             self._store.append_many([Item(RecordClass.REVIEW_ACK, said, None), *items], also=work)
         except _SettledError:
-            return
+            return False
+        return True
 
     def of(self, delivery: uuid.UUID) -> Ready | None:
         """A delivery by its number, whatever became of it."""
@@ -286,12 +289,12 @@ class Deliveries:
 
     def _rows(self, where: str, *values: object) -> list[Ready]:
         rows = self._store.read(
-            "SELECT d.epoch, d.cls, d.seq, d.sha256, d.size, d.attempts, r.patient, r.body FROM delivery AS d"
+            "SELECT d.epoch, d.cls, d.seq, d.sha256, d.size, d.attempts, d.state, r.patient, r.body FROM delivery AS d"
             f" JOIN received AS r USING (epoch, cls, seq) WHERE {where} ORDER BY serial, d.cls",
             values,
         )
         found = []
-        for *key, sha256, size, attempts, patient, body in rows:
+        for *key, sha256, size, attempts, state, patient, body in rows:
             named = RecordKey(*key)
             try:
                 record = decode(Delivery, self._store.inbox.open(named, patient, body))
@@ -309,6 +312,7 @@ class Deliveries:
                     size=size,
                     sha256=sha256,
                     attempts=attempts,
+                    state=state,
                     body=record.body,
                 )
             )

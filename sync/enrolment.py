@@ -47,6 +47,7 @@ from aidpost.sync import _https
 from aidpost.sync._durable import make_folder, replace_file, sync_folder
 from aidpost.sync.keys import DeviceKey, Identity, public_bytes, public_key
 from aidpost.sync.publisher import Link
+from aidpost.sync.store import Store
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +73,22 @@ class EnrolmentRequest(msgspec.Struct, frozen=True, kw_only=True):
     certificate: str = ""
 
 
+class IdentityRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device sends to sign with another key from now on: both, and each one's signature of `changed_part`."""
+
+    device: str
+    old_key: str
+    new_key: str
+    old_signature: str
+    new_signature: str
+
+
+class IdentityAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The key that counts now."""
+
+    public_key: str
+
+
 class EnrolmentAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What the hub says: the device's certificate, and how to reach the hub from now on. Kept as `hub.json`."""
 
@@ -94,6 +111,11 @@ class _Hub(msgspec.Struct, frozen=True, kw_only=True):
 def signed_part(csr: bytes, token: str) -> bytes:
     """What the identity signs: that this TLS key is the device's too."""
     return b"aidpost enrolment 1\x00" + hashlib.sha256(csr).digest() + token.encode()
+
+
+def changed_part(device: str, old: bytes, new: bytes) -> bytes:
+    """What both keys sign of a change from the one to the other."""
+    return b"aidpost identity 1\x00" + old + new + device.encode()
 
 
 def fingerprint(authority: x509.Certificate) -> str:
@@ -294,6 +316,36 @@ class Enrolled:
         _log.info("the certificate was renewed, it now ends on %s", self.not_after.date())
         return True
 
+    def change_identity(self, store: Store, *, synced: bool) -> None:
+        """Sign with another key from now on, made here. What is on its way with the old one is still taken.
+
+        The new key is on the disk before the hub hears of it, and takes the old one's place after the hub's word:
+        killed or cut off in between, the next call asks for the same change again, which the hub answers again.
+
+        Raises
+        ------
+        EnrolmentError
+            The hub cannot be reached, or refuses: nothing has changed here.
+        StoreError
+            The disk failed.
+        """
+        old, new = store.identity, store.next_identity()
+        keys = public_bytes(old.public), public_bytes(new.public)
+        said = changed_part(old.name, *keys)
+        request = IdentityRequest(
+            device=old.name,
+            old_key=keys[0].hex(),
+            new_key=keys[1].hex(),
+            old_signature=old.private.sign(said).hex(),
+            new_signature=new.private.sign(said).hex(),
+        )
+        path, known_ms = self._folder / _AUTHORITY, self._answer.now_ms
+        answer = _https.post(f"{self.url}/identity/1", request, path, IdentityAnswer, synced=synced, known_ms=known_ms)
+        if answer.public_key != keys[1].hex():
+            raise _failed(self.url, "the hub names another key than the new one", "Enrol the device again.")
+        store.take_identity()
+        _log.info("%s signs with another key", old.name)
+
     def _certificate(self) -> x509.Certificate:
         return _kept(self._folder)[1]
 
@@ -318,6 +370,24 @@ def _tls_key(folder: Path, device_key: DeviceKey, *, create: bool = False) -> ec
         ) from None
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     return key
+
+
+def reseal(folder: Path, device_key: DeviceKey, other: DeviceKey) -> None:
+    """The TLS key under `device_key`, where it is under `other` now. Nothing, where no device was enrolled.
+
+    Raises
+    ------
+    KeyUnavailableError
+        It opens under neither.
+    """
+    path = folder / _KEY
+    if not path.exists():
+        return
+    try:
+        _tls_key(folder, device_key)
+    except KeyUnavailableError:
+        key, password = _tls_key(folder, other), _password(device_key)
+        replace_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password)))
 
 
 def _request(identity: Identity, key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -56,6 +56,7 @@ class RecordClass(enum.Enum):
     REVIEW_ACK = "review-ack"
     WAVEFORM = "waveform"
     IMAGE = "image"
+    ROUND = "round"
 
     @property
     def rank(self) -> int:

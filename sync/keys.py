@@ -99,15 +99,34 @@ def agreement_public(key: Ed25519PublicKey) -> X25519PublicKey:
 
 def from_passphrase(state_dir: Path, passphrase: str) -> DeviceKey:
     """The device key from what the worker types at start. The salt is made once and lies in `state_dir`."""
+    kept = salt(state_dir)
+    used = kept or os.urandom(16)
+    key = derived(passphrase, used)
+    if not kept:
+        make_folder(state_dir)
+        place_salt(state_dir, used)
+    return key
+
+
+def derived(passphrase: str, salt: bytes) -> DeviceKey:
+    """The device key that a passphrase and a salt make."""
     if not passphrase:
         raise _unavailable("passphrase", "it is empty")
-    salt_file = state_dir / _SALT
-    if not salt_file.exists():
-        make_folder(state_dir)
-        replace_file(salt_file, os.urandom(16))
-    salt = salt_file.read_bytes()
     scrypt = Scrypt(salt=salt, length=seal.KEY_BYTES, n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P)
     return DeviceKey(scrypt.derive(passphrase.encode()), "passphrase")
+
+
+def salt(state_dir: Path) -> bytes:
+    """What this device's passphrase is salted with; empty where it has none."""
+    try:
+        return (state_dir / _SALT).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def place_salt(state_dir: Path, salt: bytes) -> None:
+    """From now on the passphrase is salted with this."""
+    replace_file(state_dir / _SALT, salt)
 
 
 def from_credential(credentials: Path) -> DeviceKey:
@@ -123,11 +142,16 @@ def from_file(path: Path, *, create: bool = False) -> DeviceKey:
     """The device key from a plain file: it protects against nothing but a lost database, and is marked weak."""
     if create and not path.exists():
         make_folder(path.parent)
-        replace_file(path, seal.new_key(), mode=0o600)
+        place_file(path, seal.new_key())
     try:
         return DeviceKey(path.read_bytes(), f"key file {path}", weak=True)
     except OSError as error:
         raise _unavailable(str(path), str(error.strerror), "Restore the key file, or give the passphrase.") from None
+
+
+def place_file(path: Path, secret: bytes) -> None:
+    """From now on the key file holds this."""
+    replace_file(path, secret, mode=0o600)
 
 
 def _unavailable(target: str, cause: str, remedy: str = "") -> KeyUnavailableError:

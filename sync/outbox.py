@@ -17,11 +17,12 @@ import msgspec
 
 from aidpost.errors import StoreDamagedError
 from aidpost.sync import ranges
-from aidpost.sync._schema import DEAD, QUEUED
+from aidpost.sync._schema import COUNT, DEAD, QUEUED, RECEIPTED
 from aidpost.sync._settle import mark_blob, mark_held, mark_rejected, queue_again
 from aidpost.sync.bodies import Erasure
 from aidpost.sync.envelope import (
     CHUNK,
+    MAX_ENVELOPES,
     Chunk,
     Chunks,
     Dropped,
@@ -37,8 +38,14 @@ from aidpost.sync.store import Store
 
 _MESSAGE_BYTES = 16 * 1024
 """Bodies in one message: what a 2G link carries in about a second, so that an alert never waits longer."""
+_WIDER = 4
+"""A message may grow to so many times that with a window that has grown: fewer signatures, fewer commits at the hub."""
 
-
+_PAGE = 10_000
+_SPAN = "FROM record WHERE cls = ? AND seq >= ? AND seq < ?"
+_STATES = (QUEUED, RECEIPTED, DEAD)
+_COUNTED = "SELECT cls, last, receipted, dead, gone FROM sequence JOIN tally USING (cls)"
+_OLDEST = "SELECT at_ms FROM record INDEXED BY record_open WHERE state = 0 AND cls = ?"
 _AT_ONCE_S = 0.25
 """A receipt within this says that the link is no bottleneck."""
 
@@ -51,7 +58,6 @@ class ClassStatus(msgspec.Struct, frozen=True, kw_only=True):
     receipted: int
     dead: int
     oldest_s: int | None
-    bytes: int
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,26 +80,28 @@ class BlobStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def status(store: Store) -> list[ClassStatus]:
-    """Every class that has records, in the order of sending."""
-    rows = store.read(
-        "SELECT cls, sum(state = 0), sum(state = 1), sum(state = 2), min(CASE state WHEN 0 THEN at_ms END),"
-        " sum(CASE state WHEN 0 THEN size ELSE 0 END) FROM record GROUP BY cls"
-    )
+    """Every class that has records, in the order of sending. No record is read for it, whatever their number."""
     now = store.now().wall_ms
-    found = [
-        ClassStatus(
-            cls=cls,
-            queued=queued,
-            receipted=receipted,
-            dead=dead,
-            # the clock may have been set back since: an age is never negative
-            oldest_s=None if oldest is None else max(0, (now - oldest) // 1000),
-            bytes=size,
-        )
-        for cls, queued, receipted, dead, oldest, size in rows
-    ]
+    found = []
+    for cls, last, receipted, dead, gone in store.read(_COUNTED if _has_tally(store) else COUNT):
+        queued = last - receipted - dead - gone
+        oldest = store.read(f"{_OLDEST} ORDER BY seq LIMIT 1", (cls,)) if queued else []
+        # the clock may have been set back since: an age is never negative
+        oldest_s = max(0, (now - oldest[0][0]) // 1000) if oldest else None
+        if queued + receipted + dead:
+            found.append(ClassStatus(cls=cls, queued=queued, receipted=receipted, dead=dead, oldest_s=oldest_s))
     order = {cls.value: cls.rank for cls in RecordClass}
     return sorted(found, key=lambda one: order.get(one.cls, len(order)))
+
+
+def _has_tally(store: Store) -> bool:
+    """Not where the doctor looks at a store that the version before wrote."""
+    return bool(store.read("SELECT 1 FROM sqlite_schema WHERE name = 'tally'"))
+
+
+def queued_bytes(store: Store) -> dict[str, int]:
+    """Bytes of the bodies that wait, by class. Reads every record that waits: for a person who asks, not for a page."""
+    return dict(store.read("SELECT cls, sum(size) FROM record WHERE state = 0 GROUP BY cls"))
 
 
 def blob_status(store: Store) -> BlobStatus:
@@ -111,7 +119,10 @@ def blob_status(store: Store) -> BlobStatus:
 
 def dead_letters(store: Store) -> list[DeadLetter]:
     """Every refused record with its reason."""
-    rows = store.read("SELECT cls, seq, kind, exam, code, reason FROM record WHERE state = 2 ORDER BY cls, seq")
+    rows = store.read(
+        "SELECT cls, seq, kind, exam, code, reason FROM record INDEXED BY record_state"
+        " WHERE cls IN (SELECT cls FROM sequence) AND state = 2 ORDER BY cls, seq"
+    )
     return [
         DeadLetter(cls=c, seq=s, kind=k, exam=uuid.UUID(bytes=e) if e else None, code=code, reason=reason)
         for c, s, k, e, code, reason in rows
@@ -268,8 +279,8 @@ class Outbox:
 
     def _fitting(self, cls: str, live: bool) -> list[Envelope]:
         """Records of a class that are not under way, as many as one message and the window take; at least one."""
-        room = self._records * self._wide - len(self._flight.records)
-        limit = room + len(self._flight.records)
+        limit = self._records * self._wide
+        room = min(limit - len(self._flight.records), MAX_ENVELOPES)
         while chosen := self._choose(cls, live, limit, room):
             # none where each of them no longer opens: they are dead letters now, and others take their place
             if envelopes := self._store.envelopes(cls, chosen):
@@ -289,11 +300,11 @@ class Outbox:
         if not rows and self._flight.sent_to.pop((cls, live), 0):
             rows = self._store.read(query, (cls, first, last, limit))
         chosen: list[int] = []
-        size = 0
+        size, most = 0, _MESSAGE_BYTES * min(_WIDER, self._wide)
         for seq, body in rows:
             if (cls, seq) in self._flight.records:
                 continue
-            if chosen and (len(chosen) >= room or size + body > _MESSAGE_BYTES):
+            if chosen and (len(chosen) >= room or size + body > most):
                 break
             chosen.append(seq)
             size += body
@@ -346,36 +357,50 @@ class Outbox:
     def gone(self, receipt: Receipt) -> Dropped | None:
         """What the hub wants and this store no longer has (its patient was erased, it was pruned, or it went under
         another epoch): to be announced, so that the hub stops asking."""
-        lacking = []
+        lacking, epochs = [], self._epochs()
+        whole = {cls for cls, gone in self._store.read("SELECT cls, gone FROM tally") if not gone}
         for one in receipt.wanted:
-            if one.epoch in self._epochs():
-                stored = self._stored(one)
-                gaps = [gap for start, stop in one.ranges for gap in ranges.missing(stored, start, stop)]
-                if gaps:
-                    lacking.append(Held(one.epoch, one.cls, ranges.merge(gaps)))
+            if one.epoch not in epochs or (len(epochs) == 1 and one.cls in whole):
+                continue
+            if gaps := self._lacking(one, alone=len(epochs) == 1):
+                lacking.append(Held(one.epoch, one.cls, gaps))
         return Dropped(tuple(lacking), "erased, pruned or sent as another") if lacking else None
 
     def _epochs(self) -> set[bytes]:
         return {self._store.lives.first, *(bytes(row[0]) for row in self._store.read("SELECT epoch FROM life"))}
 
-    def _stored(self, wanted: Held) -> Ranges:
-        query = "SELECT seq FROM record WHERE cls = ? AND seq >= ? AND seq < ? AND epoch IS ? ORDER BY seq"
+    def _lacking(self, wanted: Held, *, alone: bool) -> Ranges:
+        """Page by page: a hub that was made anew wants all of a backlog. `alone`: no row has another epoch."""
+        gaps: list[tuple[int, int]] = []
         mine = self._store.lives.column(wanted.epoch)
-        return ranges.from_numbers(
-            row[0] for start, stop in wanted.ranges for row in self._store.read(query, (wanted.cls, start, stop, mine))
-        )
+        for first, last in wanted.ranges:
+            for start in range(first, last, _PAGE):
+                page = (wanted.cls, start, min(last, start + _PAGE))
+                if not (alone and self._count(page) == page[2] - start):
+                    rows = self._store.read(f"SELECT seq {_SPAN} AND epoch IS ?", (*page, mine))
+                    gaps += ranges.missing(ranges.from_numbers(row[0] for row in rows), start, page[2])
+        return ranges.merge(gaps)
 
-    def receive(self, receipt: Receipt) -> bool:
-        """Take a receipt in, durably. True where it settled anything.
+    def _count(self, page: tuple[str, int, int]) -> int:
+        """Records of a page, counted in the indexes."""
+        counted = (self._store.read(f"SELECT count(*) {_SPAN} AND state = {state}", page) for state in _STATES)
+        return sum(int(rows[0][0]) for rows in counted)
+
+    def receive(self, *receipts: Receipt) -> bool:
+        """Take receipts in, durably, with one commit for all. True where they settled anything.
 
         Records are settled only where the receipt proves that it means these: a copy of this store sends others under
         the same keys. What is not proven goes again, and is receipted, or refused as a conflict, by itself.
         """
+        if not receipts:
+            return False
         store, epochs = self._store, self._epochs()
-        held = [one for one in receipt.held if one.epoch in epochs and one.check and self._is_mine(one)]
-        rejected = [one for one in receipt.rejected if one.epoch in epochs]
-        wanted = [one for one in receipt.wanted if one.epoch in epochs]
-        if not (held or rejected or wanted or receipt.blobs or receipt.answers):
+        held = [one for got in receipts for one in got.held if one.epoch in epochs and one.check and self._is_mine(one)]
+        rejected = [one for got in receipts for one in got.rejected if one.epoch in epochs]
+        wanted = [one for got in receipts for one in got.wanted if one.epoch in epochs]
+        blobs = [one for got in receipts for one in got.blobs]
+        answers = [got for got in receipts if got.answers]
+        if not (held or rejected or wanted or blobs or answers):
             return False
         now = store.now().wall_ms
 
@@ -386,16 +411,16 @@ class Outbox:
                 mark_rejected(db, reject, store.lives, now)
             for one in wanted:
                 queue_again(db, one, store.lives.column(one.epoch))
-            for blob in receipt.blobs:
+            for blob in blobs:
                 mark_blob(db, blob, now)
-            if receipt.answers:
-                db.execute("INSERT OR REPLACE INTO meta VALUES ('hub_epoch', ?)", (receipt.hub_epoch,))
+            for got in answers:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('hub_epoch', ?)", (got.hub_epoch,))
 
         store.write(work)
         if rejected or wanted:
             self._flight.sent_to.clear()  # what goes again lies before what was sent
         self._land([*held, *(Held(one.epoch, one.cls, ((one.seq, one.seq + 1),)) for one in rejected)])
-        for blob in receipt.blobs:
+        for blob in blobs:
             for key in [key for key in self._flight.chunks if key[0] == blob.sha256]:
                 if blob.complete or blob.refused or ranges.contains(blob.ranges, key[1]):
                     del self._flight.chunks[key]
@@ -417,15 +442,23 @@ class Outbox:
         return b"".join(one.hash for one in self._store.envelopes(cls, [seq]))
 
     def _land(self, settled: list[Held]) -> None:
-        flight, waited = self._flight.records, []
+        flight, waited, now = self._flight.records, 0.0, self._seconds()
+        landed = False
         for one in settled:
-            for key in [key for key in flight if key[0] == one.cls and ranges.contains(one.ranges, key[1])]:
+            for key in [(one.cls, seq) for seq in self._under_way(one)]:
                 if flight[key].epoch == one.epoch:
                     sent = flight.pop(key)
                     self._flight.record_bytes -= sent.size
-                    waited.append(self._seconds() - sent.at)
-        if waited:
-            self._wide = min(self._widest, 2 * self._wide) if max(waited) < _AT_ONCE_S else max(1, self._wide // 2)
+                    landed, waited = True, max(waited, now - sent.at)
+        if landed:
+            self._wide = min(self._widest, 2 * self._wide) if waited < _AT_ONCE_S else max(1, self._wide // 2)
+
+    def _under_way(self, one: Held) -> list[int]:
+        """Those of a receipt's sequences that are under way: it names a few of them, or years."""
+        flight = self._flight.records
+        if ranges.count(one.ranges) <= len(flight):
+            return [seq for seq in ranges.numbers(one.ranges) if (one.cls, seq) in flight]
+        return [seq for cls, seq in flight if cls == one.cls and ranges.contains(one.ranges, seq)]
 
 
 def hub_ranges(packed: bytes) -> Ranges:

@@ -17,7 +17,8 @@ import sqlite3
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,16 +92,16 @@ class Publisher:
     """Sends until it is stopped. `start` returns at once; a broker that is not there is tried again, more and more
     slowly, for as long as it takes."""
 
-    def __init__(self, store: Store, link: Link, installed: Callable[[], tuple[Installed, ...]] = lambda: ()) -> None:
-        self._store, self._link, self._installed = store, link, installed
-        self._outbox = Outbox(
-            store,
-            window_records=link.window_records,
-            window_bytes=link.window_bytes,
-            widen=_WIDEN,
-            backlog_bytes_s=link.backlog_bytes_s,
-        )
-        self._asking = Asking(store, link.window_bytes, link.backlog_bytes_s)
+    def __init__(
+        self,
+        store: Store,
+        link: Link,
+        installed: Callable[[], tuple[Installed, ...]] = lambda: (),
+        attempted: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        self._store, self._installed, self._attempted = store, installed, attempted
+        self._take_link(link)
+        self._next_link: Link | None = None
         self._stopping, self._emptied = threading.Event(), threading.Event()
         self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -152,11 +153,29 @@ class Publisher:
         self._emptied.clear()
         return self._emptied.wait(timeout)
 
+    def use(self, link: Link) -> None:
+        """Go on by another link: the connection ends, and the next one is made by it."""
+        self._next_link = link
+
     # -- the thread
+
+    def _take_link(self, link: Link) -> None:
+        self._link = link
+        self._outbox = Outbox(
+            self._store,
+            window_records=link.window_records,
+            window_bytes=link.window_bytes,
+            widen=_WIDEN,
+            backlog_bytes_s=link.backlog_bytes_s,
+        )
+        self._asking = Asking(self._store, link.window_bytes, link.backlog_bytes_s)
 
     def _run(self) -> None:
         attempt = 0
         while not self._stopping.is_set():
+            if (link := self._next_link) is not None:
+                self._next_link = None
+                self._take_link(link)
             try:
                 self._renew()
                 self._connect()
@@ -170,7 +189,12 @@ class Publisher:
                     # the broker answers and will not have us; it may be that our certificate has ended
                     self._renew(refused=True)
             finally:
+                reached = self._greeted
                 self._disconnect()
+            if self._next_link is not None:
+                continue
+            if not reached and not self._stopping.is_set():
+                self._tell(False)
             # spread out, so that a hundred devices do not come back in the same second
             longest = _ALERT_RECONNECT_S if self._outbox.alert_waits() else _RECONNECT_S[-1]
             pause = min(longest, _RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)]) * random.uniform(0.7, 1.3)
@@ -224,6 +248,12 @@ class Publisher:
                 return  # the broker has hung up already: that is for the loop to say, and to renew upon
             enrolled.require_recent(sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None)
 
+    def _tell(self, reached: bool) -> None:
+        try:
+            self._attempted(reached)
+        except (AidpostError, OSError, sqlite3.Error) as error:
+            _log.warning("whether the hub was reached could not be noted: %s", error)
+
     def _renew(self, *, refused: bool = False) -> None:
         """A new certificate, when it is time, or when the broker refuses and it may be that, by a clock that is wrong
         or not. Without one things go on as they are."""
@@ -251,7 +281,7 @@ class Publisher:
         """Greet, send, take receipts, resend, until the connection ends."""
         self.last_error = ""
         hello_at, moved_at, status_at, quiet, hellos = 0.0, time.monotonic(), 0.0, 0, 0
-        while self._connected and not self._stopping.is_set():
+        while self._connected and not self._stopping.is_set() and self._next_link is None:
             now = time.monotonic()
             if not self._greeted and now >= hello_at:
                 hello_at = now + _HELLO_AGAIN_S[min(hellos, len(_HELLO_AGAIN_S) - 1)]
@@ -329,8 +359,8 @@ class Publisher:
         )
 
     def _take_arrived(self) -> bool:
-        """Take in what the hub sent; True where a receipt settled anything."""
-        settled = False
+        """Take in what the hub sent, all receipts with one commit; True where one settled anything."""
+        receipts = []
         while not self._arrived.empty():
             data = self._arrived.get()
             link, name = self._link, self._store.identity.name
@@ -341,12 +371,14 @@ class Publisher:
                 self.last_error = error.cause
                 continue
             if isinstance(message.content, Receipt):
-                settled |= self._receive(message.content)
+                if self._is_current(message.content):
+                    receipts.append(message.content)
             elif isinstance(message.content, Records) and message.recipient == name:
                 self._keep(message.content)
             elif isinstance(message.content, Chunks) and message.recipient == name:
                 self._keep_chunks(message.content)
-        return settled
+        self._give_up(receipts)
+        return self._outbox.receive(*receipts)
 
     def _keep(self, sent: Records) -> None:
         """Keep what came down, and only then receipt it."""
@@ -362,6 +394,11 @@ class Publisher:
         self._publish("receipt", receipt)
         self._asking.soon()
 
+    def _give_up(self, receipts: list[Receipt]) -> None:
+        """What the hub says that it will not send is not asked for any more."""
+        for blob in (one for receipt in receipts for one in receipt.blobs if one.refused):
+            self._store.deliveries.give_up(blob.sha256, blob.refused)
+
     def _keep_chunks(self, sent: Chunks) -> None:
         """Keep pieces of what the hub sends, and only then ask for the next ones."""
         try:
@@ -370,12 +407,14 @@ class Publisher:
             _log.error("what the hub sent cannot be kept yet: %s", error)
             self.last_error = str(error)
 
-    def _receive(self, receipt: Receipt) -> bool:
+    def _is_current(self, receipt: Receipt) -> bool:
+        """Whether a receipt may be believed now: it answers this connection's hello, or comes behind such an answer."""
         if receipt.answers in self._nonces:
             if not self._greeted:
                 self._outbox.begin()
             self._greeted, self._hub_epoch = True, receipt.hub_epoch
             self._asking.begin()
+            self._tell(True)
             if dropped := self._outbox.gone(receipt):
                 self._publish("dropped", dropped)
         elif not self._greeted:
@@ -384,10 +423,7 @@ class Publisher:
             # the hub was restored from a backup since the last hello: ask what it has before believing more
             self._greet()
             return False
-        for blob in receipt.blobs:
-            if blob.refused:
-                self._store.deliveries.give_up(blob.sha256, blob.refused)
-        return self._outbox.receive(receipt)
+        return True
 
     # -- paho calls these from `loop`, in this thread
 
@@ -416,6 +452,16 @@ class Publisher:
 
     def _on_message(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
         self._arrived.put(bytes(message.payload))
+
+
+@contextmanager
+def sending(folder: Path) -> Iterator[None]:
+    """While no other process sends for this store. Raises StoreLockedError where one does."""
+    descriptor = _lock(folder / "sender.lock")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock(path: Path) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Iterable, Iterator
 
 Range = tuple[int, int]
@@ -24,7 +26,15 @@ def merge(ranges: Iterable[Range]) -> Ranges:
 
 def from_numbers(numbers: Iterable[int]) -> Ranges:
     """The ranges that hold exactly these numbers."""
-    return merge((number, number + 1) for number in numbers)
+    found: list[Range] = []
+    start = stop = 0
+    for number in sorted(numbers):
+        if number > stop or start == stop:
+            if start < stop:
+                found.append((start, stop))
+            start = number
+        stop = number + 1
+    return (*found, (start, stop)) if start < stop else ()
 
 
 def missing(held: Ranges, start: int, stop: int) -> Ranges:
@@ -42,7 +52,8 @@ def missing(held: Ranges, start: int, stop: int) -> Ranges:
 
 def contains(held: Ranges, number: int) -> bool:
     """Whether `number` is in one of the ranges."""
-    return any(start <= number < stop for start, stop in held)
+    at = bisect.bisect_right(held, (number, math.inf)) - 1
+    return at >= 0 and number < held[at][1]
 
 
 def count(ranges: Ranges) -> int:

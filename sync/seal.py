@@ -56,10 +56,20 @@ def unseal(key: bytes, sealed: bytes, belongs_to: bytes) -> bytes:
     SealBrokenError
         They cannot be had.
     """
-    try:
-        return AESGCM(key).decrypt(sealed[:_NONCE], sealed[_NONCE:], belongs_to)
-    except (InvalidTag, ValueError):
-        raise SealBrokenError from None
+    return opener(key)(sealed, belongs_to)
+
+
+def opener(key: bytes) -> Callable[[bytes, bytes], bytes]:
+    """`unseal` with one key for many values."""
+    cipher = AESGCM(key)
+
+    def opened(sealed: bytes, belongs_to: bytes) -> bytes:
+        try:
+            return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], belongs_to)
+        except (InvalidTag, ValueError):
+            raise SealBrokenError from None
+
+    return opened
 
 
 def seal_file(key: bytes, plain: bytes, belongs_to: bytes) -> Iterator[bytes]:

@@ -92,7 +92,7 @@ class Store:
         self._reading = threading.Lock()
         self._writer = Writer(self.path)
         self._keys = PatientKeys(key)
-        self.inbox = Inbox(self._writer, self._keys, self.read)
+        self.inbox = Inbox(self._writer, self._keys, self.read, self)
         self.deliveries = Deliveries(self)
         self._lock: int | None = None
         self.space = Space(folder, budget, self.read, self._writer, self.blobs)
@@ -192,6 +192,37 @@ class Store:
             db.execute("UPDATE meta SET value = ? WHERE name = 'boot'", (str(int(meta["boot"]) + 1).encode(),))
             db.execute("UPDATE meta SET value = ? WHERE name = 'boot_id'", (boot_id,))
         self._keys.even_out(db)
+
+    def next_identity(self) -> Identity:
+        """The key that is to take the present one's place; made, and on the disk, before anybody hears of it."""
+        place = b"identity next"
+
+        def work(db: sqlite3.Connection) -> bytes:
+            kept = db.execute("SELECT value FROM meta WHERE name = 'identity_next'").fetchone()
+            if kept is None:
+                kept = (seal.seal(self.key.secret, Identity.create(self.identity.name).to_bytes(), place),)
+                db.execute("INSERT INTO meta VALUES ('identity_next', ?)", kept)
+            return bytes(kept[0])
+
+        try:
+            return Identity.from_bytes(seal.unseal(self.key.secret, self._writer.run(work), place))
+        except seal.SealBrokenError:
+            raise StoreDamagedError(
+                operation="changing the device's signing key", target=str(self.path), cause="the new one does not open"
+            ) from None
+
+    def take_identity(self) -> None:
+        """From now on the device is who `next_identity` said."""
+        following = self.next_identity()
+        sealed = seal.seal(self.key.secret, following.to_bytes(), b"identity")
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE meta SET value = ? WHERE name = 'identity'", (sealed,))
+            db.execute("DELETE FROM meta WHERE name = 'identity_next'")
+
+        self._writer.run(work)
+        self.identity = following
+        _recovery.keep_base(self.folder, _recovery.Base(self.lives.first, sealed))
 
     # -- accepting
 
@@ -322,12 +353,9 @@ class Store:
         to the hub, so that no stick and no backup brings them back."""
 
         def work(db: sqlite3.Connection) -> list[bytes]:
-            if not self._keys.erase(db, patient, self._clock.wall_ms()):
+            if self._keys.is_erased(db, patient) or not self._keys.has(db, patient):
                 return []
-            files = [bytes(row[0]) for row in db.execute("SELECT sha256 FROM blob WHERE patient = ?", (patient.bytes,))]
-            db.execute("DELETE FROM blob WHERE patient = ?", (patient.bytes,))
-            db.execute("DELETE FROM record WHERE patient = ?", (patient.bytes,))
-            db.execute("DELETE FROM received WHERE patient = ?", (patient.bytes,))
+            files = self.erase_rows(db, patient)
             nobody = self._keys.make(db, NOBODY)
             tombstone = Erasure(patient=patient, at=self.now(), operator=operator)
             # the envelope names whom its body does; the row is nobody's, since the patient's key is gone
@@ -335,7 +363,20 @@ class Store:
             self._insert(db, [row], {NOBODY: nobody})
             return files
 
-        for sha256 in self._writer.run(work):
+        self.erase_files(patient, self._writer.run(work))
+
+    def erase_rows(self, db: sqlite3.Connection, patient: uuid.UUID) -> list[bytes]:
+        """The key and all rows of a patient, in the caller's transaction; a mark stays, so that nothing of them is
+        taken again. Gives the blobs for `erase_files`."""
+        self._keys.erase(db, patient, self._clock.wall_ms())
+        files = [bytes(row[0]) for row in db.execute("SELECT sha256 FROM blob WHERE patient = ?", (patient.bytes,))]
+        for table in ("blob", "record", "received"):
+            db.execute(f"DELETE FROM {table} WHERE patient = ?", (patient.bytes,))
+        return files
+
+    def erase_files(self, patient: uuid.UUID, blobs: Sequence[bytes]) -> None:
+        """After the commit of `erase_rows`: files, and what the log and the quarantine still have."""
+        for sha256 in blobs:
             self.blobs.remove(sha256, patient)
         # the log still has the page with the wrapped key as it was, and so has a database that was set aside
         self._writer.fold_log()
@@ -344,6 +385,11 @@ class Store:
     def notes(self) -> list[Note]:
         """What happened to this store that people should know: that it was copied, or damaged. The oldest first."""
         return [Note(*row) for row in self.read("SELECT at_ms, what, detail FROM note ORDER BY number")]
+
+    def erased(self) -> set[uuid.UUID]:
+        """The patients who were erased here."""
+        rows = self.read("SELECT patient FROM patient_key WHERE wrapped IS NULL")
+        return {uuid.UUID(bytes=row[0]) for row in rows}
 
     # -- reading
 
@@ -368,6 +414,11 @@ class Store:
     def last_report_of(self, patient: uuid.UUID) -> ExamReport | None:
         """The last report of a patient."""
         return self._last_report("patient", patient)
+
+    def sent(self, kind: type[Record], number: uuid.UUID) -> bool:
+        """Whether a record of that kind and id was accepted, receipted or not."""
+        query = "SELECT 1 FROM record WHERE kind = ? AND id = ? LIMIT 1"
+        return bool(self.read(query, (kind.__name__, number.bytes)))
 
     def patient(self, patient: uuid.UUID) -> Patient | None:
         """A patient as the last report had them; None where this device knows no such patient."""
@@ -410,11 +461,12 @@ class Store:
         out, damaged = [], []
         marks = ",".join("?" * len(seqs))
         query = f"SELECT cls, seq, patient, body, kind, exam, epoch FROM record WHERE cls = ? AND seq IN ({marks})"
+        ids: dict[bytes, uuid.UUID] = {}
+        openers: dict[bytes | None, Callable[[bytes, bytes], bytes]] = {}
         for row in self.read(f"{query} ORDER BY seq", (cls, *seqs)):
-            patient = uuid.UUID(bytes=row[2]) if row[2] else None
-            exam = uuid.UUID(bytes=row[5]) if row[5] else None
+            patient, exam = _uuid(row[2], ids), _uuid(row[5], ids)
             try:
-                body = self._open(*row[:4])
+                body = self._open(row[0], row[1], row[2], row[3], openers)
                 if row[4] == Erasure.__name__:
                     patient = records.decode(Erasure, body).patient
                 out.append(Envelope(row[6] or self.lives.first, cls, row[1], row[4], patient, exam, body))
@@ -438,10 +490,22 @@ class Store:
         patient = uuid.UUID(bytes=rows[0][0])
         return self.blobs.read(self._keys.find(self.read, patient), bytes.fromhex(sha256), patient, start, stop)
 
-    def _open(self, cls: str, seq: int, patient: bytes | None, body: bytes) -> bytes:
-        owner = uuid.UUID(bytes=patient) if patient else NOBODY
+    def _open(
+        self,
+        cls: str,
+        seq: int,
+        patient: bytes | None,
+        body: bytes,
+        openers: dict[bytes | None, Callable[[bytes, bytes], bytes]] | None = None,
+    ) -> bytes:
+        """`openers` keeps a patient's from one of many records to the next."""
+        opened = openers.get(patient) if openers is not None else None
+        if opened is None:
+            opened = seal.opener(self._keys.find(self.read, uuid.UUID(bytes=patient) if patient else NOBODY))
+            if openers is not None:
+                openers[patient] = opened
         try:
-            return seal.unseal(self._keys.find(self.read, owner), body, self._place(cls, seq))
+            return opened(body, self._place(cls, seq))
         except seal.SealBrokenError:
             raise StoreDamagedError(
                 operation="opening a record", target=f"{cls}/{seq}", cause="it does not open: damaged or moved"
@@ -455,6 +519,13 @@ class Store:
 def _row(cls: str, record: Record, patient: uuid.UUID | None, exam: uuid.UUID | None) -> _Row:
     body, kind = records.encode(record), type(record).__name__
     return _Row(cls, kind, getattr(record, "id", None), patient, exam, body, content_hash(kind, patient, exam, body))
+
+
+def _uuid(raw: bytes | None, made: dict[bytes, uuid.UUID]) -> uuid.UUID | None:
+    """One of the few patients and exams of many records."""
+    if raw and raw not in made:
+        made[raw] = uuid.UUID(bytes=raw)
+    return made[raw] if raw else None
 
 
 def _class_of(blob: Blob) -> RecordClass:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from aidpost.board import configuration
+from aidpost.board import configuration, remote
 from aidpost.board.cli import Settings
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -15,8 +15,8 @@ settings_of = click.make_pass_decorator(Settings)
 
 
 def load_configuration(settings: Settings) -> configuration.Configuration:
-    """The configuration that the global options name."""
-    return configuration.load(settings.config_path)
+    """The configuration that the global options name, with what the hub has set over it."""
+    return remote.applied(configuration.load(settings.config_path), settings.state_dir)
 
 
 def print_json(value: Any) -> None:

@@ -19,11 +19,12 @@ GROUPS = {
     "deprovision": "Wipe this device.",
     "firmware": "Write firmware into sensors' microcontrollers.",
     "flash": "Write cards, and prove that the boards came up.",
+    "rotate-key": "Another device key, or another place for it.",
     "update": "Updates of releases and models, with a way back.",
 }
 """Commands in modules of their own (`aidpost.board.cli.NAME`), imported when they are used."""
 
-_MODULES = {"deprovision": "aidpost.board.cli.provision"}
+_MODULES = {"deprovision": "aidpost.board.cli.provision", "rotate-key": "aidpost.board.cli.rekey"}
 
 
 class BoardGroup(click.Group):
@@ -35,7 +36,8 @@ class BoardGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in GROUPS:
             command: click.Command = getattr(
-                importlib.import_module(_MODULES.get(cmd_name, f"aidpost.board.cli.{cmd_name}")), cmd_name
+                importlib.import_module(_MODULES.get(cmd_name, f"aidpost.board.cli.{cmd_name}")),
+                cmd_name.replace("-", "_"),
             )
             return command
         return super().get_command(ctx, cmd_name)

@@ -11,6 +11,7 @@ import click
 
 from aidpost.board.cli import Settings, hub_down
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
+from aidpost.board.cli.rounds import rounds
 from aidpost.board.configuration import hub_config
 from aidpost.errors import UsageError
 from aidpost.sync.hub.config import HubConfig
@@ -25,7 +26,11 @@ def hub() -> None:
     """The other end: serve, users, enrolment."""
 
 
+hub.add_command(rounds)
 hub.add_command(hub_down.sent)
+hub.add_command(hub_down.set_)
+hub.add_command(hub_down.rules_)
+hub.add_command(hub_down.send_update)
 
 
 @hub.command()
@@ -270,7 +275,7 @@ def export_patient(settings: Settings, patient: uuid.UUID, file: IO[bytes]) -> N
 @click.option("--yes", is_flag=True, help="Without asking.")
 @settings_of
 def erase_patient(settings: Settings, patient: uuid.UUID, yes: bool) -> None:
-    """Erase one person, under whichever records, for good. Devices, other systems and backups keep what they have.
+    """Erase one person, under whichever records, for good. Devices are told; other systems and backups keep theirs.
 
     Example: aidpost hub erase-patient 5f0c7a52-6f6b-4d0c-9b52-6c7f1f0f3a10
     """

@@ -12,6 +12,7 @@ from aidpost.board.analysis import models_for
 from aidpost.board.cli import Settings
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
 from aidpost.board.cli._device import opened_store
+from aidpost.board.cli.learning import budget, rounds
 from aidpost.firmware_bridge.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ def _roots(settings: Settings) -> tuple[Path, ...]:
 
 @click.group()
 def models() -> None:
-    """List, verify and time the models."""
+    """List, verify, time and teach the models."""
+
+
+models.add_command(rounds)
+models.add_command(budget)
 
 
 @models.command("list")

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import click
+import msgspec
 
 from aidpost.board import device
 from aidpost.board.cli import Settings
@@ -31,10 +32,11 @@ def status(settings: Settings, as_json: bool) -> None:
     """
     with opened_store(settings, load_configuration(settings)) as store:
         classes, blobs, dead = outbox_of.status(store), outbox_of.blob_status(store), outbox_of.dead_letters(store)
-        days, notes = store.space.days_left(), store.notes()
+        days, notes, size = store.space.days_left(), store.notes(), outbox_of.queued_bytes(store)
     if as_json:
         told = [note._asdict() for note in notes]
-        print_json({"classes": classes, "blobs": blobs, "dead_letters": dead, "days_left": days, "notes": told})
+        sized = [msgspec.structs.asdict(one) | {"bytes": size.get(one.cls, 0)} for one in classes]
+        print_json({"classes": sized, "blobs": blobs, "dead_letters": dead, "days_left": days, "notes": told})
         return
     click.echo(f"{'class':12} {'queued':>8} {'at the hub':>11} {'refused':>8} {'oldest waits':>13}")
     for one in classes:

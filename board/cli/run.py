@@ -7,10 +7,11 @@ import os
 import click
 import msgspec
 
-from aidpost.board import runtime, watchdog
+from aidpost.board import remote, runtime, watchdog
 from aidpost.board.cli import Settings
-from aidpost.board.cli._common import load_configuration, settings_of
+from aidpost.board.cli._common import settings_of
 from aidpost.board.cli._device import device_key
+from aidpost.board.configuration import load
 
 
 @click.command()
@@ -22,12 +23,13 @@ def run(settings: Settings, simulate: bool, port: int | None) -> None:
 
     Example: aidpost run --simulate
     """
-    configuration = load_configuration(settings)
+    own = load(settings.config_path)
     if port is not None:
-        console = msgspec.structs.replace(configuration.console, port=port)
-        configuration = msgspec.structs.replace(configuration, console=console)
+        own = msgspec.structs.replace(own, console=msgspec.structs.replace(own.console, port=port))
+    remote.begin(settings.state_dir)
+    configuration = remote.applied(own, settings.state_dir)
     key = device_key(settings, configuration)
-    running = runtime.Running(configuration, settings.state_dir, key, practice_only=simulate)
+    running = runtime.Running(configuration, settings.state_dir, key, practice_only=simulate, own=own)
     dogs: list[watchdog.Watchdog] = []
 
     def serving(url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ import click
 
 from aidpost.board.cli import Settings
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
-from aidpost.board.update.slots import Slots
-from aidpost.errors import UsageError
+from aidpost.board.update.slots import Slots, version_key
+from aidpost.errors import UpdateError, UsageError
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 repository_option = click.option(
@@ -32,11 +33,19 @@ def _slots(settings: Settings) -> Slots:
 
 
 def _source(settings: Settings, where: str):  # type: ignore[no-untyped-def]
+    from aidpost.board.update import from_hub
     from aidpost.board.update.source import Source
     from aidpost.sync import _https, enrolment
     from aidpost.sync.clock import SystemClock
 
     section = load_configuration(settings).update
+    folder, kept = Path(section.folder), settings.state_dir / from_hub.BUNDLE
+    if not (where or section.source) and kept.exists():
+        # what the hub sent by MQTT or stick, where it offers something new; else its address is asked
+        with contextlib.suppress(UpdateError):
+            sent = Source(str(kept), folder / "trust", folder / "downloads", Path(section.root_file))
+            if any(one.kind == "model" or _is_newer(one.version, Slots(folder)) for one in sent.offers):
+                return sent
     told = enrolment.told(settings.state_dir / enrolment.FOLDER)
     where = where or section.source or (f"{told.url}/updates" if told else "")
     if not where:
@@ -45,8 +54,12 @@ def _source(settings: Settings, where: str):  # type: ignore[no-untyped-def]
     tls = None
     if told and where.startswith(f"{told.url}/"):
         tls = _https.context(told.authority, synced=SystemClock(Path("/")).synced())
-    folder = Path(section.folder)
     return Source(where, folder / "trust", folder / "downloads", Path(section.root_file), tls)
+
+
+def _is_newer(version: str, slots: Slots) -> bool:
+    serving = slots.named("current")
+    return version not in slots.failures() and (not serving or version_key(version) > version_key(serving))
 
 
 def _here(settings: Settings):  # type: ignore[no-untyped-def]
@@ -192,14 +205,19 @@ def confirm(settings: Settings) -> None:
 
 @update.command()
 @click.option("--why", default="taken back by hand", show_default=True, help="Is kept, and shown by status.")
+@click.option("--model", default="", metavar="NAME", help="Not the release, but this model that an update brought.")
 @settings_of
-def rollback(settings: Settings, why: str) -> None:
-    """Let the release before serve again. Restart the service afterwards.
+def rollback(settings: Settings, why: str, model: str) -> None:
+    """Let the release before serve again, or the model that came with the software. Restart the service afterwards.
 
     Example: aidpost board update rollback --why "the screen stays black"
     """
     slots = _slots(settings)
     with slots.locked():
+        if model:
+            taken = slots.roll_back_model(model, why)
+            click.echo(f"{model} {taken} is taken back; restart: systemctl restart aidpost")
+            return
         click.echo(f"{slots.roll_back(why)} serves; restart: systemctl restart aidpost")
 
 

@@ -223,7 +223,11 @@ def ecg_page(site: Site, request: Request, session: Session) -> Response:
     if draft.ecg and not again:
         result = draft.ecg[-1]
         rows = _rows(workspace, draft, result)
-        return site.render(request, "ecg_kept.html", session, draft=draft, result=result, rows=rows[:1])
+        from aidpost.inference.ecg import REASONS
+
+        return site.render(
+            request, "ecg_kept.html", session, draft=draft, result=result, rows=rows[:1], reasons=REASONS
+        )
     pacemaker = draft.answer("pacemaker") == "yes"
     if not workspace.source("ecg", draft.exam.id):
         raise no_sensor("ECG", draft.exam.id)

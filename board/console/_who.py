@@ -10,7 +10,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from aidpost.board.console.codes import look_for_code
 from aidpost.board.console.people import FOUND, Known, Patients
 from aidpost.board.console.site import COOKIE, Form, Session, Site, read_form
 from aidpost.board.console.speech import lacking
@@ -97,6 +96,8 @@ def find(site: Site, request: Request, session: Session, form: Form) -> Response
 def scan(site: Site, request: Request, session: Session, _form: Form) -> Response:
     """Search for what a code before the camera says: a number, or the exam of a printed report."""
     workspace, patients = site.workspace(session), _patients_allowed(site, session)
+    from aidpost.board.console.codes import look_for_code  # OpenCV, which a start has no need of
+
     source = site.configuration.sensors.code
     text = look_for_code(lambda: site.cameras[workspace].preview(source)) if source else None
     if text is None:
@@ -252,13 +253,19 @@ def patient(site: Site, request: Request, session: Session) -> Response:
     opened = [one for one in workspace.drafts.all() if one.patient.id == known.patient.id]
     last = workspace.store.last_report_of(known.patient.id)
     reviews = workspace.store.reviews(last.exam.id) if last else []
-    return site.render(request, "patient.html", session, known=known, opened=opened, last=last, reviews=reviews)
+    hub = workspace.patients.from_hub(known.patient.id)
+    return site.render(
+        request, "patient.html", session, known=known, opened=opened, last=last, reviews=reviews, hub=hub
+    )
 
 
 def begin(site: Site, request: Request, session: Session, _form: Form) -> Response:
     """A new exam; a patient has one open exam at a time."""
     workspace = site.workspace(session)
     known = _patients_allowed(site, session).get(request.path_params["patient"])
+    if not workspace.patients.is_known(known.patient.id):
+        # known by the hub's index alone: what they agree to is asked here, as of anybody who comes for the first time
+        return RedirectResponse(f"/patients/{known.patient.id}/correct", 303)
     opened = next((one for one in workspace.drafts.all() if one.patient.id == known.patient.id), None)
     draft = opened or workspace.begin(known, session.worker)
     return RedirectResponse(f"/exams/{draft.exam.id}", 303)

@@ -19,6 +19,7 @@ from aidpost.sync._writer import Writer, connect
 
 T = TypeVar("T")
 
+DATABASE = "console.sqlite3"
 VERSION = 1
 _TABLES = """
 CREATE TABLE draft (exam BLOB NOT NULL, version INTEGER NOT NULL, patient BLOB NOT NULL, sealed BLOB NOT NULL,
@@ -45,7 +46,7 @@ class ConsoleDatabase:
 
     def __init__(self, folder: Path) -> None:
         make_folder(folder)
-        self.path = folder / "console.sqlite3"
+        self.path = folder / DATABASE
         self._reader = connect(self.path)
         self._reading = threading.Lock()
         try:

@@ -12,11 +12,14 @@ from collections.abc import Callable
 import msgspec
 
 from aidpost import records
-from aidpost.board.console.database import ConsoleDatabase
+from aidpost.board.console.database import DATABASE, ConsoleDatabase
 from aidpost.board.console.words import N_
 from aidpost.errors import StoreDamagedError, UsageError
 from aidpost.records import Consent, Patient, Record
 from aidpost.sync import seal
+from aidpost.sync._writer import connect, store_error
+from aidpost.sync.bodies import IndexEntry
+from aidpost.sync.rotation import Swap
 from aidpost.sync.store import Store
 
 FOUND = 8
@@ -38,6 +41,8 @@ class Patients:
     def __init__(self, database: ConsoleDatabase, store: Store) -> None:
         self._database, self._store = database, store
         self._known: dict[uuid.UUID, Known] = {}
+        self._index: dict[uuid.UUID, IndexEntry] = {}
+        self._index_state: tuple[object, ...] = ()
         for number, sealed in database.read("SELECT id, sealed FROM patient"):
             patient = uuid.UUID(bytes=number)
             try:
@@ -49,19 +54,47 @@ class Patients:
 
     def refresh(self) -> None:
         """Take in patients of exams that were made without the screen."""
-        query = "SELECT DISTINCT patient FROM record WHERE kind = 'ExamReport' AND patient IS NOT NULL"
+        # by the patients, of whom there are fewer than of records
+        query = (
+            "SELECT patient FROM patient_key AS one WHERE wrapped IS NOT NULL AND EXISTS"
+            " (SELECT 1 FROM record WHERE patient = one.patient AND kind = 'ExamReport')"
+        )
         for (number,) in self._store.read(query):
             patient = uuid.UUID(bytes=number)
             if patient not in self._known and (found := self._store.patient(patient)):
                 self._known[patient] = Known(patient=found)
 
+    def _take_index(self) -> None:
+        """What the hub has sent or erased since."""
+        state = self._store.inbox.index_state()
+        if state != self._index_state:
+            self._index = {one.patient.id: one for one in self._store.inbox.index()}
+            self._index_state = state
+            for patient in self._store.erased() & self._known.keys():
+                del self._known[patient]
+
     def get(self, patient: uuid.UUID) -> Known:
-        """A patient. Raises UsageError where there is none."""
+        """A patient: known here, or else by the clinic's index, without consents. Raises UsageError where there is
+        none."""
+        self._take_index()
+        if patient not in self._known and patient in self._index:
+            return Known(patient=self._index[patient].patient)
         if patient not in self._known:
             raise UsageError(
                 operation="opening a patient", target=str(patient), cause=N_("this device knows no such patient")
             )
         return self._known[patient]
+
+    def from_hub(self, patient: uuid.UUID) -> IndexEntry | None:
+        """What the hub says of a patient, under any of their numbers; None where it has said nothing."""
+        self._take_index()
+        if patient in self._index:
+            return self._index[patient]
+        return next((one for one in self._index.values() if patient in one.same_as), None)
+
+    def is_known(self, patient: uuid.UUID) -> bool:
+        """Whether the patient was examined or registered here."""
+        return patient in self._known
 
     def keep(self, known: Known) -> None:
         """Register or update; on the disk when this returns."""
@@ -73,9 +106,16 @@ class Patients:
         self._known[patient] = known
 
     def search(self, text: str) -> list[Patient]:
-        """Patients whose name, number or telephone holds every word of `text`; capitals and accents do not matter."""
+        """Patients whose name, number or telephone holds every word of `text`; capitals and accents do not matter. The
+        clinic's other patients too, each person once, as this device knows them where it does."""
+        self._take_index()
         words = _fold(text).split()
-        found = [one.patient for one in self._known.values() if words and _holds(one.patient, words)]
+        known = [one.patient for one in self._known.values()]
+        here = self._known.keys()
+        others = [
+            one.patient for one in self._index.values() if one.patient.id not in here and here.isdisjoint(one.same_as)
+        ]
+        found = [one for one in (*known, *others) if words and _holds(one, words)]
         return sorted(found, key=lambda one: _fold(one.name))
 
 
@@ -196,3 +236,26 @@ class Workers:
                 operation="opening a worker", target=row[0], cause="it does not open: damaged or moved"
             ) from None
         return msgspec.msgpack.decode(plain, type=Worker)
+
+
+def reseal_workers(swap: Swap) -> None:
+    """Everybody's PIN under the swap's device key; the audit says so. Nothing, where no screen was ever opened."""
+    path = swap.folder / DATABASE
+    if not path.exists():
+        return
+    db = connect(path)
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        rows = db.execute("SELECT sealed, id FROM worker").fetchall()
+        db.executemany(
+            "UPDATE worker SET sealed = ? WHERE id = ?",
+            [(swap.reseal(bytes(sealed), f"worker {worker}".encode()), worker) for sealed, worker in rows],
+        )
+        audited = (time.time_ns() // 1_000_000, "", "device-key", swap.key.source)
+        db.execute("INSERT INTO audit (at_ms, worker, what, about) VALUES (?, ?, ?, ?)", audited)
+        db.execute("COMMIT")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        raise store_error(error, path) from None
+    finally:
+        db.close()

@@ -34,7 +34,6 @@ from aidpost.board.console.telephone import Telephone
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import AidpostError
-from aidpost.inference.ecg import REASONS
 from aidpost.inference.vitals import age_years
 from aidpost.inference.wording import advice_of, word
 from aidpost.records import Patient, Timestamp
@@ -92,12 +91,24 @@ class Site:
         self._telephone: Telephone | None = None
         self.speech = Speech(configuration.console.speak)
         self.languages = words.Languages(configuration.console.languages_dir)
-        wanted = configuration.console.language
-        self.language = wanted if wanted in self.languages.names else "en"
+        self.language = self._language(configuration)
         self._environments: dict[str, jinja2.Environment] = {}
+        self._touched = clock()
         self.trying: set[Workspace] = set()
         """Whose sensors are being tried just now."""
         self.cameras = {one: Camera(one.store) for one in (real, practice) if one is not None}
+
+    def _language(self, configuration: Configuration) -> str:
+        wanted = configuration.console.language
+        return wanted if wanted in self.languages.names else "en"
+
+    def configure(self, configuration: Configuration) -> None:
+        """Go on by another configuration, from the next page on. A language that somebody chose meanwhile stays."""
+        if configuration.console.language != self.configuration.console.language:
+            self.language = self._language(configuration)
+        self.configuration = configuration
+        for workspace in filter(None, (self._real, self._practice)):
+            workspace.configuration = configuration
 
     # -- who
 
@@ -107,6 +118,7 @@ class Site:
         session = Session(worker, supervisor, practice or only_practice, self.language, self._clock())
         with self._lock:
             self._sessions = {session.token: session}
+            self._touched = session.used
         return session
 
     def leave(self) -> None:
@@ -124,8 +136,15 @@ class Site:
                 self._sessions.clear()
                 return None
             if touch:
-                session.used = self._clock()
+                session.used = self._touched = self._clock()
             return session
+
+    def quiet_s(self) -> float:
+        """How long nobody has touched the screen; 0 while a patient is watched."""
+        if any(one.watching.exam is not None for one in (self._real, self._practice) if one is not None):
+            return 0.0
+        with self._lock:
+            return self._clock() - self._touched
 
     def workspace(self, session: Session) -> Workspace:
         """Practice or real: never both."""
@@ -254,7 +273,6 @@ def _environment(translate: words.Translate) -> jinja2.Environment:
         "_": translate,
         "tr": translate,
         "methods": steps.METHODS,
-        "reasons": REASONS,
         "rhythms": RHYTHMS,
         "eye_state": eye_state,
         "hidden_notes": hidden_notes,

@@ -130,6 +130,29 @@ class Slots:
             return {}
         return {name: version for name, _, version in (one.rpartition("-") for one in found)}
 
+    def roll_back_model(self, name: str, why: str) -> str:
+        """Let the model that came with the software serve again, and remember why; gives the version that was taken
+        back, which is not tried again.
+
+        Raises
+        ------
+        UpdateError
+            No update brought it.
+        """
+        version = self.models_serving().get(name)
+        if version is None:
+            raise UpdateError(
+                operation="going back",
+                target=name,
+                cause="no update brought this model",
+                remedy="`aidpost models list` shows what serves.",
+            )
+        # the reason first: killed in between, the update does not bring it again, and the command is repeated
+        self.note_failure(f"{name}-{version}", why)
+        (self.models / name).unlink()
+        sync_folder(self.models)
+        return version
+
     def failures(self) -> dict[str, str]:
         """Version -> why it was taken back; of a model NAME-VERSION."""
         folder = self.folder / "failed"

@@ -4,11 +4,8 @@ both: who signed, that nothing older is served than was seen before, and that it
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import ssl
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +22,7 @@ from tuf.api.exceptions import (
 from tuf.ngclient import Updater
 from tuf.ngclient.fetcher import FetcherInterface
 
+from aidpost.board.update._https import HttpsFetcher
 from aidpost.errors import UpdateError, UpdateRefusedError
 from aidpost.sync._durable import make_folder, replace_file, sync_folder
 
@@ -33,7 +31,6 @@ HALTED = "halted.json"
 """What a hub has halted, beside the repository that it serves. It is not signed: it can only keep a device from an
 update, which whoever stands between could do as well."""
 _HALTED_BYTES = 64 * 1024
-_TIMEOUT_S = 30.0
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,24 +58,6 @@ class Halted(msgspec.Struct, frozen=True):
     """`halted.json`: names and versions that no device takes until a person has looked at them."""
 
     halted: tuple[tuple[str, str], ...] = ()
-
-
-class _HttpsFetcher(FetcherInterface):
-    """Gets from a web server, or from the hub that this device was enrolled at, whose authority is its own."""
-
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
-        self._tls = tls or ssl.create_default_context()
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        try:
-            with urllib.request.urlopen(url, timeout=_TIMEOUT_S, context=self._tls) as answer:
-                while piece := answer.read(1 << 18):
-                    yield piece
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise DownloadHTTPError(f"{url}: {error.code} {error.reason}", error.code) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise DownloadError(f"{url}: {error or type(error).__name__}") from None
 
 
 class _BundleFetcher(FetcherInterface):
@@ -139,7 +118,7 @@ class Source:
         local = not where.startswith(("https://", "http://"))
         base = "bundle:///" if local else where.rstrip("/") + "/"
         with self._refusing():
-            fetcher = _BundleFetcher(Path(where)) if local else _HttpsFetcher(tls)
+            fetcher = _BundleFetcher(Path(where)) if local else HttpsFetcher(tls, f"{base}targets/", downloads)
             self._updater = Updater(
                 str(metadata),
                 f"{base}metadata/",

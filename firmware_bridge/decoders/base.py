@@ -16,13 +16,15 @@ class Block(NamedTuple):
 
     `samples` are n tuples with the counts of each channel; `lost` is how many samples are known to be missing before
     them; `off` are the channels without contact, whose counts mean nothing; `readings` are numbers that the board
-    worked out itself, in the unit that their name says, None where it says that it has none.
+    worked out itself, in the unit that their name says, None where it says that it has none. `restarted` says that a
+    numbered board counts from the beginning again, so that its numbers do not tell what is missing before.
     """
 
     samples: tuple[tuple[int, ...], ...]
     lost: int = 0
     off: tuple[int, ...] = ()
     readings: tuple[tuple[str, float | None], ...] = ()
+    restarted: bool = False
 
 
 class Corrupt(NamedTuple):

@@ -123,12 +123,12 @@ class OwnDecoder:
         samples = tuple(tuple(numbers[n : n + channels]) for n in range(0, len(numbers), channels))
         expected, self._expected = self._expected, (first + count) & 0xFFFFFFFF
         lost = 0 if expected is None else (first - expected) & 0xFFFFFFFF
-        if lost >= 1 << 31:  # behind what has been seen: the same packet again, or a board that has restarted
-            if (expected or 0) - first == count:
-                self._expected = expected
-                return Block(())
-            lost = 0
-        return Block(samples, lost=lost, off=tuple(n for n in range(channels) if off >> n & 1))
+        restarted = lost >= 1 << 31  # behind what has been seen: the same packet again, or a board that has restarted
+        if restarted and (expected or 0) - first == count:
+            self._expected = expected
+            return Block(())
+        contactless = tuple(n for n in range(channels) if off >> n & 1)
+        return Block(samples, lost=0 if restarted else lost, off=contactless, restarted=restarted)
 
 
 def _text(body: bytes, position: int) -> tuple[str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import time
 from multiprocessing.connection import Connection
 from typing import Any
@@ -59,6 +61,41 @@ def _pump(pipe: Connection, capture: cv2.VideoCapture) -> None:
         if wanted is not None and number > WARM_UP_FRAMES:
             pipe.send(("photo", now, encode(frame, preview=wanted == PREVIEW)))
             wanted = None
+        elif now - said > HEARTBEAT_S:
+            pipe.send(("heartbeat", now, None))
+            said = now
+
+
+def run_picamera2(pipe: Connection, number: int, _: int, width: int, height: int) -> None:
+    """The same of a Raspberry Pi's ribbon camera, after the Picamera2 manual (sections 4 and 6.1)."""
+    picamera2 = importlib.import_module("picamera2")  # a package of Raspberry Pi OS, not of PyPI
+    try:
+        with picamera2.Picamera2(number) as camera:
+            size = {"main": {"size": (width, height)}} if width and height else {}
+            still = camera.create_still_configuration(**size)
+            camera.configure(camera.create_preview_configuration(main={"size": (640, 480), "format": "RGB888"}))
+            camera.start()
+            pipe.send(("open", time.monotonic(), f"csi:{number}"))
+            _pump_picamera2(pipe, camera, still)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except Exception as error:  # noqa: BLE001 (libcamera's errors are of every kind: IndexError, RuntimeError, OSError)
+        pipe.send(("lost", time.monotonic(), f"{type(error).__name__}: {error}"))
+
+
+def _pump_picamera2(pipe: Connection, camera: Any, still: Any) -> None:
+    said, number = 0.0, 0
+    while True:
+        frame = camera.capture_array("main")  # "RGB888" is blue, green, red in memory, as OpenCV has it
+        number, now = number + 1, time.monotonic()
+        if number > WARM_UP_FRAMES and pipe.poll():
+            if pipe.recv() == PREVIEW:
+                data = encode(frame, preview=True)
+            else:
+                out = io.BytesIO()
+                camera.switch_mode_and_capture_file(still, out, format="jpeg")
+                data = out.getvalue()
+            pipe.send(("photo", time.monotonic(), data))
         elif now - said > HEARTBEAT_S:
             pipe.send(("heartbeat", now, None))
             said = now

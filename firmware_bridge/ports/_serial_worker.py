@@ -25,6 +25,8 @@ def run(pipe: Connection, port: str, baud: int, start: bytes, stop: bytes) -> No
     try:
         while True:
             try:
+                if identity is not None and _identity(port) not in (None, identity):
+                    raise serial.SerialException(f"another device is {port} now")
                 with serial.Serial(port, baud, timeout=READ_S, write_timeout=1, exclusive=True) as device:
                     device.reset_input_buffer()  # what piled up while nobody read is of another time
                     device.write(start)

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from aidpost.errors import AidpostError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import movesense, nonin, polar
-from aidpost.firmware_bridge.ports import _ble, _ble_capture, _ble_ecg, _ble_link
+from aidpost.firmware_bridge.ports import _ble, _ble_capture, _ble_ecg, _ble_link, _ble_loop
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
 from aidpost.firmware_bridge.states import STATES
 from aidpost.records import Device, EcgRecording, VitalSign
@@ -124,7 +124,7 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work())
+        return _ble_loop.run(work)
     raise AidpostError(
         operation="reading a Bluetooth sensor",
         target="event loop",

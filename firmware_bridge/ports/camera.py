@@ -6,11 +6,9 @@ runs in a process of its own; one that stalls is replaced.
 
 from __future__ import annotations
 
-import importlib
-import io
+import importlib.util
 import time
 from pathlib import Path
-from typing import Any
 
 from aidpost.errors import DeviceError, DeviceNotFoundError, DeviceTimeoutError, NotPossibleError
 from aidpost.firmware_bridge.clock import Clock
@@ -46,6 +44,11 @@ class CameraSource(BaseSource):
             )
         self._worker: Supervisor | None = None
 
+    def _supervised(self) -> Supervisor:
+        from aidpost.firmware_bridge.ports import _camera_worker
+
+        return Supervisor(_camera_worker.run, *self._backend(), *self._size)
+
     def _backend(self) -> tuple[str, int]:
         import cv2
 
@@ -65,10 +68,8 @@ class CameraSource(BaseSource):
         return name.read_text().strip() if name.is_file() else "camera"
 
     def _take(self, command: bytes) -> bytes:
-        from aidpost.firmware_bridge.ports import _camera_worker
-
         if self._worker is None:
-            self._worker = Supervisor(_camera_worker.run, *self._backend(), *self._size)
+            self._worker = self._supervised()
             self._worker.start()
         until, replaced, cause = time.monotonic() + STARTUP_S + STILL_S, self._worker.restarts, ""
         self._worker.send(command)
@@ -153,8 +154,8 @@ class CsiSource(CameraSource):
             raise spec.usage_error(f"{spec.address!r} is not the number of a camera", "Write csi:0.")
         self._number = int(spec.address or "0")
         self._device = f"csi:{self._number}"
-        self._pi = _picamera2()
-        if self._pi is None and not _has_gstreamer():
+        self._pi = _has_picamera2()
+        if not self._pi and not _has_gstreamer():
             raise NotPossibleError(
                 operation="opening the camera",
                 target=self._device,
@@ -163,33 +164,26 @@ class CsiSource(CameraSource):
                 "packages. Jetson: use the system's OpenCV instead of the pip wheel, which lacks GStreamer.",
             )
 
+    def _supervised(self) -> Supervisor:
+        from aidpost.firmware_bridge.ports import _camera_worker
+
+        if not self._pi:
+            return super()._supervised()
+        return Supervisor(_camera_worker.run_picamera2, self._number, 0, *self._size)
+
+    def _name(self) -> str:
+        return "Raspberry Pi ribbon camera" if self._pi else "Jetson ribbon camera"
+
     def _backend(self) -> tuple[str, int]:
         import cv2
 
         width, height = self._size if all(self._size) else (3840, 2160)
         return _JETSON.format(self._number, width, height), cv2.CAP_GSTREAMER
 
-    def _take(self, command: bytes) -> bytes:
-        if self._pi is None:
-            return super()._take(command)
-        return _picamera2_still(self._pi, self._number)
 
-
-def _picamera2() -> Any | None:
-    try:
-        return importlib.import_module("picamera2")  # a package of Raspberry Pi OS, not of PyPI
-    except ImportError:
-        return None
-
-
-def _picamera2_still(module: Any, number: int) -> bytes:
-    # not tried on a Pi: made after picamera2's manual, section 6.1
-    with module.Picamera2(number) as camera, io.BytesIO() as out:
-        camera.configure(camera.create_still_configuration())
-        camera.start()
-        time.sleep(1)
-        camera.capture_file(out, format="jpeg")
-        return out.getvalue()
+def _has_picamera2() -> bool:
+    """Whether it is there; it is loaded in the camera's own process, where libcamera may hang without harm."""
+    return importlib.util.find_spec("picamera2") is not None
 
 
 def _has_gstreamer() -> bool:

@@ -69,6 +69,10 @@ class Sensor:
     refuses: int = 0
 
 
+Link = Callable[[str, bytes], list[bytes]]
+"""What becomes of a characteristic's value on its way: what arrives instead, nothing of one that is lost."""
+
+
 class _Adapter(ServiceInterface):
     def __init__(self, powered: bool) -> None:
         super().__init__("org.bluez.Adapter1")
@@ -122,9 +126,9 @@ class _Adapter(ServiceInterface):
 
 
 class _Device(ServiceInterface):
-    def __init__(self, sensor: Sensor, adapter: _Adapter) -> None:
+    def __init__(self, sensor: Sensor, adapter: _Adapter, link: Link | None) -> None:
         super().__init__("org.bluez.Device1")
-        self.adapter, self.refused = adapter, 0
+        self.adapter, self.link, self.refused = adapter, link, 0
         self.sensor, self.path = sensor, f"{ADAPTER}/dev_{sensor.address.replace(':', '_')}"
         self.connected, self.paired, self.trusted, self.rssi = False, False, False, -60
         self.characteristics: dict[str, _Characteristic] = {}
@@ -270,6 +274,11 @@ class _Characteristic(ServiceInterface):
     def MTU(self) -> DBusUInt16:
         return 247
 
+    @property
+    def held(self) -> bytes:
+        """Its value."""
+        return self._value
+
     @dbus_method()
     def ReadValue(self, options: DBusDict) -> DBusBytes:
         return self._value if self._model.on_read is None else self._model.on_read()
@@ -299,10 +308,12 @@ class _Characteristic(ServiceInterface):
         self._task = self._replying = None
 
     def send(self, value: bytes) -> None:
-        """Notify or indicate; nothing if nobody has subscribed."""
+        """Notify or indicate, as the link lets it through; nothing if nobody has subscribed."""
         if self._task is not None:
-            self._value = value
-            self.emit_properties_changed({"Value": value})
+            link = self._device.link
+            for arrives in [value] if link is None else link(self._model.uuid, value):
+                self._value = arrives
+                self.emit_properties_changed({"Value": arrives})
 
     def send_later(self, replies: list[tuple[str, bytes]]) -> None:
         async def run() -> None:
@@ -324,7 +335,8 @@ class _Characteristic(ServiceInterface):
 
 
 class FakeBluez:
-    """Simulated sensors on the D-Bus at `address`, in a thread; used as a context manager.
+    """Simulated sensors on the D-Bus at `address`, in a thread; used as a context manager. `link` is the way from them,
+    a perfect one where it is left out.
 
     Raises
     ------
@@ -332,10 +344,12 @@ class FakeBluez:
         Nothing listens at that address.
     """
 
-    def __init__(self, address: str, sensors: tuple[Sensor, ...], *, powered: bool = True) -> None:
+    def __init__(
+        self, address: str, sensors: tuple[Sensor, ...], *, powered: bool = True, link: Link | None = None
+    ) -> None:
         self._address, self._sensors = address, sensors
         self._adapter = _Adapter(powered)
-        self._devices = {sensor.address: _Device(sensor, self._adapter) for sensor in sensors}
+        self._devices = {sensor.address: _Device(sensor, self._adapter, link) for sensor in sensors}
         self._loop = asyncio.new_event_loop()
         self._ready, self._done = threading.Event(), asyncio.Event()
         self._bus: MessageBus | None = None
@@ -367,6 +381,10 @@ class FakeBluez:
     def connected(self, address: str) -> bool:
         """Whether a client is connected to a sensor."""
         return self._devices[address].connected
+
+    def value(self, address: str, uuid: str) -> bytes:
+        """What a characteristic holds now: what a client has written into it, say."""
+        return self._devices[address].characteristics[long_uuid(uuid)].held
 
     def drop(self, address: str) -> None:
         """Let a sensor go out of range."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import isnan, nan
 
-from aidpost.firmware_bridge.decoders import movesense, polar
+from aidpost.firmware_bridge.decoders import movesense, nonin, polar
 from aidpost.firmware_bridge.decoders.blood_pressure import encode_blood_pressure
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.decoders.heart_rate import encode_heart_rate
@@ -78,6 +78,21 @@ def _continuous(spo2: float, pulse: int, *, early: bool) -> bytes:
     return bytes([0x0C]) + encode_sfloat(spo2) + encode_sfloat(pulse) + status.to_bytes(2, "little") + bytes(3)
 
 
+def nonin_oximeter(address: str = "AA:00:00:00:00:0C", spo2: int = 96, pulse: int = 71, count: int = 1200) -> Sensor:
+    """A Nonin 3230 on a finger: that many measurements, the first five while it still searches."""
+    sends = tuple(_nonin(number, spo2, pulse) for number in range(count))
+    services = {nonin.SERVICE: (Characteristic(nonin.MEASUREMENT, NOTIFY, sends=sends),)}
+    return Sensor(address, "Nonin3230 SIM", {**services, **device_information("3230")})
+
+
+def _nonin(number: int, spo2: int, pulse: int) -> bytes:
+    searching = number < 5
+    state = 1 << 4 | (1 << 3 if searching else 1 << 2)  # the sensor is connected; searching, or at its smart point
+    value, rate = (nonin.MISSING_SPO2, nonin.MISSING_PULSE) if searching else (spo2, pulse)
+    head = bytes([9, state, 30]) + (321).to_bytes(2, "big") + (number & 0xFFFF).to_bytes(2, "big")
+    return head + bytes([value]) + rate.to_bytes(2, "big")
+
+
 def glucose_meter(address: str = "AA:00:00:00:00:05", mmol: Sequence[float] = (5.4, 6.1, 11.2)) -> Sensor:
     """A meter whose memory holds those readings; the last is of control solution when it is negative."""
     return glucose.meter(address, mmol, meals=(0, 2), information=device_information("meter"))
@@ -144,6 +159,7 @@ SENSORS: dict[str, Callable[[], Sensor]] = {
     "thermometer": thermometer,
     "oximeter": pulse_oximeter,
     "continuous-oximeter": lambda: continuous_oximeter(spo2=[nan, nan, 95, 96, 97] * 400),
+    "nonin": nonin_oximeter,
     "glucose": glucose_meter,
     "cgm": glucose_sensor,
     "polar": lambda: polar_h10(counts=_ramp()),

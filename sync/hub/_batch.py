@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from aidpost.records import ExamReport, Referral, Review, VitalSign
+from aidpost.sync import rounds as wire
 from aidpost.sync.bodies import Acknowledgement, BlobManifest, Delivery, Erasure, Outcome
 from aidpost.sync.envelope import (
     MAX_BLOB,
@@ -32,8 +33,12 @@ from aidpost.sync.hub import (
     alerts,
     audit,
     deliveries,
+    device_settings,
+    index,
     outgoing,
     referrals,
+    rounds,
+    rules,
     schema,
     updates,
 )
@@ -45,6 +50,7 @@ from aidpost.sync.hub._views import Stored
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.clocks import note_anchor
 from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.database import now_ms
 
 _INT32_MAX = (1 << 31) - 1
 _PAGE = 500
@@ -52,11 +58,12 @@ _PAGE = 500
 
 
 class DevicePolicy(NamedTuple):
-    """An enrolled device: its key, and whether it may send simulated exams."""
+    """An enrolled device: its key, whether it may send simulated exams, and the key before, while that is taken."""
 
     name: str
     public_key: bytes
     accept_simulated: bool
+    previous_key: bytes | None = None
 
 
 class Batch:
@@ -130,12 +137,20 @@ class Batch:
             deliveries.note_outcome(connection, item.device, item.record, item.received_ms)
         for item in self._of(Erasure):
             self._unwanted += _erasure.erase(connection, item.record.patient, item.device, item.received_ms)
+        for item in self._stored:
+            if isinstance(item.record, wire.UP):
+                rounds.take(connection, item.device, item.record, item.received_ms)
         for stream in self._streams.values():
             stream.save(connection)
         for (device, sha256), size in self._manifests.items():
             self._answer_blob(device, self._intake.answer(connection, device, sha256, size))
         for device, values in self._seen.items():
             connection.execute(update(schema.devices).where(schema.devices.c.name == device).values(**values))
+        for device in {device for device, _ in self._hellos}:
+            # a device that is new, or was given to another clinic
+            device_settings.send_due(connection, self._hub_epoch, device, "hub", now_ms())
+            rules.send_due(connection, self._hub_epoch, device, now_ms())
+            index.begin(connection, device)
         for device, hello in self._hellos:
             self._full += _full_receipt.answers(connection, self._intake, device, hello, self._hub_epoch)
 
@@ -205,7 +220,8 @@ class Batch:
                 self._refuse(stream, envelope, content_hash, verdict, received_ms)
                 return
             stream.commit(envelope.seq, content_hash)
-            self._stored.append(Stored(device.name, stream.id, envelope, verdict.record, verdict.origin, received_ms))
+            kept = Stored(device.name, stream.id, envelope, content_hash, verdict.record, verdict.origin, received_ms)
+            self._stored.append(kept)
             if isinstance(verdict.record, BlobManifest):
                 self._intake.allow(self._connection, device.name, verdict.record.blob.sha256)
         self._rejected.get(device.name, {}).pop((envelope.epoch, envelope.cls, envelope.seq), None)
@@ -304,7 +320,7 @@ def _is_known(connection: Connection, table: Any, stream: int, seq: int, content
 
 
 def _envelope_row(item: Stored) -> dict[str, Any]:
-    row = _row(item.stream, item.envelope, item.envelope.hash, item.received_ms)
+    row = _row(item.stream, item.envelope, item.hash, item.received_ms)
     return row | {"origin": item.origin.value if item.origin else None}
 
 

@@ -35,8 +35,18 @@ class Collected(NamedTuple):
 class BlobIntake:
     """Collects blobs for the ingest."""
 
-    def __init__(self, database: Database, files: BlobFiles, max_bytes: int) -> None:
+    def __init__(self, database: Database, files: BlobFiles, max_bytes: int, reserve_bytes: int) -> None:
         self._database, self._files, self.max_bytes = database, files, max_bytes
+        self._reserve_bytes = reserve_bytes
+
+    @property
+    def is_short(self) -> bool:
+        """Whether what is free on the disk is kept for records."""
+        return self._files.free_bytes() < self._reserve_bytes
+
+    def may_take(self, sha256: str) -> bool:
+        """Whether there is room for chunks of it; without an answer the device sends them again later."""
+        return not self.is_short or self._files.is_complete(sha256)
 
     def collect(self, device: str, sha256: str, chunks: Sequence[Chunk]) -> Collected:
         """Writes chunks of one blob; the whole is checked as soon as nothing is missing."""

@@ -61,6 +61,7 @@ CHINESE = {
     "Back to the worklist": "返回工作列表",
     "Beats": "心搏",
     "Brightness": "亮度",
+    "By": "操作者",
     "By convention under 0.1 is stable and above 0.25 a shift.": "惯例上低于 0.1 为稳定，高于 0.25 为偏移。",
     "Called negative, read": "判阴，已阅",
     "Called positive, read": "判阳，已阅",
@@ -90,6 +91,7 @@ CHINESE = {
     ),
     "ECG": "心电图",
     "ECG trace from": "心电波形，起始于",
+    "Empty: as the device's own file says.": "留空：按设备自身的配置文件。",
     "Enter this key in an authenticator app on your telephone, then the code that it shows. It is shown once.": (
         "将此密钥输入手机验证器应用，再输入其显示的验证码。密钥只显示一次。"
     ),
@@ -103,6 +105,7 @@ CHINESE = {
     "Export as CSV": "导出 CSV",
     "Eye not known": "眼别未知",
     "Findings": "发现",
+    "For": "对象",
     "Give the place and the date by which the patient should be seen.": "请填写转诊地点和最迟就诊日期。",
     "Grade what I see": "按所见评分",
     "Grey: no signal.": "灰色：无信号。",
@@ -224,7 +227,10 @@ CHINESE = {
     "Rhythm": "节律",
     "Right eye": "右眼",
     "rolled-back": "已回退",
+    "Send": "发送",
     "Sent down": "已下发",
+    "Setting": "设置项",
+    "Settings": "设置",
     "SIMULATED": "模拟数据",
     "SIMULATED: this exam was made by a simulator. It is no patient's.": (
         "模拟数据：本次检查由模拟器生成，不属于任何患者。"
@@ -254,6 +260,15 @@ CHINESE = {
         "设备判定与医生复核的对照，按各类判定的检查数加权。"
     ),
     "The device's findings are hidden until you have graded.": "在您评分之前，设备的判定不显示。",
+    "The hub cannot store anything: is its disk full? Devices keep their records and send them when it can.": (
+        "中心无法保存任何数据：磁盘是否已满？设备会保留其记录，待恢复后再发送。"
+    ),
+    "The hub's database cannot take this now: is its disk full? Try again later.": (
+        "中心数据库暂时无法写入：磁盘是否已满？请稍后再试。"
+    ),
+    "The hub's disk is nearly full: photographs and traces wait on the devices, reports come in.": (
+        "中心磁盘将满：照片和波形暂留在设备上，报告照常接收。"
+    ),
     "The last four weeks against the twelve before: population stability index.": (
         "近四周与此前十二周比较：群体稳定性指数。"
     ),
@@ -274,8 +289,8 @@ CHINESE = {
     "To what": "对象",
     "Too many attempts. Wait five minutes.": "尝试次数过多，请五分钟后再试。",
     "Triage": "分诊",
-    "This cannot be undone. Devices, other systems and backups keep what they have.": (
-        "此操作无法撤销。设备、其他系统和备份仍保留其已有资料。"
+    "This cannot be undone. Devices are told to erase them; other systems and backups keep what they have.": (
+        "此操作无法撤销。设备将收到删除指令；其他系统和备份保留其已有的数据。"
     ),
     "Type the number of the record": "输入记录编号",
     "Unanswered": "未应答",
@@ -283,6 +298,7 @@ CHINESE = {
     "Update": "更新版本",
     "Updates": "更新",
     "Usual in an hour": "通常每小时",
+    "Value": "值",
     "Verify the whole log": "校验全部日志",
     "Vital signs": "生命体征",
     "Waiting": "待阅数量",
@@ -460,4 +476,30 @@ CHINESE = {
     "You have no account here. Ask an administrator for one.": "您在此处没有账户。请联系管理员开通。",
     "Your account at the login provider gives you no access here.": "您在登录服务的账户没有此处的访问权限。",
     "Your account here is disabled.": "您在此处的账户已停用。",
+    "Learning": "共同学习",
+    "Learning together": "共同学习",
+    "Devices learn from confirmed exams of patients who agree, and send a small, noised change.": (
+        "设备从同意的患者的已确认检查中学习，只发送经加噪的微小更新。"
+    ),
+    "What a round makes serves nobody until it passed every check.": "每轮的结果在通过全部检验之前不会用于任何患者。",
+    "Round": "轮次",
+    "Answers of devices": "设备的回应",
+    "How": "方式",
+    "Its head": "所得分类头",
+    "Waiting for": "正在等待",
+    "at least": "至少",
+    "The hub sees only the sum.": "中心只能看到总和。",
+    "No round was opened.": "尚未开启任何一轮。",
+    "running": "进行中",
+    "ended": "已结束",
+    "without result": "无结果",
+    "keys": "密钥",
+    "shares": "份额",
+    "answers": "回应",
+    "unmasking": "解除掩码",
+    "not judged yet": "尚未评估",
+    "no worse on reviewed cases": "在已阅病例上不劣",
+    "failed a check": "未通过检验",
+    "no worse in shadow, too": "影子模式下亦不劣",
+    "given out to be signed": "已导出待签名",
 }

@@ -40,7 +40,8 @@ from aidpost.sync.hub import (
 )
 from aidpost.sync.hub._blob_intake import partial_row
 from aidpost.sync.hub._calls import TASKS
-from aidpost.sync.hub._site import Site, day
+from aidpost.sync.hub._site import Site
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.database import now_ms, unpack_ranges
 from aidpost.sync.hub.readings import Part
 from aidpost.sync.hub.users import Session

@@ -16,7 +16,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from aidpost.records import TriageLevel
 from aidpost.sync.hub import _quality_data, audit, outgoing, referrals, schema, unusual
 from aidpost.sync.hub._calls import TASKS
-from aidpost.sync.hub._site import Site, day
+from aidpost.sync.hub._site import Site
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.users import Role, Session
 
@@ -110,6 +111,10 @@ def _lines(site: Site, connection: Connection) -> Iterator[str]:
     yield "# TYPE aidpost_unusual_access gauge"
     yield f"aidpost_unusual_access {len(unusual.find(connection, now_ms()))}"
     yield from site.remembered(("metrics",), lambda one: tuple(_quality_lines(one)))
+    yield "# TYPE aidpost_disk_free_bytes gauge"
+    yield f"aidpost_disk_free_bytes {site.files.free_bytes()}"
+    yield "# TYPE aidpost_cannot_store gauge"
+    yield f"aidpost_cannot_store {int(site.trouble() == 'store')}"
     if site.broker_connected:
         yield "# TYPE aidpost_broker_connected gauge"
         yield f"aidpost_broker_connected {int(site.broker_connected())}"

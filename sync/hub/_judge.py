@@ -18,6 +18,7 @@ from aidpost.records import (
     VitalSign,
     decode,
 )
+from aidpost.sync import rounds
 from aidpost.sync.bodies import BODY_KINDS, Acknowledgement, BlobManifest, Erasure, Outcome
 from aidpost.sync.envelope import Envelope
 
@@ -87,7 +88,8 @@ def _about(record: Record) -> tuple[uuid.UUID | None, uuid.UUID | None]:
 def _times(record: Record) -> tuple[Timestamp, ...]:
     if isinstance(record, ExamReport):
         return (record.exam.started, *(vital.at for vital in record.vitals))
-    if isinstance(record, VitalSign | BlobManifest | Review | Referral | Consent | Erasure | Acknowledgement | Outcome):
+    dated = VitalSign | BlobManifest | Review | Referral | Consent | Erasure | Acknowledgement | Outcome
+    if isinstance(record, (dated, *rounds.UP)):
         return (record.at,)
     return ()
 

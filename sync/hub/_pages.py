@@ -9,12 +9,26 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from aidpost.errors import UsageError
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import alerts, audit, deliveries, leases, readings, referrals, schema, unusual, updates
-from aidpost.sync.hub._site import Form, Site, day
+from aidpost.sync.hub import (
+    alerts,
+    audit,
+    deliveries,
+    device_settings,
+    leases,
+    readings,
+    referrals,
+    schema,
+    unusual,
+    updates,
+)
+from aidpost.sync.hub._site import Form, Site
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.readings import Part
-from aidpost.sync.hub.users import Session
+from aidpost.sync.hub.users import Role, Session
+from aidpost.sync.settings import REMOTE, value_of
 
 _PAGE = 50
 _SILENT_MS = 24 * 3_600_000
@@ -159,6 +173,7 @@ def devices(site: Site, request: Request, session: Session) -> Response:
             .group_by(schema.manifests.c.device),
         )
         found = updates.rollouts(connection)
+        settings = device_settings.listed(connection) if session.role is Role.ADMINISTRATOR else []
         sent: dict[str, list[deliveries.Sent]] = {}
         for one in deliveries.latest(connection):
             sent.setdefault(one.device, []).append(one)
@@ -174,8 +189,32 @@ def devices(site: Site, request: Request, session: Session) -> Response:
         silent=silent,
         rollouts=found,
         sent=sent,
+        may_set=session.role is Role.ADMINISTRATOR and bool(rows),
+        settings=settings,
+        keys=tuple(REMOTE),
+        clinics=sorted({row.clinic for row in rows if row.clinic}),
         broker=site.broker_connected() if site.broker_connected else None,
     )
+
+
+def set_devices(site: Site, _request: Request, session: Session, form: Form) -> Response:
+    """Change a setting of a clinic's devices, or of one."""
+    scope, _, name = form.get("of", "").partition(" ")
+    key, text = form.get("key", ""), form.get("value", "")
+    table = schema.devices
+    column = table.c.clinic if scope == "clinic" else table.c.name
+    try:
+        value = value_of(key, text) if text else None
+        with site.database.write() as connection:
+            query = select(table.c.name).where(column == name, session.sees(table.c.clinic)).limit(1)
+            if scope not in ("clinic", "device") or connection.execute(query).first() is None:
+                raise HTTPException(404, "There is no such device or clinic.")
+            wanted: device_settings.Scope = "clinic" if scope == "clinic" else "device"
+            device_settings.change(connection, site.database.epoch, wanted, name, key, value, session.user, now_ms())
+    except UsageError as error:
+        raise HTTPException(400, f"{error.target}: {error.cause}") from None
+    site.wake()
+    return RedirectResponse("/devices", 303)
 
 
 def referral_list(site: Site, request: Request, session: Session) -> Response:

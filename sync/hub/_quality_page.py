@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from aidpost.sync.hub import _quality_data, audit
 from aidpost.sync.hub._calls import TASKS
-from aidpost.sync.hub._site import Site, day
+from aidpost.sync.hub._site import Site
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.quality import LEAST_DRIFT, LEAST_READ, SAMPLE_PERCENT, Interval
 from aidpost.sync.hub.users import Session

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 import jinja2
 from markupsafe import Markup
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,10 +23,13 @@ from aidpost.records import TriageLevel
 from aidpost.sync.hub import _quality_data, alerts, catalogue, identity, second_factor, users
 from aidpost.sync.hub._attempts import Attempts
 from aidpost.sync.hub.blobs import BlobFiles
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.second_factor import SecondFactors
 from aidpost.sync.hub.users import Role, Session
+
+_log = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
 _REMEMBER_MS = 300_000
@@ -51,6 +55,8 @@ class Site:
         Called when something new is to go down to a device.
     broker_connected
         Whether the broker answers; None where the hub has none.
+    trouble
+        A value of `service.Trouble`.
     """
 
     def __init__(
@@ -60,9 +66,10 @@ class Site:
         files: BlobFiles,
         wake: Callable[[], None],
         broker_connected: Callable[[], bool] | None,
+        trouble: Callable[[], str],
     ) -> None:
         self.config, self.database, self.files = config, database, files
-        self.wake, self.broker_connected = wake, broker_connected
+        self.wake, self.broker_connected, self.trouble = wake, broker_connected, trouble
         self.attempts = Attempts()
         self.factors = SecondFactors(identity.signing_key(config.state).private_bytes_raw())
         self._remembered: dict[tuple[str, ...], tuple[int, Any]] = {}
@@ -92,6 +99,7 @@ class Site:
             hub=self.config.name,
             path=request.url.path,
             practice=self.config.accept_simulated,
+            trouble=self.trouble(),
             oidc=bool(self.config.oidc_issuer),
             **values,
         )
@@ -134,8 +142,11 @@ class Site:
         with self.database.read() as connection:
             session = users.session_of(connection, token, now, idle, longest)
         if session and touch and now - session.used_ms > _TOUCH_MS:
-            with self.database.write() as connection:
-                users.touch(connection, token, now)
+            try:
+                with self.database.write() as connection:
+                    users.touch(connection, token, now)
+            except OperationalError as error:  # a full disk must not take the pages away, too
+                _log.error("that a session is used cannot be noted: %s", error.orig)
         return session
 
     @property
@@ -238,11 +249,6 @@ def _moment(milliseconds: int | None) -> str:
     return Markup('<time class="local" datetime="{}">{}</time>').format(
         at.strftime("%Y-%m-%dT%H:%M:%SZ"), at.strftime("%Y-%m-%d %H:%M UTC")
     )
-
-
-def day(milliseconds: int) -> str:
-    """The date in UTC, YYYY-MM-DD."""
-    return time.strftime("%Y-%m-%d", time.gmtime(milliseconds / 1000))
 
 
 def _number(value: float | None, digits: int = 1) -> str:

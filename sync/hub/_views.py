@@ -6,7 +6,7 @@ They depend on which records the hub holds, never on the order in which they cam
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
@@ -27,6 +27,7 @@ class Stored(NamedTuple):
     device: str
     stream: int
     envelope: Envelope
+    hash: bytes
     record: Any
     origin: Origin | None
     received_ms: int
@@ -70,12 +71,15 @@ def show_current(connection: Connection, exam: uuid.UUID) -> None:
     ).one()
     report = decode(ExamReport, bytes(envelope.body))
     origin = Origin(envelope.origin)
-    item = Stored(current.device, current.stream, envelope, report, origin, envelope.received_ms)  # type: ignore[arg-type]
+    kept: Any = envelope
+    item = Stored(current.device, current.stream, kept, bytes(envelope.hash), report, origin, envelope.received_ms)
     connection.execute(insert(schema.exams), _exam_rows(connection, [item]))
 
 
-def add_vitals(connection: Connection, stored: Iterable[Stored]) -> None:
+def add_vitals(connection: Connection, stored: Sequence[Stored]) -> None:
     """Lists vital signs for the trends of a patient."""
+    if not stored:
+        return
     rows = []
     clock = Clock(connection)
     for item in stored:
@@ -100,6 +104,8 @@ def add_vitals(connection: Connection, stored: Iterable[Stored]) -> None:
 
 def add_manifests(connection: Connection, stored: Sequence[Stored]) -> None:
     """Notes which blobs will come, and for which exam."""
+    if not stored:
+        return
     hashes = [item.record.blob.sha256 for item in stored]
     complete = set(connection.execute(select(schema.blobs.c.sha256).where(schema.blobs.c.sha256.in_(hashes))).scalars())
     rows = []

@@ -1,7 +1,8 @@
-"""What a round makes of its answers: one step of the shared head, by one of four strategies.
+"""What a round makes of its answers: one step of the shared head, by one of six strategies.
 
 Flower's FedAvg, FedAdam, FedTrimmedAvg and Krum, on vectors; a test holds each against Flower 1.42's for the same
-answers. FedProx differs from FedAvg on the device only. The two robust ones must see every answer by itself, so that
+answers. FedProx differs from FedAvg on the device only; SCAFFOLD by what the hub tells each device of the
+others (`Controls`). The two robust ones must see every answer by itself, so that
 they and secure aggregation, under which the hub sees sums only, exclude each other; they weigh devices alike, since a
 poisoned device would claim to have many patients.
 """
@@ -14,10 +15,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Aggregator", "Strategy"]
+__all__ = ["Aggregator", "Controls", "Strategy"]
 
 Floats = npt.NDArray[np.float64]
-Strategy = Literal["fedavg", "fedadam", "trimmed-mean", "krum"]
+Strategy = Literal["fedavg", "fedavgm", "scaffold", "fedadam", "trimmed-mean", "krum"]
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Aggregator:
         The share of answers that the trimmed mean leaves out at each end, coordinate by coordinate.
     poisoned
         How many devices Krum assumes to be hostile.
+    momentum
+        The part of the last step that FedAvgM takes again (Hsu et al., 2019).
     rate, tau
         FedAdam's step and its guard against small denominators (Reddi et al., ICLR 2021).
     """
@@ -38,6 +41,7 @@ class Aggregator:
     weights: Floats
     trimmed: float = 0.2
     poisoned: int = 2
+    momentum: float = 0.5
     rate: float = 0.1
     tau: float = 1e-3
     round: int = 0
@@ -57,6 +61,8 @@ class Aggregator:
         self.round += 1
         change = {
             "fedavg": self._mean,
+            "scaffold": self._mean,
+            "fedavgm": self._momentum,
             "fedadam": self._adam,
             "trimmed-mean": self._trimmed_mean,
             "krum": self._krum,
@@ -64,9 +70,23 @@ class Aggregator:
         self.weights = self.weights + change
         return self.weights
 
+    def memory(self) -> tuple[int, list[float], list[float]]:
+        """What the strategy knows from before: how many rounds, and FedAdam's moments or FedAvgM's last step."""
+        return self.round, self._first.tolist(), self._second.tolist()
+
+    def recall(self, memory: tuple[int, list[float], list[float]]) -> None:
+        """Go on from there."""
+        self.round = memory[0]
+        self._first, self._second = np.array(memory[1]), np.array(memory[2])
+
     def _mean(self, changes: Floats, patients: Floats) -> Floats:
         mean: Floats = patients @ changes / patients.sum()
         return mean
+
+    def _momentum(self, changes: Floats, patients: Floats) -> Floats:
+        change = self._mean(changes, patients)
+        self._first = change if self.round == 1 else self.momentum * self._first + change
+        return self._first
 
     def _adam(self, changes: Floats, patients: Floats) -> Floats:
         change = self._mean(changes, patients)
@@ -90,3 +110,36 @@ class Aggregator:
         score = np.sort(apart, axis=1)[:, 1 : near + 1].sum(axis=1)
         chosen: Floats = changes[int(score.argmin())]
         return chosen
+
+
+@dataclass
+class Controls:
+    """SCAFFOLD's control variates (Karimireddy et al., ICML 2020, option II): the mean slope of each device's cases,
+    and of all, by which a device that takes many steps does not drift to its own optimum.
+
+    Devices would keep theirs; the hub can, since they follow from the changes that it was sent, so that nothing more
+    leaves a device. `of` is by device its patients and its slope (n,).
+    """
+
+    of: dict[str, tuple[float, list[float]]] = field(default_factory=dict)
+
+    def correction(self, device: str, size: int) -> Floats:
+        """What is added to each slope of a device, (size,); zeros for one that is not known yet."""
+        if device not in self.of:
+            return np.zeros(size)
+        told: Floats = self._mean() - np.array(self.of[device][1])
+        return told
+
+    def note(self, changes: dict[str, tuple[Floats, float]], travel: float) -> None:
+        """Take in a round: by device its change (n,) and its patients. `travel` is steps times rate, and each was told
+        its `correction` as it is now."""
+        new = {
+            device: (patients, (-change / travel - self.correction(device, change.size)).tolist())
+            for device, (change, patients) in changes.items()
+        }
+        self.of |= new
+
+    def _mean(self) -> Floats:
+        patients = np.array([one for one, _ in self.of.values()])
+        mean: Floats = patients @ np.array([slope for _, slope in self.of.values()]) / patients.sum()
+        return mean

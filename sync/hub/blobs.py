@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +28,10 @@ class BlobFiles:
     def __init__(self, root: Path) -> None:
         self.root = root
         (root / "partial").mkdir(parents=True, exist_ok=True)
+
+    def free_bytes(self) -> int:
+        """What is free where they lie."""
+        return shutil.disk_usage(self.root).free
 
     def path(self, sha256: str) -> Path:
         """Where the whole blob is, or will be."""

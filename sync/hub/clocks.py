@@ -102,3 +102,8 @@ def bounds(connection: Connection, device: str, boot: int, received_ms: int) -> 
 def hub_time(now_ms: int) -> Timestamp:
     """The hub's own time as a Timestamp: its clock is kept by the system, and it counts no boots."""
     return Timestamp(wall_ms=now_ms, monotonic_ms=time.monotonic_ns() // 1_000_000, boot=0, synced=True)
+
+
+def day(milliseconds: int) -> str:
+    """The date in UTC, YYYY-MM-DD."""
+    return time.strftime("%Y-%m-%d", time.gmtime(milliseconds / 1000))

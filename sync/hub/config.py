@@ -88,6 +88,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Take simulated exams (demo, practice, training). A hub that serves patients refuses them."""
     max_blob_bytes: _Positive = 64 * 1024 * 1024
     """The largest photograph or waveform that is taken."""
+    reserve_mb: _Positive = 64
+    """With less than this free, photographs and waveforms stay on the devices, and what is left is for records."""
     batch_messages: _Positive = 200
     """The most messages that share one commit."""
     session_idle_minutes: _Positive = 30

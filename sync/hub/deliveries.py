@@ -128,6 +128,16 @@ def withdraw(connection: Connection, delivery: uuid.UUID, by: str, now_ms: int) 
     audit.append(connection, by, "delivery-withdrawn", f"{row.device} {row.subject} {row.version}"[:200], str(delivery))
 
 
+def new_store(connection: Connection, device: str, now_ms: int) -> None:
+    """A device has another key, so another store, with nothing in it: its settings and its index go down anew."""
+    table = schema.deliveries
+    had = (table.c.device == device, table.c.state.in_(("held", "applied", "superseded")))
+    connection.execute(
+        update(table).where(*had).values(state="withdrawn", why="the device has a new store", state_ms=now_ms)
+    )
+    connection.execute(delete(schema.index_entries).where(schema.index_entries.c.device == device))
+
+
 def latest(connection: Connection, device: str | None = None) -> list[Sent]:
     """The last delivery of each subject to each device, or to one, and the last one applied where that is another."""
     table = schema.deliveries

@@ -6,7 +6,9 @@ import base64
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -24,7 +26,7 @@ from starlette.staticfiles import StaticFiles
 
 from aidpost.errors import EnrolmentError, UsageError
 from aidpost.sync import enrolment as wire
-from aidpost.sync.hub import audit, identity, schema, updates
+from aidpost.sync.hub import audit, identity, index, schema, updates
 from aidpost.sync.hub.authority import Authority
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -34,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 _TOKEN_BYTES = 15
 _MOST_BYTES = 16 * 1024
+_PREVIOUS_KEY_MS = 90 * 86_400_000
+"""A stick that was written before a device changed its key may lie in a drawer so long."""
 
 
 def make_code(config: HubConfig, database: Database, device: str, *, clinic: str = "", hours: float = 24.0) -> str:
@@ -95,10 +99,11 @@ class Registrar:
             if known is not None and (bytes(known.public_key) != public or known.revoked_ms) and token.used_by is None:
                 audit.append(connection, "hub", "device-replaced", request.device, public.hex())
                 self._revoke(connection, request.device, now)
-            values = {"public_key": public, "clinic": token.clinic, "revoked_ms": None}
+            values = {"public_key": public, "clinic": token.clinic, "revoked_ms": None, "previous_key": None}
             if known is None:
                 connection.execute(insert(devices).values(name=request.device, enrolled_ms=now, **values))
             elif token.used_by is None:
+                index.enrolled_again(connection, known, public, token.clinic, now)
                 connection.execute(update(devices).where(devices.c.name == request.device).values(**values))
             used = update(tokens).where(tokens.c.token_hash == token.token_hash)
             connection.execute(used.values(used_by=_key_hash(key), used_ms=now))
@@ -124,13 +129,39 @@ class Registrar:
         certificates, devices = schema.certificates, schema.devices
         with self._database.write() as connection:
             row = connection.execute(select(devices).where(devices.c.name == request.device)).one_or_none()
-            if row is None or row.revoked_ms or bytes(row.public_key) != public:
+            known = row is not None and public in (bytes(row.public_key), identity.previous_key(row, now_ms()))
+            if row is None or row.revoked_ms or not known:
                 raise _refused(request.device, "this device was revoked")
             serial = format(old.serial_number, "x")
             found = connection.execute(select(certificates).where(certificates.c.serial == serial)).one_or_none()
             if found is None or found.revoked_ms:
                 raise _refused(request.device, "its old certificate was revoked")
             return self._certify(connection, request.device, key, now_ms(), "certificate-renewed")
+
+    def change_identity(self, request: wire.IdentityRequest) -> wire.IdentityAnswer:
+        """From now on the device signs with another key. What it signed with the one before is taken for 90 days: it
+        may be on its way, or on a stick. The same call again is answered again.
+
+        Raises
+        ------
+        EnrolmentError
+            A signature is wrong; the device was revoked, or has another key.
+        """
+        old, new = _proven_change(request)
+        table, now = schema.devices, now_ms()
+        with self._database.write() as connection:
+            this = table.c.name == request.device
+            row = connection.execute(select(table).where(this).with_for_update()).one_or_none()
+            if row is None or row.revoked_ms:
+                raise _refused(request.device, "this device was revoked")
+            if bytes(row.public_key) == new and identity.previous_key(row, now) == old:
+                return wire.IdentityAnswer(public_key=new.hex())
+            if bytes(row.public_key) != old:
+                raise _refused(request.device, "it has another key than the one that is to be changed")
+            values = {"public_key": new, "previous_key": old, "previous_until_ms": now + _PREVIOUS_KEY_MS}
+            connection.execute(update(table).where(this).values(**values))
+            audit.append(connection, request.device, "key-changed", request.device, f"{old.hex()} to {new.hex()}")
+        return wire.IdentityAnswer(public_key=new.hex())
 
     def halted_updates(self) -> list[tuple[str, str]]:
         """What devices must not take now."""
@@ -185,11 +216,11 @@ def create_app(registrar: Registrar, updates_dir: str = "") -> Starlette:
             body += piece
             if len(body) > _MOST_BYTES:
                 return PlainTextResponse("the request is too long", 413)
+        kind, work = answers[request.url.path]
         try:
-            asked = msgspec.json.decode(body, type=wire.EnrolmentRequest)
+            asked = msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, RecursionError):
             return PlainTextResponse("the request cannot be read", 400)
-        work = registrar.renew if request.url.path.startswith("/renewal") else registrar.enroll
         try:
             done = await run_in_threadpool(work, asked)
         except EnrolmentError as error:
@@ -198,10 +229,14 @@ def create_app(registrar: Registrar, updates_dir: str = "") -> Starlette:
             return PlainTextResponse(error.cause, 403)
         return Response(msgspec.json.encode(done), media_type="application/json")
 
+    answers: dict[str, tuple[type[msgspec.Struct], Callable[[Any], msgspec.Struct]]] = {
+        "/enrolment/1": (wire.EnrolmentRequest, registrar.enroll),
+        "/renewal/1": (wire.EnrolmentRequest, registrar.renew),
+        "/identity/1": (wire.IdentityRequest, registrar.change_identity),
+    }
     routes: list[BaseRoute] = [
         Route("/authority", authority),
-        Route("/enrolment/1", answer, methods=["POST"]),
-        Route("/renewal/1", answer, methods=["POST"]),
+        *(Route(path, answer, methods=["POST"]) for path in answers),
         Route("/updates/halted.json", halted),
     ]
     # the two folders that are for everybody: whatever else lies beside them, keys for one, is not served
@@ -239,6 +274,21 @@ def _proven(request: wire.EnrolmentRequest) -> tuple[bytes, ec.EllipticCurvePubl
     if device != request.device or _common_name(csr.subject) != device:
         raise _refused(device, "its request names another device")
     return public, key
+
+
+def _proven_change(request: wire.IdentityRequest) -> tuple[bytes, bytes]:
+    """The two keys of a change, each proven by its own signature over both."""
+    device = request.device if is_device_name(request.device) else "(no name)"
+    try:
+        old, new = bytes.fromhex(request.old_key), bytes.fromhex(request.new_key)
+        said = wire.changed_part(request.device, old, new)
+        identity.device_key(old, device).verify(bytes.fromhex(request.old_signature), said)
+        identity.device_key(new, device).verify(bytes.fromhex(request.new_signature), said)
+    except (ValueError, UsageError, InvalidSignature):
+        raise _refused(device, "its keys or signatures cannot be read") from None
+    if device != request.device or old == new:
+        raise _refused(device, "that is no change of its key")
+    return old, new
 
 
 def _common_name(name: x509.Name) -> str:

@@ -22,6 +22,7 @@ _LONGEST_WAIT_MS = 3_600_000
 
 def changed(connection: Connection, exams: Sequence[tuple[uuid.UUID, uuid.UUID]]) -> None:
     """Notes in the caller's transaction that exams, as (exam, patient), are to be sent, again where they were."""
+    touch(connection, [patient for _, patient in exams])
     table = schema.exports
     for start in range(0, len(exams), 400):
         page = exams[start : start + 400]
@@ -36,6 +37,13 @@ def changed(connection: Connection, exams: Sequence[tuple[uuid.UUID, uuid.UUID]]
             for target in TARGETS
         ]
         insert_new(connection, table, rows)
+
+
+def touch(connection: Connection, patients: Sequence[uuid.UUID]) -> None:
+    """Notes that something of patients changed: devices are sent their entries of the patient index anew."""
+    rows = [{"patient": patient} for patient in dict.fromkeys(patients)]
+    for start in range(0, len(rows), 400):
+        insert_new(connection, schema.index_due, rows[start : start + 400])
 
 
 def anything_due(connection: Connection, target: str, now_ms: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -82,3 +83,8 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def previous_key(row: Any, now: int) -> bytes | None:
+    """The key that a device had before its present one, while what it signed with that is taken."""
+    return bytes(row.previous_key) if row.previous_key and row.previous_until_ms > now else None

@@ -25,6 +25,7 @@ from aidpost.sync.hub._blob_intake import BlobIntake, Collected
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
+from aidpost.sync.hub.identity import previous_key
 
 _log = logging.getLogger(__name__)
 
@@ -59,13 +60,18 @@ class Ingest:
     database, files
         Where records and blobs are kept.
     config
-        `name`, `accept_simulated` and `max_blob_bytes` are used.
+        `name`, `accept_simulated`, `max_blob_bytes` and `reserve_mb` are used.
     """
 
     def __init__(self, database: Database, files: BlobFiles, config: HubConfig) -> None:
         self._database, self._files, self._config = database, files, config
-        self._blobs = BlobIntake(database, files, config.max_blob_bytes)
+        self._blobs = BlobIntake(database, files, config.max_blob_bytes, config.reserve_mb << 20)
         self._refusals: dict[tuple[str, str], float] = {}
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the disk has room for records only, and photographs wait on the devices."""
+        return self._blobs.is_short
 
     def ingest(self, batch: Sequence[Incoming]) -> list[Reply]:
         """Commits a batch.
@@ -81,7 +87,7 @@ class Ingest:
         sqlalchemy.exc.SQLAlchemyError, OSError
             The database or the disk failed. Nothing was committed.
         """
-        policies = self._policies()
+        policies = self._policies(batch)
         opened: list[tuple[Incoming, Message]] = []
         refused: list[tuple[str, str]] = []
         for incoming in batch:
@@ -102,7 +108,7 @@ class Ingest:
         sqlalchemy.exc.SQLAlchemyError, OSError
             The database or the disk failed. What is not in the replies is not receipted, and comes again.
         """
-        policies = self._policies()
+        policies = self._policies([incoming])
         try:
             message = self._open(incoming, policies)
         except EnvelopeError as error:
@@ -150,18 +156,37 @@ class Ingest:
             policy = policies.get(name)
             return _key(policy.public_key) if policy else None
 
-        return unpack_message(incoming.payload, key_of, sender=incoming.device, recipient=self._config.name)
+        def previous_key_of(name: str) -> Ed25519PublicKey | None:
+            policy = policies.get(name)
+            return _key(policy.previous_key) if policy and policy.previous_key else None
 
-    def _policies(self) -> dict[str, DevicePolicy]:
+        address = {"sender": incoming.device, "recipient": self._config.name}
+        try:
+            return unpack_message(incoming.payload, key_of, **address)
+        except EnvelopeError as error:
+            # on its way, or on a stick, since before the device changed its key
+            try:
+                return unpack_message(incoming.payload, previous_key_of, **address)
+            except EnvelopeError:
+                raise error from None
+
+    def _policies(self, batch: Sequence[Incoming]) -> dict[str, DevicePolicy]:
+        """Of the enrolled devices that may have sent these: of a country's thousands, the few of this batch."""
         table = schema.devices
+        columns = (table.c.name, table.c.public_key, table.c.accept_simulated)
+        query = select(*columns, table.c.previous_key, table.c.previous_until_ms).where(table.c.revoked_ms.is_(None))
+        named = {incoming.device for incoming in batch}
+        if None not in named:
+            query = query.where(table.c.name.in_(named))
         with self._database.read() as connection:
-            rows = connection.execute(
-                select(table.c.name, table.c.public_key, table.c.accept_simulated).where(table.c.revoked_ms.is_(None))
-            ).all()
+            rows = connection.execute(query).all()
         default = self._config.accept_simulated
         return {
             row.name: DevicePolicy(
-                row.name, bytes(row.public_key), default if row.accept_simulated is None else row.accept_simulated
+                row.name,
+                bytes(row.public_key),
+                default if row.accept_simulated is None else row.accept_simulated,
+                previous_key(row, now_ms()),
             )
             for row in rows
         }
@@ -172,7 +197,11 @@ class Ingest:
             if isinstance(message.content, Chunks):
                 for chunk in message.content.chunks:
                     pieces.setdefault((message.sender, chunk.sha256, chunk.size), []).append(chunk)
-        return [self._blobs.collect(device, sha256.hex(), chunks) for (device, sha256, _size), chunks in pieces.items()]
+        return [
+            self._blobs.collect(device, sha256.hex(), chunks)
+            for (device, sha256, _size), chunks in pieces.items()
+            if self._blobs.may_take(sha256.hex())
+        ]
 
     def _is_news(self, target: str, cause: str) -> bool:
         now = time.monotonic()

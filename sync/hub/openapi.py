@@ -39,7 +39,9 @@ def description(cookie: str) -> Node:
             "summary": "Whether the hub and its database answer",
             "responses": {
                 "200": _content("They do", "application/json", health),
-                "503": _content("The database does not", "application/json", health),
+                "503": _content(
+                    "The database does not, or what devices send cannot be stored", "application/json", health
+                ),
             },
         }
     }

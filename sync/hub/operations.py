@@ -6,6 +6,7 @@ import secrets
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 from sqlalchemy import insert, select, update
@@ -14,12 +15,17 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from aidpost.errors import StoreError, UsageError
 from aidpost.sync.envelope import Chunks, Envelope, Receipt, pack_message
 from aidpost.sync.hub import (
+    _round_phases,
     audit,
     deliveries,
+    device_settings,
     enrolment,
     identity,
+    index,
     outgoing,
     person,
+    rounds,
+    rules,
     schema,
     second_factor,
     updates,
@@ -29,6 +35,8 @@ from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest
+from aidpost.sync.rules import Limits
+from aidpost.sync.settings import Value
 from aidpost.sync.topics import is_device_name
 
 _RECORD_FAULTS = (DataError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
@@ -72,6 +80,7 @@ def enroll(
         if row is None:
             connection.execute(insert(table).values(name=device_id, enrolled_ms=now_ms(), **values))
         else:
+            index.enrolled_again(connection, row, public_key, clinic, now_ms())
             connection.execute(update(table).where(table.c.name == device_id).values(**values))
         audit.append(connection, "command-line", "enrolled", device_id, public_key.hex())
 
@@ -256,6 +265,97 @@ def resume_update(config: HubConfig, name: str, version: str) -> None:
         updates.resume(connection, name, version, "command-line", now_ms())
 
 
+def open_round(config: HubConfig, plan: rounds.Plan) -> rounds.Progress:
+    """Announces a federated round: `rounds.open_round`."""
+    with _database(config) as database, database.write() as connection:
+        number = rounds.open_round(connection, database.epoch, plan, "command-line", now_ms())
+        return rounds.progress(connection, schema.rounds.c.id == number)[0]
+
+
+def close_round(config: HubConfig, which: str) -> rounds.Progress:
+    """Ends the phase of a round now, whoever is missing.
+
+    Raises
+    ------
+    UsageError
+        There is no such round, or it is over.
+    """
+    with _database(config) as database, database.write() as connection:
+        row = rounds.find(connection, which)
+        if row.state != "open":
+            raise UsageError(
+                operation="closing a round", target=which, cause=f"it is {row.state}", remedy="Open another one."
+            )
+        audit.append(connection, "command-line", "round-phase-ended", str(row.id), row.phase)
+        _round_phases.advance(connection, database.epoch, now_ms(), close=row.id)
+        return rounds.progress(connection, schema.rounds.c.id == row.id)[0]
+
+
+def round_progress(config: HubConfig, which: str = "") -> list[rounds.Progress]:
+    """All rounds, or one, as they stand now."""
+    with _database(config) as database, database.write() as connection:
+        _round_phases.advance(connection, database.epoch, now_ms())
+        where = schema.rounds.c.id == rounds.find(connection, which).id if which else None
+        return rounds.progress(connection, where)
+
+
+def set_devices(config: HubConfig, scope: device_settings.Scope, name: str, key: str, value: Value | None) -> list[str]:
+    """Sets a key of a clinic's devices, or of one; gives those it was sent to. Raises as `device_settings.change`."""
+    with _database(config) as database, database.write() as connection:
+        return device_settings.change(connection, database.epoch, scope, name, key, value, "command-line", now_ms())
+
+
+def settings_of(config: HubConfig) -> list[dict[str, object]]:
+    """Every setting that devices are sent."""
+    with _database(config) as database, database.read() as connection:
+        return [dict(row._mapping) for row in device_settings.listed(connection)]
+
+
+def send_update(config: HubConfig, scope: device_settings.Scope, name: str, bundle: Path, version: str) -> list[str]:
+    """Sends a signed bundle down to a clinic's devices, or to one; gives those that it was sent to.
+
+    Raises
+    ------
+    UsageError
+        There is no such device or clinic.
+    """
+    with _database(config) as database, database.write() as connection:
+        found = device_settings.devices_of(connection, scope, name)
+        if not found:
+            raise UsageError(
+                operation="sending an update", target=name, cause="no such device or clinic", remedy="aidpost hub sent"
+            )
+        for device in found:
+            deliveries.send(
+                connection, database.epoch, device, "update", version, bundle, by="command-line", now_ms=now_ms()
+            )
+    return found
+
+
+def propose_limits(config: HubConfig, clinic: str, limits: Limits, why: str) -> uuid.UUID:
+    """Puts a change of clinical limits before those who are to sign it; raises as `rules.propose`."""
+    with _database(config) as database, database.write() as connection:
+        return rules.propose(connection, clinic, limits, why, "command-line", now_ms())
+
+
+def sign_limits(config: HubConfig, change: uuid.UUID, user: str, password: str) -> rules.Proposed:
+    """Signs it as a user; raises as `rules.sign`."""
+    with _database(config) as database, database.write() as connection:
+        return rules.sign(connection, database.epoch, change, user, password, now_ms())
+
+
+def withdraw_limits(config: HubConfig, change: uuid.UUID) -> None:
+    """Takes a change back that is not signed yet; raises as `rules.withdraw`."""
+    with _database(config) as database, database.write() as connection:
+        rules.withdraw(connection, change, "command-line")
+
+
+def limit_changes(config: HubConfig) -> list[rules.Proposed]:
+    """Every change of clinical limits, newest first."""
+    with _database(config) as database, database.read() as connection:
+        return rules.listed(connection)
+
+
 def first_user(config: HubConfig) -> tuple[str, str] | None:
     """Name and new password of an administrator, where the hub has no user yet; else None."""
     with _database(config) as database, database.read() as connection:
@@ -297,18 +397,24 @@ def take_messages(config: HubConfig, messages: Sequence[bytes]) -> list[bytes]:
     return [pack_message(reply.content, sender=config.name, key=key, recipient=reply.device) for reply in receipts]
 
 
-def device_keys(config: HubConfig) -> dict[str, bytes]:
-    """The public keys of the devices that are enrolled and not revoked."""
+def device_keys(config: HubConfig) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The public keys of the devices that are enrolled and not revoked; and the keys before, of those whose are taken
+    still."""
     table = schema.devices
     with _database(config) as database, database.read() as connection:
-        rows = connection.execute(select(table.c.name, table.c.public_key).where(table.c.revoked_ms.is_(None)))
-        return {row.name: bytes(row.public_key) for row in rows}
+        rows = connection.execute(select(table).where(table.c.revoked_ms.is_(None))).all()
+    before = {row.name: key for row in rows if (key := identity.previous_key(row, now_ms()))}
+    return {row.name: bytes(row.public_key) for row in rows}, before
 
 
 def waiting_for(config: HubConfig, device: str) -> Iterator[Envelope]:
-    """What waits to go down to a device, for a stick."""
-    with _database(config) as database, database.read() as connection:
-        yield from outgoing.waiting_for(connection, device)
+    """What waits to go down to a device, for a stick; rounds first go on by what it brought."""
+    with _database(config) as database:
+        index.bring_up(database, now_ms())
+        with database.write() as connection:
+            _round_phases.advance(connection, database.epoch, now_ms())
+        with database.read() as connection:
+            yield from outgoing.waiting_for(connection, device)
 
 
 def delivery_chunks(config: HubConfig, device: str) -> Iterator[Chunks]:

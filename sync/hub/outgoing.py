@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, or_, select, update
 
 from aidpost.records import Record, encode
 from aidpost.sync.envelope import Envelope, Receipt
@@ -81,7 +81,13 @@ def take_due(connection: Connection, now_ms: int, only: str | None = None) -> li
     query = select(table).where(table.c.received_ms.is_(None), table.c.refused == "")
     if only is not None:
         query = query.where(table.c.device == only)
-    rows = connection.execute(query.order_by(table.c.device, table.c.cls, table.c.seq).limit(1000)).all()
+    # of each device and class the first few that may be due: one that is away must not keep others waiting
+    if only is None:
+        query = query.where(or_(table.c.sent_ms.is_(None), table.c.sent_ms <= now_ms - RESEND_AFTER_MS))
+    place = func.row_number().over(partition_by=(table.c.device, table.c.cls), order_by=(table.c.epoch, table.c.seq))
+    first = query.add_columns(place.label("place")).subquery()
+    chosen = select(first).where(first.c.place <= _WINDOW)
+    rows = connection.execute(chosen.order_by(first.c.device, first.c.cls, first.c.place)).all()
     groups: dict[tuple[str, str], list[Envelope]] = {}
     for row in rows:
         group = groups.setdefault((row.device, row.cls), [])

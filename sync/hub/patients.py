@@ -47,6 +47,7 @@ def link(connection: Connection, patient: uuid.UUID, same_as: uuid.UUID, by: str
             id=uuid.uuid4(), patient=patient, same_as=same_as, reason=clean(reason, 500), at_ms=now_ms, by=by
         )
     )
+    exports.touch(connection, [patient, same_as])
     audit.append(connection, by, "patients-linked", str(patient), str(same_as))
 
 
@@ -57,6 +58,8 @@ def part(connection: Connection, number: uuid.UUID, by: str, now_ms: int) -> Non
         update(table).where(table.c.id == number, table.c.parted_ms.is_(None)).values(parted_ms=now_ms, parted_by=by)
     )
     if changed.rowcount:
+        row = connection.execute(select(table.c.patient, table.c.same_as).where(table.c.id == number)).one()
+        exports.touch(connection, [row.patient, row.same_as])
         audit.append(connection, by, "patients-parted", str(number))
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
     desc,
 )
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 14
 """Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
 REVISION = f"{SCHEMA_VERSION:04d}"
 """The same as Alembic names it."""
@@ -61,6 +61,8 @@ devices = Table(
     Column("dead_letters", Integer, nullable=False, default=0),
     Column("clock_synced", Boolean),
     Column("clock_error_ms", BigInteger),  # device's wall clock minus the hub's, at its last hello
+    Column("previous_key", LargeBinary(32)),  # before `public_key`; what it signed is taken until then
+    Column("previous_until_ms", BigInteger),
 )
 
 streams = Table(
@@ -644,4 +646,51 @@ rule_signatures = Table(
     Column("user", String(64), nullable=False),
     Column("full_name", String(200), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    # of one model, each goes on from the one before
+    Column("id", Uuid, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("base", String(64), nullable=False),
+    Column("previous", Uuid),
+    Column("state", String(16), nullable=False),  # open, closed, void
+    Column("phase", String(16), nullable=False),  # keys, shares, answer, reveal
+    Column("until_ms", BigInteger, nullable=False),  # when the phase ends, whoever is missing
+    Column("phase_ms", BigInteger, nullable=False),
+    Column("call", LargeBinary, nullable=False),
+    Column("opened_ms", BigInteger, nullable=False),
+    Column("opened_by", String(64), nullable=False),
+    Column("ended_ms", BigInteger),
+    Column("answers", Integer, nullable=False, default=0),
+    Column("head", LargeBinary),  # what it made
+    Column("memory", LargeBinary),  # what the strategy remembers
+    Column("reason", String(500), nullable=False, default=""),
+    # of the head as a candidate: none, passed, failed, shadowed, exported
+    Column("candidate", String(16), nullable=False, default="none"),
+    Column("verdict", Text, nullable=False, default=""),
+    Index("rounds_model", "model", "number"),
+)
+
+round_devices = Table(
+    "round_devices",
+    metadata,
+    Column("round", Uuid, ForeignKey("rounds.id"), primary_key=True),
+    Column("device", String(64), ForeignKey("devices.name"), primary_key=True),
+)
+
+round_records = Table(
+    "round_records",
+    metadata,
+    # what came up, the first of each kind
+    Column("round", Uuid, ForeignKey("rounds.id"), primary_key=True),
+    Column("device", String(64), ForeignKey("devices.name"), primary_key=True),
+    Column("kind", String(32), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("refused", String(300), nullable=False, default=""),
+    Column("counted", Uuid),  # the round whose head it is in
 )

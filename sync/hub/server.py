@@ -111,6 +111,7 @@ class HubServer:
             self.files,
             wake=service.wake if service else lambda: None,
             broker_connected=(lambda: service.connected) if service else None,
+            trouble=(lambda: service.trouble.value) if service else lambda: "",
         )
         return uvicorn.Config(
             app,

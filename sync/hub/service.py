@@ -8,6 +8,7 @@ neither. A device sends again until it has the hub's receipt.
 
 from __future__ import annotations
 
+import enum
 import logging
 import queue
 import threading
@@ -23,8 +24,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from aidpost.errors import BrokerError, EnvelopeError
 from aidpost.sync import topics
 from aidpost.sync.envelope import Chunks, Content, Records, pack_message
-from aidpost.sync.hub import identity, outgoing, shadow
+from aidpost.sync.hub import _round_phases, identity, index, outgoing, shadow
 from aidpost.sync.hub.blobs import BlobFiles
+from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest, Reply
@@ -40,6 +42,16 @@ _RESEND_EVERY_S = 2.0
 _KEEPALIVE_S = 30
 _SHADOW_EVERY_S = 1800.0
 """How often it is counted which models have shown that they work where: over all exams that were read."""
+
+
+class Trouble(enum.Enum):
+    """What the hub cannot do now, and does again by itself when its disk lets it."""
+
+    NONE = ""
+    PHOTOGRAPHS = "photographs"
+    """The disk is nearly full: photographs and waveforms wait on the devices, records come in."""
+    STORE = "store"
+    """Nothing can be committed: all waits on the devices."""
 
 
 class _Delivery(NamedTuple):
@@ -62,11 +74,13 @@ class HubService:
         self._shares = Shares(database, config.worker) if config.share_devices else None
         self._beaten_s = self._shadow_due_s = 0.0
         self._queue: queue.Queue[_Delivery] = queue.Queue(_QUEUE)
+        self._fault = ""
         self._stopping = threading.Event()
         self._wake_sender = threading.Event()
         self._connections = 0
         self._refused = False
         self._back: set[str] = set()
+        self._day = ""
         self._lock = threading.Lock()
         self._client = self._make_client()
         self._threads = [
@@ -78,6 +92,13 @@ class HubService:
     def connected(self) -> bool:
         """Whether the broker answers now."""
         return self._client.is_connected()
+
+    @property
+    def trouble(self) -> Trouble:
+        """Whether what devices send can be kept, for those who look at the hub."""
+        if self._fault:
+            return Trouble.STORE
+        return Trouble.PHOTOGRAPHS if self._ingest.is_short else Trouble.NONE
 
     def start(self) -> None:
         """Connects and begins to work.
@@ -206,7 +227,8 @@ class HubService:
                 replies = self._ingest.ingest([delivery.message for delivery in batch])
             except (OperationalError, OSError) as error:
                 # disk full, database locked or away: nothing is acknowledged, so nothing is lost by waiting
-                _log.error("the hub cannot commit, %d messages wait: %s", len(batch), error)
+                self._fault = str(getattr(error, "orig", error))
+                _log.error("the hub cannot commit, %d messages wait: %s", len(batch), self._fault)
                 if self._stopping.wait(_RETRY_S[min(attempt, len(_RETRY_S) - 1)]):
                     return
             except Exception:  # noqa: BLE001 - what one record does to this program must not hold up the others
@@ -215,6 +237,7 @@ class HubService:
                 break
             else:
                 break
+        self._fault = ""
         self._send_receipts(replies)
         for delivery in batch:
             if delivery.qos and delivery.connection == self._connections:
@@ -257,10 +280,18 @@ class HubService:
             with self._lock:
                 back, self._back = self._back, set()
             try:
+                self._advance_rounds()
                 self._send_waiting(back)
             except (DBAPIError, OSError) as error:
                 _log.error("cannot read what waits to go down: %s", error)
                 time.sleep(0.2)
+
+    def _advance_rounds(self) -> None:
+        with self._database.read() as connection:
+            if not _round_phases.anything_due(connection):
+                return
+        with self._database.write() as connection:
+            _round_phases.advance(connection, self._database.epoch, now_ms())
 
     def _beat(self) -> None:
         if self._shares is None or time.monotonic() - self._beaten_s < _RESEND_EVERY_S / 2:
@@ -287,6 +318,10 @@ class HubService:
             _log.error("cannot tell the devices which models' answers to hide: %s", error)
 
     def _send_waiting(self, back: set[str]) -> None:
+        if day(now_ms()) != self._day:
+            index.new_day(self._database, now_ms())
+            self._day = day(now_ms())
+        index.bring_up(self._database, now_ms())
         with self._database.read() as connection:
             if not outgoing.anything(connection):
                 return

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from aidpost.errors import EnvelopeError
 from aidpost.sync import _stick_file, ranges
 from aidpost.sync.envelope import MAX_ENVELOPES, Envelope, Receipt, Records, pack_message, unpack_message
 from aidpost.sync.hub import identity, operations
@@ -44,9 +45,19 @@ def import_stick(config: HubConfig, path: Path) -> Imported:
     StoreError
         The database failed, or the stick cannot be written. What was taken stays; import the stick again.
     """
-    known = {name: Ed25519PublicKey.from_public_bytes(key) for name, key in operations.device_keys(config).items()}
+    known, before = (
+        {name: Ed25519PublicKey.from_public_bytes(raw) for name, raw in found.items()}
+        for found in operations.device_keys(config)
+    )
     key = identity.signing_key(config.state)
-    device, messages = _stick_file.read(path, name=config.name, key=key, key_of=known.get)
+    try:
+        device, messages = _stick_file.read(path, name=config.name, key=key, key_of=known.get)
+    except EnvelopeError as error:
+        # written before the device changed its key
+        try:
+            device, messages = _stick_file.read(path, name=config.name, key=key, key_of=before.get)
+        except EnvelopeError:
+            raise error from None
     receipts = path.with_name(path.name + ".receipts")
     work = _Import(config, device)
     _stick_file.write(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -28,6 +29,7 @@ from aidpost.sync.hub import (
     _patient_page,
     _quality_page,
     _review_form,
+    _rounds_page,
     _telephone_page,
     identity,
     openapi,
@@ -38,6 +40,8 @@ from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database
 from aidpost.sync.hub.users import Role
+
+_log = logging.getLogger(__name__)
 
 HEADERS = {
     # no inline script or style anywhere: what a patient's name may contain is never run
@@ -59,9 +63,10 @@ def create_app(
     *,
     wake: Callable[[], None] = lambda: None,
     broker_connected: Callable[[], bool] | None = None,
+    trouble: Callable[[], str] = lambda: "",
 ) -> ASGIApp:
     """The ASGI application of one hub; for the parameters see `Site`."""
-    site = Site(config, database, files, wake, broker_connected)
+    site = Site(config, database, files, wake, broker_connected, trouble)
 
     async def healthz(_request: Request) -> Response:
         return await run_in_threadpool(_health, site)
@@ -73,13 +78,19 @@ def create_app(
         assert isinstance(error, HTTPException)
         return await run_in_threadpool(_error_page, site, request, error)
 
+    async def not_kept(request: Request, error: Exception) -> Response:
+        assert isinstance(error, OperationalError)
+        _log.error("%s: the database does not take it: %s", request.url.path, error.orig)
+        detail = "The hub's database cannot take this now: is its disk full? Try again later."
+        return await run_in_threadpool(_error_page, site, request, HTTPException(503, detail))
+
     async def openapi_json(_request: Request) -> Response:
         return JSONResponse(openapi.description(site.cookie))
 
     own = [Route("/healthz", healthz), Route("/metrics", metrics), Route("/openapi.json", openapi_json)]
     app = Starlette(
         routes=[*own, *_login_routes(site), *_page_routes(site), *_fhir_routes(site)],
-        exception_handlers={HTTPException: failed},
+        exception_handlers={HTTPException: failed, OperationalError: not_kept},
     )
     return SecurityHeaders(app, https=config.secure_cookies)
 
@@ -197,7 +208,9 @@ def _page_routes(site: Site) -> list[BaseRoute]:
         Route("/devices", site.page(_pages.devices)),
         Route("/unlock", site.page(_telephone_page.unlock, role=clinician), methods=["GET"]),
         Route("/unlock", site.action(_telephone_page.answer, role=clinician), methods=["POST"]),
+        Route("/devices/settings", site.action(_pages.set_devices, role=Role.ADMINISTRATOR), methods=["POST"]),
         Route("/export.csv", site.page(_export.exams_csv, role=clinician)),
+        Route("/rounds", site.page(_rounds_page.rounds_page, role=Role.ADMINISTRATOR)),
         Route("/audit", site.page(_pages.audit_log, role=Role.ADMINISTRATOR)),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
     ]
@@ -222,7 +235,10 @@ def _health(site: Site) -> Response:
     except SQLAlchemyError:
         return JSONResponse({"status": "database unavailable"}, 503)
     connected = site.broker_connected() if site.broker_connected else None
-    return JSONResponse({"status": "ok" if connected is not False else "broker unavailable", "broker": connected})
+    if (trouble := site.trouble()) == "store":
+        return JSONResponse({"status": "records cannot be stored", "broker": connected}, 503)
+    status = "ok" if connected is not False else "broker unavailable"
+    return JSONResponse({"status": "disk nearly full" if trouble else status, "broker": connected})
 
 
 def _error_page(site: Site, request: Request, error: HTTPException) -> Response:

@@ -416,7 +416,7 @@ def test_outbox(days: int, sql: str, state: str, why: str, check: Examine, store
         connection.execute(sql)
         connection.close()
     before = hashlib.sha256(store.path.read_bytes()).digest()
-    found = check("outbox", clock=FakeClock(NOW + timedelta(days=days)))
+    found = check("outbox", clock=FakeClock(NOW + timedelta(days=days)), free_bytes=lambda _: 1 << 40)
     assert (found.state, why in found.why, bool(found.mend)) == (state, True, state != "ok"), found
     assert hashlib.sha256(store.path.read_bytes()).digest() == before
 
@@ -426,6 +426,17 @@ def test_outbox_is_read_while_the_device_writes(check: Examine, store: Store) ->
         assert "1 records wait" in check("outbox").why
         store.append(make_item())
         assert "2 records wait" in check("outbox").why
+
+
+@pytest.mark.parametrize(("free_mb", "days", "state"), [(64 + 900, 10, "warning"), (1 << 20, 91, "ok")])
+def test_outbox_says_for_how_many_days_there_is_room(
+    free_mb: int, days: int, state: str, check: Examine, store: Store
+) -> None:
+    """Thirty exams a day of 3 MB, where a device has no days of its own to tell."""
+    store.close()
+    found = check("outbox", free_bytes=lambda _: free_mb << 20)
+    assert (found.state, f"room for {days} days of work, if the hub stays away" in found.why) == (state, True), found
+    assert bool(found.mend) == (state != "ok")
 
 
 def test_outbox_that_was_never_made_or_is_damaged(check: Examine, tmp_path: Path) -> None:

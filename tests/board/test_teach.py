@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
-from device_records import KEY, make_item
+from confirmed import keep_exam, review
+from device_records import KEY
 
 from aidpost.board import teach
 from aidpost.errors import UsageError
 from aidpost.firmware_bridge.clock import SystemClock as SensorClock
 from aidpost.inference.head import Adaptation
 from aidpost.inference.model import SHIPPED, Model, load_model
-from aidpost.kernels import codec
 from aidpost.records import (
-    Beats,
-    BlobRef,
-    Consent,
-    ConsentPurpose,
-    Device,
-    EcgMeasurements,
-    EcgResult,
     Origin,
-    Quality,
-    Review,
     ReviewDecision,
-    Rhythm,
     Timestamp,
-    encode,
 )
 from aidpost.sync.clock import SystemClock
-from aidpost.sync.envelope import Envelope
-from aidpost.sync.store import Blob, Store
+from aidpost.sync.store import Store
 
 AIDPOST = [sys.executable, "-c", "from aidpost.board.cli import main\nif __name__ == '__main__': main()"]
 AT = Timestamp(wall_ms=1, monotonic_ms=1, boot=1, synced=True)
@@ -56,68 +40,6 @@ def rhythm() -> Model:
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(tmp_path / "device", KEY, clock=SystemClock(), name="unit-1") as opened:
         yield opened
-
-
-def consent(patient: uuid.UUID, *, given: bool = True, boot: int = 1) -> Consent:
-    at = msgspec.structs.replace(AT, boot=boot)
-    return Consent(
-        id=uuid.uuid4(),
-        patient=patient,
-        purpose=ConsentPurpose.MODEL_TRAINING,
-        version="1",
-        language="en",
-        given=given,
-        at=at,
-    )
-
-
-def keep_exam(store: Store, *consents: bool, patient: uuid.UUID | None = None) -> Any:
-    """An exam with one ECG of a simulated rhythm; consents in the order of boots."""
-    from aidpost.firmware_bridge.simulators.ecg import simulate_ecg
-
-    made = simulate_ecg("sinus", seconds=12, fs_hz=250.0, leads=("II",), seed=1)
-    body = codec.encode(np.rint(made.millivolts * 1000).astype(np.int32))
-    item = make_item(patient=patient)
-    report = item.record
-    ref = BlobRef(sha256=hashlib.sha256(body).hexdigest(), size=len(body), media_type="application/x-waveform")
-    ecg = EcgResult(
-        id=uuid.uuid4(),
-        fs_hz=250.0,
-        duration_s=12.0,
-        leads=("II",),
-        lsb_mv=(0.001,),
-        baseline=(0,),
-        lead="II",
-        at=AT,
-        origin=Origin.LIVE,
-        device=Device(name="d"),
-        quality=Quality(usable=True, score=1.0),
-        beats=Beats(),
-        rhythm=Rhythm(label="N", probability={"N": 1.0}),
-        measurements=EcgMeasurements(),
-        body=ref,
-    )
-    told = tuple(consent(report.patient.id, given=one, boot=boot) for boot, one in enumerate(consents, 1))
-    report = msgspec.structs.replace(report, ecg=(ecg,), consents=told)
-    store.append(item._replace(record=report, blobs=[Blob(ref, body, Origin.LIVE)]))
-    return report
-
-
-def review(store: Store, report: Any, seq: int, grade: str, **changes: Any) -> Review:
-    fields: dict[str, Any] = {
-        "id": uuid.uuid4(),
-        "report": report.id,
-        "exam": report.exam.id,
-        "patient": report.patient.id,
-        "reviewer": "dr.okoro",
-        "decision": ReviewDecision.CONFIRMED,
-        "at": AT,
-        "grades": {"rhythm": grade},
-    }
-    made = Review(**(fields | changes))
-    sent = Envelope(b"hub-epoc", "review", seq, "Review", made.patient, made.exam, encode(made))
-    assert store.inbox.keep([sent], 1).rejected == ()
-    return made
 
 
 def test_only_confirmed_cases_of_patients_who_consent_are_learned_from(store: Store, rhythm: Model) -> None:
@@ -137,6 +59,12 @@ def test_the_last_word_counts_and_a_retake_is_none(store: Store, rhythm: Model) 
     review(store, corrected, 2, "af", supersedes=first.id, decision=ReviewDecision.CORRECTED)
     review(store, retaken, 3, "sinus", decision=ReviewDecision.RETAKE)
     assert teach.from_store(rhythm, store).cases.labels.tolist() == [1]
+
+
+def test_a_simulated_exam_teaches_nothing(store: Store, rhythm: Model) -> None:
+    review(store, keep_exam(store, True, origin=Origin.SIMULATED), 1, "sinus")
+    found = teach.from_store(rhythm, store)
+    assert (len(found.cases), found.left_out) == (0, {"simulated": 1})
 
 
 def test_two_exams_of_one_patient_are_one_patients(store: Store, rhythm: Model) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from browser import Browser
 from console import Running
+from console_pages import too_small
 
 CONFIGURATION = """
 [sensors]
@@ -17,12 +18,6 @@ fundus_right = "sim:fundus?eye=right&grade=0"
 fundus_left = "sim:fundus?eye=left&darkness=0.95"
 vitals = ["sim:vitals"]
 """
-SMALLEST = 56
-"""Pixels: on a 5 inch screen of 800x480 that is 7.6 mm, a gloved finger."""
-TARGETS = """[...document.querySelectorAll('main a, button, footer a, main input:not([type=hidden])')]
-    .map((one) => [one, (one.closest('.check, .choice label, .consents label') || one).getBoundingClientRect()])
-    .filter(([one, box]) => box.width && box.height < %d)
-    .map(([one, box]) => one.outerHTML.slice(0, 80) + ' ' + box.height)"""
 
 
 class Walk:
@@ -34,7 +29,7 @@ class Walk:
     def look(self, name: str) -> None:
         """What holds for every screen: nothing too small to touch, nothing cut off to the side."""
         self.browser.screenshot(self.shots / f"{name}.png")
-        assert self.browser.evaluate(TARGETS % SMALLEST) == [], name
+        assert too_small(self.browser) == [], name
         assert self.browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
 
     def text(self) -> str:

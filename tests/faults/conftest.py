@@ -38,3 +38,8 @@ def shim(harness: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def workload(harness: ModuleType) -> ModuleType:
     return load("update_workload")
+
+
+@pytest.fixture(scope="session")
+def rotation_workload(harness: ModuleType) -> ModuleType:
+    return load("rotation_workload")

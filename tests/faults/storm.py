@@ -97,13 +97,13 @@ def kill(process: int) -> None:
 class Scene:
     """A device's folder, a broker, a hub, and what the device was told."""
 
-    def __init__(self, folder: Path, chance: random.Random) -> None:
+    def __init__(self, folder: Path, chance: random.Random, **hub: object) -> None:
         self.folder, self.chance = folder, chance
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        self.end = HubEnd(folder / "hub", self.port)
+        self.end = HubEnd(folder / "hub", self.port, **hub)
         self.acks = folder / "accepted"
         with self.store() as store:
             self.link: Link = self.end.enroll(store)

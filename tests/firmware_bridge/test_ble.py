@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dbus_fast import DBusError
 
 from aidpost.errors import DeviceError, DeviceNotFoundError, DeviceTimeoutError, NotPossibleError, UsageError
 from aidpost.firmware_bridge import discovery
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import polar
+from aidpost.firmware_bridge.decoders.device_info import decode_current_time
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.ports import _ble, _ble_link
 from aidpost.firmware_bridge.simulators import sensors
@@ -25,7 +27,7 @@ from aidpost.firmware_bridge.simulators.bus import private_bus
 from aidpost.firmware_bridge.sources import open_source
 from aidpost.firmware_bridge.states import STATES
 from aidpost.firmware_bridge.together import read_together
-from aidpost.records import AbsentReason, Origin, VitalKind, VitalSign
+from aidpost.records import AbsentReason, Origin, Timestamp, VitalKind, VitalSign
 
 
 @pytest.fixture
@@ -155,6 +157,48 @@ def test_bluetooth_that_is_off_or_missing_is_not_possible_here(bus: str, clock: 
 def test_an_address_that_is_none_is_a_usage_error(clock: Clock) -> None:
     with pytest.raises(UsageError, match="neither an address nor a kind"):
         open_source("ble:somewhere", clock=clock)
+
+
+def test_2a2b_a_sensors_clock_is_set_where_ours_can_be_trusted(bus: str) -> None:
+    class Ours:
+        def __init__(self, synced: bool) -> None:
+            self.synced = synced
+
+        def now(self) -> Timestamp:
+            return Timestamp(wall_ms=1_700_000_000_000, monotonic_ms=0, boot=0, synced=self.synced, utc_offset_min=330)
+
+    cuff = sensors.blood_pressure_cuff()
+    with FakeBluez(bus, (cuff,)) as bluez:
+        for synced in (False, True):
+            assert bluez.value(cuff.address, "2A2B") == bytes(10)
+            open_source(f"ble:{cuff.address}?wait=60", clock=Ours(synced)).read_vitals()
+        set_to = decode_current_time(bluez.value(cuff.address, "2A2B"))
+    # 2023-11-14 22:13:20 UTC, five and a half hours further east a Wednesday
+    assert (str(set_to.time), set_to.weekday, set_to.reasons) == ("2023-11-15T03:43:20", 3, ("manual",))
+
+
+def test_2a2b_a_sensor_that_refuses_to_be_set_is_read_all_the_same(bus: str, clock: Clock) -> None:
+    def refuse(_: bytes) -> list[tuple[str, bytes]]:
+        raise DBusError("org.bluez.Error.NotPermitted", "Write not permitted")
+
+    cuff = sensors.blood_pressure_cuff()
+    services = {**cuff.services, "1805": (Characteristic("2A2B", ("read", "write"), on_write=refuse),)}
+    with FakeBluez(bus, (Sensor(cuff.address, cuff.name, services),)):
+        vitals = open_source(f"ble:{cuff.address}?wait=60", clock=clock).read_vitals()
+    assert values(vitals)[VitalKind.SYSTOLIC_BP] == 142
+
+
+def test_a_sensor_that_wants_to_be_paired_first_says_so(bus: str, clock: Clock) -> None:
+    """What BlueZ answers to a read that needs encryption is no failure of the program."""
+
+    def refuse(_: bytes) -> list[tuple[str, bytes]]:
+        raise DBusError("org.bluez.Error.NotAuthorized", "Read not permitted: insufficient authentication")
+
+    control = Characteristic("2A52", ("write", "indicate"), on_write=refuse)
+    meter = Sensor("AA:00:00:00:00:55", "shy", {"1808": (Characteristic("2A18", ("notify",)), control)})
+    with FakeBluez(bus, (meter,)), pytest.raises(DeviceError, match="refuses to be read") as caught:
+        open_source(f"ble:{meter.address}?wait=60", clock=clock).read_vitals()
+    assert "devices pair" in caught.value.remedy
 
 
 def test_a_radio_that_is_busy_is_tried_again_by_the_connector(bus: str, clock: Clock) -> None:

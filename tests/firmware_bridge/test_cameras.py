@@ -115,12 +115,116 @@ def test_no_camera_at_all_is_not_possible_here(tmp_path: Path, clock: Clock) -> 
 
 
 def test_a_ribbon_camera_needs_its_boards_stack(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera, "_picamera2", lambda: None)
+    monkeypatch.setattr(camera, "_has_picamera2", lambda: False)
     monkeypatch.setattr(camera, "_has_gstreamer", lambda: False)
-    with pytest.raises(NotPossibleError, match="picamera2"):
+    with pytest.raises(NotPossibleError, match=r"neither picamera2 .* nor has OpenCV .* GStreamer") as caught:
         open_source("csi:0", clock=clock)
-    with pytest.raises(UsageError):
+    assert "python3-picamera2" in caught.value.remedy
+    assert "Jetson" in caught.value.remedy
+    with pytest.raises(UsageError, match="not the number of a camera"):
         open_source("csi:left", clock=clock)
+
+
+PICAMERA2 = """
+# what of libcamera's own class is used, as the Picamera2 manual describes it
+import time
+from pathlib import Path
+import cv2, numpy as np
+
+HERE = Path(__file__).parent
+
+class Picamera2:
+    def __init__(self, camera_num=0):
+        if camera_num > 0:
+            raise IndexError("list index out of range")  # what it says of a camera that is not there
+        count = HERE / "opened"
+        count.write_text(str(int(count.read_text()) + 1) if count.exists() else "1")
+        self.frames = 0
+    def __enter__(self): return self
+    def __exit__(self, *_): pass
+    def create_still_configuration(self, **given): return {"size": (1024, 768), **given.get("main", {})}
+    def create_preview_configuration(self, main): assert main["format"] == "RGB888"; return main
+    def configure(self, configuration): self.size = configuration["size"]
+    def start(self): pass
+    def capture_array(self, name):
+        assert name == "main"
+        time.sleep(0.01)
+        self.frames += 1
+        if (HERE / "stall").exists() and self.frames > 12:
+            (HERE / "stall").unlink()
+            time.sleep(3600)
+        return np.full((self.size[1], self.size[0], 3), (200, 40, 10), np.uint8)
+    def switch_mode_and_capture_file(self, configuration, file_output, format):
+        assert format == "jpeg"
+        width, height = configuration["size"]
+        file_output.write(cv2.imencode(".jpg", np.full((height, width, 3), (200, 40, 10), np.uint8))[1].tobytes())
+"""
+
+
+@pytest.fixture
+def picamera2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The library of Raspberry Pi OS, with a camera that sees blue."""
+    (tmp_path / "picamera2.py").write_text(PICAMERA2)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_a_pis_ribbon_camera_gives_previews_and_full_stills(picamera2: Path, clock: Clock) -> None:
+    source = open_source("csi:0?width=2028&height=1520", clock=clock)
+    assert isinstance(source, camera.CsiSource)
+    try:
+        preview = cv2.imdecode(np.frombuffer(source.preview(), np.uint8), cv2.IMREAD_COLOR)
+        photo = source.read_photo(Eye.LEFT)
+    finally:
+        source.close()
+    assert preview is not None
+    assert (preview.shape[0], photo.eye, photo.camera.address) == (480, Eye.LEFT, "csi:0")
+    blue, _, red = preview[100, 100]  # not red for blue
+    assert blue > 150 > red
+    still = inspect_photo(photo.encoded, source="x")
+    assert (still.width, still.height, photo.camera.name) == (2028, 1520, "Raspberry Pi ribbon camera")
+
+
+def test_a_pis_ribbon_camera_that_stalls_is_replaced(picamera2: Path, clock: Clock) -> None:
+    (picamera2 / "stall").touch()
+    source = open_source("csi:0", clock=clock)
+    assert isinstance(source, camera.CsiSource)
+    try:
+        source.preview()
+        until = time.monotonic() + 60
+        while (picamera2 / "stall").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        photo = source.read_photo(Eye.LEFT)
+    finally:
+        source.close()
+    assert inspect_photo(photo.encoded, source="x").width == 1024
+    assert int((picamera2 / "opened").read_text()) >= 2
+
+
+def test_a_ribbon_camera_that_is_not_there_says_what_libcamera_says(picamera2: Path, clock: Clock) -> None:
+    source = open_source("csi:3", clock=clock)
+    with pytest.raises(DeviceError, match="IndexError: list index out of range"):
+        source.read_photo()
+
+
+def test_a_jetsons_camera_is_opened_through_gstreamer(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = camera._has_gstreamer()
+    monkeypatch.setattr(camera, "_has_picamera2", lambda: False)
+    monkeypatch.setattr(camera, "_has_gstreamer", lambda: True)
+    source = open_source("csi:1?width=1920&height=1080", clock=clock)
+    assert isinstance(source, camera.CsiSource)
+    pipeline, backend = source._backend()
+    assert backend == cv2.CAP_GSTREAMER
+    assert "nvarguscamerasrc sensor-id=1" in pipeline
+    assert "width=1920,height=1080" in pipeline
+    assert pipeline.endswith("appsink drop=1 max-buffers=1")
+    bare = open_source("csi:0", clock=clock)
+    assert isinstance(bare, camera.CsiSource)
+    assert "width=3840,height=2160" in bare._backend()[0]
+    if not here:  # this OpenCV cannot open it: that is said, of the camera that was asked for
+        with pytest.raises(DeviceError, match="cannot be opened") as caught:
+            source.read_photo()
+        assert caught.value.target == "csi:1"
 
 
 def test_a_cameras_own_jpeg_is_not_encoded_again(jpeg: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import shutil
 import socket
@@ -15,8 +16,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pydicom
+import pynetdicom
 import pytest
 from pydicom.uid import generate_uid
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import encode
 
 from aidpost.errors import DeviceBusyError, DeviceError, DeviceTimeoutError, NotPossibleError, UsageError
 from aidpost.firmware_bridge.clock import Clock
@@ -112,6 +116,47 @@ def test_ps3_4_b2_3_what_cannot_be_read_is_refused_with_its_status(tmp_path: Pat
         assert send(source.port, good).returncode == 0
         assert source.read_photo().encoded == jpeg
     assert [path.name[-4:] for path in (tmp_path / "spool").iterdir() if path.is_file()] == []
+
+
+def test_ps3_4_b2_3_an_object_that_is_not_the_one_announced_is_a_mismatch(
+    tmp_path: Path, clock: Clock, jpeg: bytes
+) -> None:
+    """A900, and nothing is kept: neither under the announced name nor under its own."""
+    data = pydicom.dcmread(photograph(tmp_path / "a.dcm", jpeg, clock, Eye.LEFT))
+    with camera(tmp_path, clock, "wait=0.3") as source:
+        for instance, sop_class in (
+            (generate_uid(), data.SOPClassUID),
+            (data.SOPInstanceUID, "1.2.840.10008.5.1.4.1.1.77.1.4"),
+        ):
+            assert announced(source.port, data, instance, sop_class) == 0xA900
+        with pytest.raises(DeviceTimeoutError):
+            source.read_photo()
+        assert announced(source.port, data, data.SOPInstanceUID, data.SOPClassUID) == 0x0000
+        assert source.read_photo().encoded == jpeg
+    assert list((tmp_path / "spool").glob("*.part")) == []
+
+
+def announced(port: int, data: pydicom.Dataset, instance: str, sop_class: str) -> int:
+    """Send an object under that announcement, whatever it is; gives the status."""
+    scu = pynetdicom.AE("CAMERA")
+    scu.add_requested_context(sop_class, data.file_meta.TransferSyntaxUID)
+    association = scu.associate("127.0.0.1", port, ae_title="AIDPOST")
+    assert association.is_established
+    try:
+        request = C_STORE()
+        request.MessageID, request.Priority = 1, 2
+        request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class, instance
+        request.DataSet = io.BytesIO(encode(data, False, True))
+        # the answer is ours, not the association's own thread's: as its send_c_store does it
+        association._reactor_checkpoint.clear()
+        while not association._is_paused:
+            time.sleep(0.01)
+        association.dimse.send_msg(request, association.accepted_contexts[0].context_id)
+        _, answer = association.dimse.get_msg(block=True)
+        association._reactor_checkpoint.set()
+        return int(answer.Status)
+    finally:
+        association.release()
 
 
 def test_an_ecg_another_title_or_a_strange_syntax_is_refused_before_it_is_sent(

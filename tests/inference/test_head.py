@@ -133,7 +133,7 @@ def zero(model: Model) -> Head:
 @pytest.mark.parametrize("name", ["ecg-rhythm", "fundus-dr", "fundus-dr-open"])
 def test_a_head_of_zeros_is_the_model_itself_bit_for_bit(name: str) -> None:
     model = load_model(SHIPPED / name, check=False)
-    same = Model(model.card, model.interpreter, model.basis, zero(model))
+    same = Model(model.card, model.interpreter, model.basis, local=zero(model))
     rng = np.random.default_rng(0)
     outputs = model.run(rng.integers(-128, 128, model.card.input.shape).astype(np.int8))
     assert np.array_equal(model.logits(outputs), same.logits(outputs))

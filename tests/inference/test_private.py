@@ -46,6 +46,15 @@ def test_without_clip_and_noise_it_is_the_gradient_of_the_mean_over_patients() -
     assert change == pytest.approx(-slope)
 
 
+def test_a_correction_is_added_to_each_slope_and_costs_no_privacy() -> None:
+    cases, others = some_cases(4, 9), np.full((3, 6), 0.5)
+    recipe = replace(QUIET, steps=1, clip=1e9)
+    plain = train(recipe, cases, np.zeros((3, 6)), np.random.default_rng(0))
+    corrected = train(recipe, cases, np.zeros((3, 6)), np.random.default_rng(0), others)
+    assert corrected.change == pytest.approx(plain.change - others)
+    assert corrected.patients == plain.patients
+
+
 def test_many_steps_reach_what_fitting_the_cases_reaches() -> None:
     cases = some_cases(2, 200)
     recipe = Recipe("softmax", steps=4000, rate=1.0, clip=1e9, pull=0.1)

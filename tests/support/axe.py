@@ -23,5 +23,10 @@ def _axe() -> str:
 def violations(browser: Browser, url: str) -> Any:
     """What axe-core finds wrong with a page: rule and places."""
     browser.open(url)
+    return violations_here(browser)
+
+
+def violations_here(browser: Browser) -> Any:
+    """The same of the page that the browser is on: what a form led to has no address of its own."""
     browser.evaluate(_axe() + ";0")
     return json.loads(browser.evaluate(RUN.replace("RULES", json.dumps(RULES))))

@@ -7,6 +7,12 @@ from urllib.parse import urlsplit
 from browser import Browser
 from console import Running
 
+SMALLEST = 56
+"""Pixels: on a 5 inch screen of 800x480 that is 7.6 mm, a gloved finger."""
+TARGETS = """[...document.querySelectorAll('main a, button, footer a, main input:not([type=hidden])')]
+    .map((one) => [one, (one.closest('.check, .choice label, .consents label') || one).getBoundingClientRect()])
+    .filter(([one, box]) => box.width && box.height < %d)
+    .map(([one, box]) => one.outerHTML.slice(0, 80) + ' ' + box.height)"""
 PARTS = ("result", "eyes", "heart", "vitals", "missing")
 
 
@@ -59,3 +65,8 @@ def sign_in(browser: Browser, device: Running) -> None:
     name, _, value = device.cookie.partition("=")
     browser.call("Network.setCookie", name=name, value=value, url=device.url, httpOnly=True, sameSite="Strict")
     assert urlsplit(device.url).hostname == "127.0.0.1"
+
+
+def too_small(browser: Browser) -> list[str]:
+    """What on this page is too small for a gloved finger."""
+    return list(browser.evaluate(TARGETS % SMALLEST))

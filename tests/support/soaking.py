@@ -1,5 +1,5 @@
-"""Hours of streaming from a board behind a pseudo-terminal, in less time than that: does the recording say exactly what
-is missing, and does memory stay flat?
+"""Hours of streaming from a board behind a pseudo-terminal, in less time than that or at real pace: does the recording
+say exactly what is missing, and does memory stay flat?
 
 The board numbers its samples, and each sample's count is its number: so every one that arrives shows where it belongs.
 Frames are lost, doubled and damaged on the way, and the board falls silent now and then, all by a seed. `scripts/soak`
@@ -123,8 +123,9 @@ def soak(device_s: float, speed: float, seed: int, rate: float = 0.002, *, say: 
                 # a new one also where the stream ended: a busy machine's port may be replaced, and that takes a while
                 assembler = EcgAssembler(BOARD, source.spec, PIECE_S)
                 with contextlib.suppress(DeviceTimeoutError):
-                    for _, items in source.stream(BOARD):  # the board's time is not ours: numbers alone tell losses
-                        assembler.add(items)
+                    for time_s, items in source.stream(BOARD):
+                        # faster than it is, the board's time is not ours: numbers alone tell losses
+                        assembler.add(items, time_s if speed == 1 else None)
                         if assembler.full:
                             break
                 if not len(assembler):
@@ -160,7 +161,7 @@ def main() -> None:
     """The command line of `scripts/soak`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=120)
-    parser.add_argument("--speed", type=float, default=40)
+    parser.add_argument("--speed", type=float, default=40, help="1: real pace")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     began = time.monotonic()

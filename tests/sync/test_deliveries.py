@@ -435,7 +435,7 @@ class Hub:
         self.service.start()
         wait_for(lambda: self.service.connected, "the hub is connected")
 
-    def send(self, content: bytes, subject: str = "config", version: str = "1") -> uuid.UUID:
+    def send(self, content: bytes, subject: str = "round", version: str = "1") -> uuid.UUID:
         with self.database.write() as connection:
             number = hub_deliveries.send(
                 connection, self.database.epoch, "unit-1", subject, version, content, by="root", now_ms=now_ms()
@@ -462,11 +462,11 @@ def hub(tmp_path: Path, mosquitto: Any) -> Iterator[Hub]:
 def test_over_mosquitto_it_is_taken_up_once_and_the_hub_shows_it(hub: Hub, store: Store, size: int) -> None:
     link, content, taker = hub.end.enroll(store), body_of(size), Taker()
     hub.send(content)
-    with Publisher(store, link) as publisher, Applier(store, {"config": Subject(taker)}):
-        wait_for(lambda: hub.sent()["config"].state == "applied", "the hub has the outcome", 60)
+    with Publisher(store, link) as publisher, Applier(store, {"round": Subject(taker)}):
+        wait_for(lambda: hub.sent()["round"].state == "applied", "the hub has the outcome", 60)
         assert publisher.wait_until_empty(30)
     assert taker.taken == [content]
-    assert hub.sent()["config"].held_bytes == size
+    assert hub.sent()["round"].held_bytes == size
     with hub.database.read() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM delivery_bodies").scalar() == 0
 
@@ -493,8 +493,8 @@ def test_cut_off_in_the_middle_and_restarted_it_goes_on_where_it_was(
         store.close()
         store = open_store()
     taker = Taker()
-    with Publisher(store, link), Applier(store, {"config": Subject(taker)}):
-        wait_for(lambda: hub.sent()["config"].state == "applied", "the hub has the outcome", 60)
+    with Publisher(store, link), Applier(store, {"round": Subject(taker)}):
+        wait_for(lambda: hub.sent()["round"].state == "applied", "the hub has the outcome", 60)
     assert taker.taken == [content]
     # what was on its way when the connection ended goes twice, and no more: at most one answer each time
     assert sum(asked) <= -(-len(content) // CHUNK) + 3 * 16

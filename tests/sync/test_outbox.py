@@ -324,3 +324,36 @@ def test_window_widens_while_receipts_come_at_once_and_closes_when_they_do_not(s
     drain(box)
     box.forget_flight()
     assert sum(len(seqs(piece)) for piece in drain(box)) <= 4, "after a time-out the window is the configured one"
+
+
+def test_a_message_grows_with_the_window_and_is_small_again_after_a_time_out(store: Store) -> None:
+    """One signature and one commit at the hub for more records, where the link is no bottleneck."""
+    store.append_many([make_item(patient=PATIENT) for _ in range(400)])
+    box = Outbox(store, window_records=64, window_bytes=1 << 20, widen=16)
+
+    def largest() -> int:
+        sent = [piece.content for piece in drain(box)]
+        every = [one for content in sent if isinstance(content, Records) for one in content.envelopes]
+        box.receive(receipt(store, "report", *(one.seq for one in every)))
+        return max(sum(len(e.body) for e in content.envelopes) for content in sent if isinstance(content, Records))
+
+    first, second, third = largest(), largest(), largest()
+    assert first <= 16 * 1024 < second <= 32 * 1024
+    assert third <= 64 * 1024
+    store.append_many([make_item(patient=PATIENT) for _ in range(400)])
+    box.forget_flight()
+    assert largest() <= 16 * 1024, "an alert behind it does not wait for more than a slow link carries in a second"
+
+
+def test_receipts_that_come_together_are_settled_with_one_commit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.append_many([make_item(patient=PATIENT) for _ in range(6)])
+    box = Outbox(store)
+    drain(box)
+    commits: list[object] = []
+    monkeypatch.setattr(store, "write", lambda work, write=store.write: (commits.append(work), write(work)))
+    refused = Receipt(HUB, rejected=(Reject(store.epoch, "report", 6, "invalid", "no"),))
+    assert box.receive(receipt(store, "report", 1, 2), receipt(store, "report", 3, 5), refused)
+    assert len(commits) == 1
+    assert [(one.queued, one.receipted, one.dead) for one in outbox.status(store)] == [(1, 4, 1)]
+    assert not box.receive()
+    assert len(commits) == 1

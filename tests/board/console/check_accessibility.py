@@ -6,11 +6,13 @@ Run by `scripts/test-web`, which fetches axe-core and says where it is in AIDPOS
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from axe import violations
+from axe import violations, violations_here
 from browser import Browser
 from console import SENSORS, Running
+from console_clinic import clinic_device, results_of_forms
 from console_pages import prepared, sign_in
 from pseudo import write_catalogue
 
@@ -42,4 +44,15 @@ def test_every_page_meets_wcag_aa(
         running.tap(f"{exam}/questions", question="chest-pain", answer="yes")
         found["alarm"] = violations(browser, f"{running.url}{exam}/alarm")
         running.tap(f"{exam}/acknowledge")
+    assert {name: rules for name, rules in found.items() if rules} == {}
+
+
+@pytest.mark.parametrize(("width", "height"), [(800, 480), (1280, 720)])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_what_forms_lead_to_meets_wcag_aa(tmp_path: Path, width: int, height: int, language: str) -> None:
+    with clinic_device(tmp_path) as running, Browser(width, height) as browser:
+        running.tap("/language", language=language)
+        sign_in(browser, running)
+        found = {name: violations_here(browser) for name in results_of_forms(browser, running)}
+    assert len(found) == 7
     assert {name: rules for name, rules in found.items() if rules} == {}

@@ -6,12 +6,14 @@ Run by `scripts/test-web`, which fetches axe-core and says where it is in AIDPOS
 from __future__ import annotations
 
 import pytest
-from axe import violations
+from axe import violations, violations_here
 from browser import Browser
 
 from aidpost.records import TriageLevel
+from aidpost.sync.hub import identity
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.server import HubServer
+from aidpost.sync.telephone import Line
 
 from .conftest import FakeDevice
 from .web_client import PASSWORD, logged_in, whole_report
@@ -29,10 +31,12 @@ def test_every_page_meets_wcag_aa(server: HubServer, device: FakeDevice, width: 
     paths += [
         "quality",
         "audit?verify=1",
+        "rounds",
         "patients",
         "patients?q=amina",
         f"patients/{report.patient.id}",
         "account",
+        "unlock",
         "nowhere",
     ]
     with Browser(width, 1000) as browser:
@@ -42,4 +46,10 @@ def test_every_page_meets_wcag_aa(server: HubServer, device: FakeDevice, width: 
         browser.fill("#password", PASSWORD)
         browser.press("button.primary")
         found |= {path: violations(browser, server.url + path) for path in paths}
+        line = Line(device.key, identity.signing_key(server.config.state).public_key(), device.name)
+        for name, challenge in (("code", line.challenge("Rose")), ("misheard", "0")):
+            browser.open(f"{server.url}unlock")
+            browser.fill("#challenge", challenge)
+            browser.press("main form .primary")
+            found[name] = violations_here(browser)
     assert {path: rules for path, rules in found.items() if rules} == {}

@@ -10,7 +10,7 @@ import pytest
 
 from aidpost.inference.head import Cases, extended, fit, loss
 from aidpost.inference.private import Recipe, train
-from aidpost.sync.hub.aggregate import Aggregator, Strategy
+from aidpost.sync.hub.aggregate import Aggregator, Controls, Strategy
 
 # made by tests/sync/hub/make_flower.py with Flower 1.42, which cannot be installed beside the hub
 GOLDEN = json.loads((Path(__file__).with_name("flower.json")).read_text())
@@ -83,3 +83,46 @@ def test_clinics_of_different_patients_reach_together_what_all_their_cases_in_on
     pooled, together = judged(fit("softmax", whole, 0.0001)), judged(aggregator.weights.reshape(3, 5))
     assert pooled < alone
     assert (alone - together) / (alone - pooled) > 0.9
+
+
+def test_scaffold_reaches_the_common_optimum_where_many_steps_alone_drift_apart() -> None:
+    """Three clinics of other sizes and other tastes: quadratics, whose weighted mean has one known optimum."""
+    rng = np.random.default_rng(3)
+    curve = [np.diag(rng.uniform(0.2, 2.0, 6)) for _ in range(3)]
+    best, patients = [rng.normal(size=6) * 3 for _ in range(3)], np.array([10.0, 30.0, 60.0])
+    wanted = np.linalg.solve(
+        sum(n * a for n, a in zip(patients, curve, strict=True)),
+        sum(n * a @ b for n, a, b in zip(patients, curve, best, strict=True)),
+    )
+
+    def after(corrected: bool) -> float:
+        weights, controls = np.zeros(6), Controls()
+        for _ in range(60):
+            changes = []
+            for i in range(3):
+                others = controls.correction(str(i), 6) if corrected else np.zeros(6)
+                here = weights.copy()
+                for _ in range(20):
+                    here = here - 0.2 * (curve[i] @ (here - best[i]) + others)
+                changes.append(here - weights)
+            controls.note({str(i): (changes[i], patients[i]) for i in range(3)}, 20 * 0.2)
+            weights = Aggregator("scaffold", weights).take(np.stack(changes), patients)
+        return float(np.linalg.norm(weights - wanted))
+
+    assert after(corrected=True) < 1e-3 < 0.1 < after(corrected=False)
+
+
+def test_server_momentum_takes_half_of_the_last_step_again_over_a_restart() -> None:
+    aggregator, step = Aggregator("fedavgm", np.zeros(3)), np.full((2, 3), 1.0)
+    assert aggregator.take(step, np.ones(2)) == pytest.approx(np.full(3, 1.0))
+    resumed = Aggregator("fedavgm", aggregator.weights)
+    resumed.recall(aggregator.memory())
+    assert resumed.take(step, np.ones(2)) == pytest.approx(np.full(3, 2.5))
+    assert resumed.take(step, np.ones(2)) == pytest.approx(np.full(3, 4.25))
+
+
+def test_a_device_that_is_not_known_yet_is_not_corrected() -> None:
+    controls = Controls()
+    controls.note({"a": (np.ones(3), 5.0)}, 1.0)
+    assert controls.correction("b", 3).tolist() == [0, 0, 0]
+    assert controls.correction("a", 3).tolist() == [0, 0, 0], "alone it is the mean"

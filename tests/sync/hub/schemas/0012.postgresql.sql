@@ -46,8 +46,6 @@ CREATE INDEX ix_reports_exam ON reports (exam);
 
 CREATE INDEX ix_reports_supersedes ON reports (supersedes);
 
-CREATE INDEX ix_reports_patient ON reports (patient);
-
 CREATE TABLE exams (
 	id UUID NOT NULL,
 	report UUID NOT NULL,
@@ -77,19 +75,18 @@ CREATE TABLE exams (
 	device_synced BOOLEAN NOT NULL,
 	received_ms BIGINT NOT NULL,
 	state VARCHAR(16) NOT NULL,
-	waits VARCHAR(32) NOT NULL,
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX exams_boot ON exams (device, device_boot);
+CREATE INDEX exams_patient ON exams (patient, started_ms);
+
+CREATE INDEX exams_worklist ON exams (state, triage DESC, started_ms, id);
 
 CREATE INDEX exams_newest ON exams (started_ms DESC, id);
 
-CREATE INDEX exams_worklist ON exams (state, triage DESC, started_ms, id, waits, clinic);
-
 CREATE INDEX exams_done ON exams (state, started_ms DESC, id);
 
-CREATE INDEX exams_patient ON exams (patient, started_ms);
+CREATE INDEX exams_boot ON exams (device, device_boot);
 
 CREATE TABLE vitals (
 	id UUID NOT NULL,
@@ -193,9 +190,9 @@ CREATE TABLE referrals (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_referrals_exam ON referrals (exam);
-
 CREATE INDEX referrals_due ON referrals (current, status, due);
+
+CREATE INDEX ix_referrals_exam ON referrals (exam);
 
 CREATE TABLE readings (
 	report UUID NOT NULL,
@@ -213,9 +210,9 @@ CREATE TABLE readings (
 	PRIMARY KEY (report, part, number)
 );
 
-CREATE INDEX ix_readings_patient ON readings (patient);
-
 CREATE INDEX readings_time ON readings (at_ms);
+
+CREATE INDEX ix_readings_patient ON readings (patient);
 
 CREATE TABLE calls (
 	report UUID NOT NULL,
@@ -232,9 +229,9 @@ CREATE TABLE calls (
 	PRIMARY KEY (report, task)
 );
 
-CREATE INDEX ix_calls_patient ON calls (patient);
-
 CREATE INDEX calls_time ON calls (task, at_ms);
+
+CREATE INDEX ix_calls_patient ON calls (patient);
 
 CREATE TABLE exports (
 	exam UUID NOT NULL,
@@ -306,9 +303,9 @@ CREATE TABLE patient_links (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_patient_links_patient ON patient_links (patient);
-
 CREATE INDEX ix_patient_links_same_as ON patient_links (same_as);
+
+CREATE INDEX ix_patient_links_patient ON patient_links (patient);
 
 CREATE TABLE withdrawals (
 	id UUID NOT NULL,
@@ -323,9 +320,9 @@ CREATE TABLE withdrawals (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_withdrawals_exam ON withdrawals (exam);
-
 CREATE INDEX ix_withdrawals_patient ON withdrawals (patient);
+
+CREATE INDEX ix_withdrawals_exam ON withdrawals (exam);
 
 CREATE INDEX ix_withdrawals_right_patient ON withdrawals (right_patient);
 
@@ -347,9 +344,9 @@ CREATE TABLE alerts (
 	UNIQUE (about)
 );
 
-CREATE INDEX ix_alerts_exam ON alerts (exam);
-
 CREATE INDEX ix_alerts_patient ON alerts (patient);
+
+CREATE INDEX ix_alerts_exam ON alerts (exam);
 
 CREATE INDEX alerts_due ON alerts (next_ms);
 
@@ -363,12 +360,6 @@ CREATE TABLE enrolment_tokens (
 	used_by BYTEA,
 	used_ms BIGINT,
 	PRIMARY KEY (token_hash)
-);
-
-CREATE TABLE workers (
-	name VARCHAR(64) NOT NULL,
-	beat BIGINT NOT NULL,
-	PRIMARY KEY (name)
 );
 
 CREATE TABLE update_halts (
@@ -413,6 +404,31 @@ CREATE TABLE rule_changes (
 	state VARCHAR(16) NOT NULL,
 	PRIMARY KEY (id)
 );
+
+CREATE TABLE rounds (
+	id UUID NOT NULL,
+	number INTEGER NOT NULL,
+	model VARCHAR(64) NOT NULL,
+	base VARCHAR(64) NOT NULL,
+	previous UUID,
+	state VARCHAR(16) NOT NULL,
+	phase VARCHAR(16) NOT NULL,
+	until_ms BIGINT NOT NULL,
+	phase_ms BIGINT NOT NULL,
+	call BYTEA NOT NULL,
+	opened_ms BIGINT NOT NULL,
+	opened_by VARCHAR(64) NOT NULL,
+	ended_ms BIGINT,
+	answers INTEGER NOT NULL,
+	head BYTEA,
+	memory BYTEA,
+	reason VARCHAR(500) NOT NULL,
+	candidate VARCHAR(16) NOT NULL,
+	verdict TEXT NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE INDEX rounds_model ON rounds (model, number);
 
 CREATE TABLE streams (
 	id BIGSERIAL NOT NULL,
@@ -534,9 +550,9 @@ CREATE TABLE deliveries (
 	FOREIGN KEY(device) REFERENCES devices (name)
 );
 
-CREATE INDEX deliveries_body ON deliveries (sha256);
-
 CREATE INDEX deliveries_device ON deliveries (device, subject, serial);
+
+CREATE INDEX deliveries_body ON deliveries (sha256);
 
 CREATE TABLE index_entries (
 	device VARCHAR(64) NOT NULL,
@@ -556,6 +572,27 @@ CREATE TABLE rule_signatures (
 	at_ms BIGINT NOT NULL,
 	PRIMARY KEY (change, role),
 	FOREIGN KEY(change) REFERENCES rule_changes (id)
+);
+
+CREATE TABLE round_devices (
+	round UUID NOT NULL,
+	device VARCHAR(64) NOT NULL,
+	PRIMARY KEY (round, device),
+	FOREIGN KEY(round) REFERENCES rounds (id),
+	FOREIGN KEY(device) REFERENCES devices (name)
+);
+
+CREATE TABLE round_records (
+	round UUID NOT NULL,
+	device VARCHAR(64) NOT NULL,
+	kind VARCHAR(32) NOT NULL,
+	body BYTEA NOT NULL,
+	received_ms BIGINT NOT NULL,
+	refused VARCHAR(300) NOT NULL,
+	counted UUID,
+	PRIMARY KEY (round, device, kind),
+	FOREIGN KEY(round) REFERENCES rounds (id),
+	FOREIGN KEY(device) REFERENCES devices (name)
 );
 
 CREATE TABLE envelopes (
@@ -617,9 +654,9 @@ CREATE TABLE manifests (
 	FOREIGN KEY(stream) REFERENCES streams (id)
 );
 
-CREATE INDEX manifests_waiting ON manifests (device, waiting);
+CREATE INDEX ix_manifests_sha256 ON manifests (sha256);
 
 CREATE INDEX ix_manifests_patient ON manifests (patient);
 
-CREATE INDEX ix_manifests_sha256 ON manifests (sha256);
+CREATE INDEX manifests_waiting ON manifests (device, waiting);
 

@@ -1,0 +1,1 @@
+"""A device in federated rounds: what it keeps of each, what it answers, and when it has time to."""

@@ -1,0 +1,197 @@
+"""The clinic's patient index: what each device of a clinic is sent of its patients, one entry a person.
+
+Whose exams were made on a clinic's devices are its patients. A person who refuses that their results are passed on, or
+has withdrawn that, is not in it; merged records are one entry, under the number seen last there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, insert, select, update
+
+from aidpost.errors import AidpostError
+from aidpost.records import ConsentPurpose, Patient, Timestamp, TriageLevel, encode
+from aidpost.sync.bodies import IndexEntry, LastVisit, OverdueReferral
+from aidpost.sync.hub import clocks, consents, deliveries, exports, outgoing, patients, referrals, schema
+from aidpost.sync.hub.clocks import day
+from aidpost.sync.hub.database import Database
+
+_log = logging.getLogger(__name__)
+
+CLASS = "index"
+_AT_ONCE = 50
+_RESULT = 300
+_LEVELS = list(TriageLevel)
+
+
+def begin(connection: Connection, device: str) -> None:
+    """A device says hello: one that has none of its clinic's index yet is to get it."""
+    entries, devices = schema.index_entries, schema.devices
+    if connection.execute(select(entries.c.patient).where(entries.c.device == device).limit(1)).first() is not None:
+        return
+    clinic = connection.execute(select(devices.c.clinic).where(devices.c.name == device)).scalar()
+    if clinic:
+        _touch_clinic(connection, clinic)
+
+
+def enrolled_again(connection: Connection, known: Any, public_key: bytes, clinic: str, now_ms: int) -> None:
+    """A device, a row of `devices`, is enrolled anew: with another key it has a new store with nothing in it, and in
+    another clinic other patients."""
+    if bytes(known.public_key) != public_key:
+        deliveries.new_store(connection, known.name, now_ms)
+    if known.clinic != clinic:
+        table = schema.index_entries
+        had = connection.execute(select(table.c.patient).where(table.c.device == known.name)).scalars()
+        exports.touch(connection, list(had))
+        if clinic:
+            _touch_clinic(connection, clinic)
+
+
+def _touch_clinic(connection: Connection, clinic: str) -> None:
+    devices, exams = schema.devices, schema.exams
+    theirs = select(exams.c.patient).join(devices, devices.c.name == exams.c.device)
+    found = connection.execute(theirs.where(devices.c.clinic == clinic).distinct()).scalars()
+    exports.touch(connection, list(found))
+
+
+def bring_up(database: Database, now_ms: int) -> int:
+    """Sends what changed, a few people a transaction; gives how many were looked at."""
+    due, looked = schema.index_due, 0
+    while True:
+        with database.read() as connection:
+            if connection.execute(select(due.c.patient).limit(1)).first() is None:
+                return looked
+        with database.write() as connection:
+            found = list(connection.execute(select(due.c.patient).limit(_AT_ONCE)).scalars())
+            # first, so that what changes meanwhile in another transaction makes them due again
+            connection.execute(delete(due).where(due.c.patient.in_(found)))
+            for patient in found:
+                try:
+                    _person(connection, database.epoch, patient, now_ms)
+                except (AidpostError, LookupError, TypeError, ValueError):
+                    # what is wrong with one person's records must not keep reviews from going down
+                    _log.exception("the index entry of %s cannot be made", patient)
+        looked += len(found)
+
+
+def new_day(database: Database, now_ms: int) -> None:
+    """A day later other referrals are overdue."""
+    table = schema.referrals
+    late = select(table.c.patient).where(
+        table.c.current.is_(True), table.c.status.in_(referrals.OPEN), table.c.due < day(now_ms)
+    )
+    with database.write() as connection:
+        exports.touch(connection, list(connection.execute(late.distinct()).scalars()))
+
+
+def _person(connection: Connection, hub_epoch: bytes, patient: uuid.UUID, now_ms: int) -> None:
+    """Sends the entries of a person to all who are to have them, and takes them back from others."""
+    everybody = patients.group(connection, patient)
+    exams = _exams(connection, everybody)
+    table = schema.index_entries
+    clinics = {row.of_clinic for row in exams if row.of_clinic}
+    if not clinics and connection.execute(select(table).where(table.c.patient.in_(everybody)).limit(1)).first() is None:
+        return
+    wanted: dict[str, dict[uuid.UUID, IndexEntry]] = {}
+    for clinic in () if consents.refuses(connection, patient, ConsentPurpose.SHARING) else clinics:
+        entry = _entry(connection, everybody, exams, clinic, now_ms)
+        if entry is not None:
+            for device in _devices(connection, clinic):
+                wanted.setdefault(device, {})[entry.patient.id] = entry
+    for row in connection.execute(select(table).where(table.c.patient.in_(everybody))).all():
+        gone = IndexEntry(patient=Patient(id=row.patient), at=clocks.hub_time(now_ms), removed=True)
+        if row.patient not in wanted.get(row.device, {}):
+            _send(connection, hub_epoch, row.device, gone, bytes(row.digest), now_ms)
+    known = {
+        (row.device, row.patient): bytes(row.digest)
+        for row in connection.execute(select(table).where(table.c.patient.in_(everybody)))
+    }
+    for device, entries in wanted.items():
+        for number, entry in entries.items():
+            _send(connection, hub_epoch, device, entry, known.get((device, number)), now_ms)
+
+
+def _exams(connection: Connection, everybody: Sequence[uuid.UUID]) -> list[Any]:
+    exams, devices = schema.exams, schema.devices
+    query = (
+        select(exams, devices.c.clinic.label("of_clinic"))
+        .join(devices, devices.c.name == exams.c.device)
+        .where(exams.c.patient.in_(everybody), exams.c.state != "withdrawn")
+    )
+    return list(connection.execute(query.order_by(exams.c.started_ms, exams.c.id)).all())
+
+
+def _entry(
+    connection: Connection, everybody: Sequence[uuid.UUID], exams: Sequence[Any], clinic: str, now_ms: int
+) -> IndexEntry | None:
+    here = [row for row in exams if row.of_clinic == clinic][-1]
+    report = exports.report_of(connection, here.id)
+    if report is None:
+        return None
+    known = report.patient
+    last = exams[-1]
+    return IndexEntry(
+        patient=Patient(
+            id=known.id,
+            name=known.name,
+            birth_date=known.birth_date,
+            sex=known.sex,
+            identifiers=known.identifiers,
+            telephone=known.telephone,
+        ),
+        at=clocks.hub_time(now_ms),
+        last=LastVisit(
+            exam=last.id,
+            day=day(last.started_ms),
+            triage=_LEVELS[last.triage],
+            result=last.summary[:_RESULT],
+            confirmed=last.state == "reviewed",
+        ),
+        overdue=_overdue(connection, exams, day(now_ms)),
+        same_as=tuple(sorted(set(everybody) - {known.id}, key=str)),
+    )
+
+
+def _overdue(connection: Connection, exams: Sequence[Any], today: str) -> tuple[OverdueReferral, ...]:
+    found = [referral for row in exams for _, referral in referrals.of_exam(connection, row.id)]
+    late = [one for one in found if one.status.value in referrals.OPEN and one.due < today]
+    return tuple(OverdueReferral(to=one.to, due=one.due, reason=one.reason) for one in late[:5])
+
+
+def _devices(connection: Connection, clinic: str) -> list[str]:
+    table = schema.devices
+    return list(
+        connection.execute(
+            select(table.c.name).where(table.c.clinic == clinic, table.c.revoked_ms.is_(None)).order_by(table.c.name)
+        ).scalars()
+    )
+
+
+def _send(
+    connection: Connection, hub_epoch: bytes, device: str, entry: IndexEntry, before: bytes | None, now_ms: int
+) -> None:
+    """Sends an entry that differs from the one sent before; one that still waits is replaced by it."""
+    digest = hashlib.sha256(encode(_timeless(entry))).digest()
+    if digest == before:
+        return
+    table, number = schema.index_entries, entry.patient.id
+    mine = (table.c.device == device, table.c.patient == number)
+    if connection.execute(update(table).where(*mine).values(digest=digest)).rowcount == 0:
+        connection.execute(insert(table).values(device=device, patient=number, digest=digest))
+    down = schema.outgoing
+    waiting = (down.c.device == device, down.c.cls == CLASS, down.c.patient == number, down.c.received_ms.is_(None))
+    connection.execute(update(down).where(*waiting, down.c.refused == "").values(refused="a later one was sent"))
+    # what the device has had is not kept here: the exams have it
+    had = (down.c.device == device, down.c.cls == CLASS, down.c.patient == number)
+    connection.execute(update(down).where(*had).values(body=b""))
+    outgoing.put(connection, hub_epoch, device, CLASS, entry, patient=number, exam=None, now_ms=now_ms)
+
+
+def _timeless(entry: IndexEntry) -> IndexEntry:
+    return msgspec.structs.replace(entry, at=Timestamp(wall_ms=0, monotonic_ms=0, boot=0, synced=True))
