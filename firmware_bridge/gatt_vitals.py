@@ -159,6 +159,8 @@ def is_settled(measurement: object) -> bool:
         return measurement.spo2_percent.value is not None and not measurement.blocked_by and not states & _UNSETTLED
     if isinstance(measurement, NoninOximetry):
         return measurement.spo2_percent.value is not None and not _UNSETTLED & set(measurement.status)
+    if isinstance(measurement, ViatomOximetry):
+        return measurement.worn and measurement.spo2_percent.value is not None
     return True
 
 

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -107,8 +107,55 @@ def to_tflite(
     return _convert(call, size, images)
 
 
+class PooledHeads(Protocol):
+    """What `pooled_tflite` makes of pooled features: brought to 0..6, a hidden layer, a head per output."""
+
+    scale: torch.Tensor
+    offset: torch.Tensor
+    heads: nn.ModuleDict
+
+    def first(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias of the hidden layer."""
+
+
+def _pools(tf: Any, net: EfficientNetLite0, after: Sequence[int], image: Any) -> dict[str, Any]:
+    """Mean and maximum over the map after so many blocks each, and over the last map: 1 x 1 x 1 x channels."""
+    maps, start, x = {}, 0, _conv(tf, image, net.stem)
+    for stop in after:
+        maps[f"{stop:02d}"] = x = _blocks(tf, x, net, start, stop)
+        start = stop
+    maps["last"] = _conv(tf, _blocks(tf, x, net, start), net.head)
+    pools = {}
+    for name, x in maps.items():
+        pools[f"mean_{name}"] = tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+        pools[f"top_{name}"] = tf.reduce_max(x, axis=[1, 2], keepdims=True)
+    return pools
+
+
+def pooled_tflite(net: EfficientNetLite0, after: Sequence[int], heads: PooledHeads, images: np.ndarray) -> bytes:
+    """Int8 file of `net`'s pooled features and of `heads` on them, one output each; calibrated with `images`."""
+
+    def dense(tf: Any, x: Any, weight: torch.Tensor, bias: torch.Tensor) -> Any:
+        kernel = weight.detach().numpy().T[None, None]  # as a convolution: its weights are quantised per channel
+        return tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), bias.detach().numpy())
+
+    def call(tf: Any, image: Any) -> dict[str, Any]:
+        pools = _pools(tf, net, after, image)
+        parts, at = [], 0
+        for name in sorted(pools):
+            width = pools[name].shape[-1]
+            scale, offset = (t.numpy()[at : at + width] for t in (heads.scale, heads.offset))
+            part = tf.nn.depthwise_conv2d(pools[name], scale[None, None, :, None], [1, 1, 1, 1], "VALID")
+            parts.append(tf.nn.relu6(tf.nn.bias_add(part, offset)))
+            at += width
+        hidden = tf.nn.relu6(dense(tf, tf.concat(parts, axis=-1), *heads.first()))
+        return {n: tf.reshape(dense(tf, hidden, h.weight, h.bias), [1, -1]) for n, h in heads.heads.items()}
+
+    return _convert(call, images.shape[1], images)
+
+
 class FrozenFront:
-    """The first `blocks` of a network, quantised: what is not trained runs ten times faster so, and the rest learns on
+    """A network's pooled features, quantised: what is not trained runs ten times faster so, and the rest learns on
     int8's own output."""
 
     def __init__(self, content: bytes):
@@ -116,37 +163,22 @@ class FrozenFront:
 
         self._interpreter = Interpreter(model_content=content, num_threads=1)
         self._interpreter.allocate_tensors()
-        self._entry = self._interpreter.get_input_details()[0]["index"]
-        output = self._interpreter.get_output_details()[0]
-        self._exit = output["index"]
-        self.scale, self.zero = output["quantization"]
+        self._signature = self._interpreter.get_signature_runner()
+        details = self._signature.get_output_details()
+        self._quantization = {name: details[name]["quantization"] for name in sorted(details)}
 
     @staticmethod
-    def convert(net: EfficientNetLite0, blocks: int, images: np.ndarray) -> bytes:
+    def convert(net: EfficientNetLite0, after: Sequence[int], images: np.ndarray) -> bytes:
         """The file to construct one from, calibrated with `images`."""
-        return _convert(
-            lambda tf, image: {"front": _blocks(tf, _conv(tf, image, net.stem), net, 0, blocks)},
-            images.shape[1],
-            images,
-        )
+        return _convert(lambda tf, image: _pools(tf, net, after, image), images.shape[1], images)
 
-    def raw(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """n int8 images to n x h x w x channels int8."""
-        out = []
-        for image in images:
-            self._interpreter.set_tensor(self._entry, image[None])
-            self._interpreter.invoke()
-            out.append(self._interpreter.get_tensor(self._exit)[0])
-        return np.stack(out)
-
-    def real(self, raw: np.ndarray) -> torch.Tensor:
-        """What `raw` gave as n x channels x h x w float."""
-        x = torch.from_numpy(np.ascontiguousarray(raw.transpose(0, 3, 1, 2)))
-        return (x.float() - self.zero) * self.scale
-
-    def __call__(self, images: Sequence[np.ndarray]) -> torch.Tensor:
-        """n int8 images to n x channels x h x w float."""
-        return self.real(self.raw(images))
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """One int8 image to its features, float32."""
+        answer = self._signature(image=image[None])
+        parts = [
+            (answer[name].ravel() - np.float32(zero)) * scale for name, (scale, zero) in self._quantization.items()
+        ]
+        return np.concatenate(parts).astype(np.float32)
 
 
 def runner(model: bytes | Path, threads: int = 1) -> Callable[[np.ndarray], dict[str, np.ndarray]]:

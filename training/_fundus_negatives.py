@@ -1,12 +1,14 @@
-"""Drawn pictures that are not a retina: what a camera sees when it looks elsewhere, and what somebody may upload by
-mistake.
+"""Pictures that are not a retina: what a camera sees when it looks elsewhere, and what somebody may upload by mistake.
 
-None is a photograph, so photographs can test what was learnt from them. All are size x size x 3 uint8, red first.
+Drawn ones, and windows of the few photographs that come with scikit-image and scikit-learn. All are size x size x 3
+uint8, red first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -202,20 +204,59 @@ MAKERS: tuple[Callable[[Rng, int], Image], ...] = (
 
 def not_a_retina(rng: Rng, size: int) -> Image:
     """One drawn picture as the quality model would be shown it: in a round field, or whole with black around it."""
-    image = MAKERS[int(rng.integers(len(MAKERS)))](rng, size)
+    return as_shown(MAKERS[int(rng.integers(len(MAKERS)))](rng, size), rng)
+
+
+def as_shown(image: Image, rng: Rng) -> Image:
+    """A square picture in a round field or whole with black around it; sometimes grey, or red as a retina is."""
+    size = image.shape[0]
     if rng.random() < 0.15:
         image = np.repeat(image.mean(2, keepdims=True), 3, 2).astype(np.uint8)
     if rng.random() < 0.4:
-        tint = np.array([1.0, rng.uniform(0.35, 0.7), rng.uniform(0.1, 0.5)])  # everything red, as a retina is
+        tint = np.array([1.0, rng.uniform(0.35, 0.7), rng.uniform(0.1, 0.5)])
         image = (
             _clip(image.mean(2, keepdims=True) * tint * rng.uniform(0.8, 1.5))
             if rng.random() < 0.5
             else _clip(image * tint)
         )
     if rng.random() < 0.5:
+        image = image.copy()
         rows = int(size * rng.uniform(0.05, 0.22))
         image[:rows] = 0
         image[size - rows :] = 0
     y, x = np.mgrid[0:size, 0:size] + 0.5
-    image[np.hypot(x - size / 2, y - size / 2) > size / 2] = 0
-    return image
+    return image * (np.hypot(x - size / 2, y - size / 2) <= size / 2)[..., None].astype(np.uint8)
+
+
+RETINAS = {"retina.jpg", "microaneurysms.png"}
+
+
+def packaged_photographs() -> list[Path]:
+    """The photographs that scikit-image and scikit-learn bring along, but for those of retinas."""
+    folders = []
+    for package, inside in (("skimage", "data"), ("sklearn", "datasets/images")):
+        found = find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            raise SystemExit(f"{package}, whose photographs training reads, is not installed: install aidpost[train]")
+        folders.append(Path(found.submodule_search_locations[0]) / inside)
+    files = (file for folder in folders for file in folder.iterdir() if file.suffix in {".png", ".jpg"})
+    return sorted(file for file in files if file.name not in RETINAS)
+
+
+def read_photograph(file: Path) -> Image:
+    """H x W x 3 uint8, red first."""
+    picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise SystemExit(f"cannot read {file}: not a picture that OpenCV knows")
+    return np.ascontiguousarray(picture[..., ::-1])
+
+
+def windows(picture: Image, rng: Rng, count: int) -> list[Image]:
+    """The whole picture and `count` square windows of it."""
+    h, w = picture.shape[:2]
+    out = [picture]
+    for _ in range(count):
+        side = int(min(h, w) * rng.uniform(0.35, 1.0))
+        y, x = int(rng.integers(0, h - side + 1)), int(rng.integers(0, w - side + 1))
+        out.append(np.ascontiguousarray(picture[y : y + side, x : x + side]))
+    return out

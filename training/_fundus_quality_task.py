@@ -1,11 +1,13 @@
-"""The quality network: the first blocks of the backbone as they are, a short tail trained on their cached output."""
+"""The quality network: the backbone as it is, and a small network trained on the features that it pools."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,60 +16,109 @@ from _fundus_backbone import EfficientNetLite0, load_imagenet
 from _fundus_data import Photograph, cached
 from _fundus_degrade import REASONS
 from _fundus_export import FrozenFront, torch_input
-from _fundus_negatives import not_a_retina
+from _fundus_negatives import as_shown, not_a_retina, packaged_photographs, read_photograph, windows
 from torch import nn
 from tqdm import tqdm
 
 from aidpost.inference._fundus_input import INPUT_VERSION, quality_input
-from aidpost.kernels.fundus import decode
+from aidpost.kernels.fundus import decode, field_of_view
 
-SIZE = 192
-CACHE_SIZE = 208
-FROZEN_BLOCKS = 11  # to stride 16, 112 channels
-BLOCKS = 12
+SIZE = 256
+CACHE_SIZE = 272
+POOLED_AFTER = (5, 8, 11, 15)  # blocks: 40, 80, 112 and 192 channels at strides 8, 16, 16 and 32; then the last map
+HIDDEN = 128
+MEMBERS = 3
 REASON_NAMES = (*REASONS, "not_a_retina")
 UNKNOWN = -1.0
+SHARES = (0.17, 0.17, 0.17, 0.17, 0.32)  # of REASONS: artefacts are of more kinds than the others
+MIDDLE = 3.0
+RATE = 2e-3
+BATCH = 128
 
 
-class QualityNet(nn.Module):
-    """3 logits (good, usable, reject) and one per reason, each the mean over the last map."""
+class Heads(nn.Module):
+    """Pooled features, brought to 0..6 (three deviations to either side), to 3 logits of quality and one per reason.
 
-    def __init__(self) -> None:
+    The hidden layer takes them around `MIDDLE`.
+    """
+
+    def __init__(self, features: int, hidden: int = HIDDEN):
         super().__init__()
-        self.backbone = EfficientNetLite0(BLOCKS, 512)
-        self.quality = nn.Conv2d(self.backbone.channels, 3, 1)
-        self.reasons = nn.Conv2d(self.backbone.channels, len(REASON_NAMES), 1)
+        self.register_buffer("scale", torch.ones(features))
+        self.register_buffer("offset", torch.zeros(features))
+        self.hidden = nn.Linear(features, hidden)
+        self.heads = nn.ModuleDict({"quality": nn.Linear(hidden, 3), "reasons": nn.Linear(hidden, len(REASON_NAMES))})
 
-    def early(self, x: torch.Tensor) -> torch.Tensor:
-        """The frozen part."""
-        x = self.backbone.stem(x)
-        for block in self.backbone.blocks[:FROZEN_BLOCKS]:
-            x = block(x)
-        return x
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """n x features to n x 3 and n x 6."""
+        x = F.hardtanh(x * self.scale + self.offset, 0.0, 6.0) - MIDDLE
+        x = F.hardtanh(self.hidden(F.dropout(x, 0.2, self.training)), 0.0, 6.0)
+        x = F.dropout(x, 0.3, self.training)
+        return self.heads["quality"](x), self.heads["reasons"](x)
 
-    def tail(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The trained part, from what `early` gives to the logits of quality and of the reasons."""
-        for block in self.backbone.blocks[FROZEN_BLOCKS:]:
+    def first(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias of the hidden layer on 0..6."""
+        return self.hidden.weight, self.hidden.bias - MIDDLE * self.hidden.weight.sum(1)
+
+
+def mean_of(members: Sequence[Heads]) -> Heads:
+    """One network that gives the mean of its members' logits: their hidden layers side by side."""
+    whole = Heads(len(members[0].scale), sum(m.hidden.out_features for m in members))
+    whole.scale.copy_(members[0].scale)
+    whole.offset.copy_(members[0].offset)
+    with torch.no_grad():
+        whole.hidden.weight.copy_(torch.cat([m.hidden.weight for m in members]))
+        whole.hidden.bias.copy_(torch.cat([m.hidden.bias for m in members]))
+        for name, head in whole.heads.items():
+            head.weight.copy_(torch.cat([m.heads[name].weight for m in members], 1) / len(members))
+            head.bias.copy_(torch.stack([m.heads[name].bias for m in members]).mean(0))
+    return whole.eval()
+
+
+@dataclass
+class QualityNet:
+    """The frozen backbone and what was trained on it."""
+
+    backbone: EfficientNetLite0
+    heads: Heads
+
+    def pooled(self, x: torch.Tensor) -> torch.Tensor:
+        """n x 3 x H x W to n x features, in the order of `FrozenFront`: the means, then the maxima."""
+        maps = [x := self.backbone.stem(x)]
+        for i, block in enumerate(self.backbone.blocks, 1):
             x = block(x)
-        x = self.backbone.head(x).mean((2, 3))
-        if self.training:
-            x = F.dropout(x, 0.3)
-        return tuple(x @ head.weight.flatten(1).T + head.bias for head in (self.quality, self.reasons))  # type: ignore[return-value]
+            if i in POOLED_AFTER:
+                maps.append(x)
+        maps = [*maps[1:], self.backbone.head(x)]
+        return torch.cat([m.mean((2, 3)) for m in maps] + [m.amax((2, 3)) for m in maps], 1)
 
 
 @dataclass
 class Samples:
-    """Pictures (int8) with their soft quality and their reasons (1, 0 or unknown)."""
+    """Features of pictures with their soft quality, their reasons (1, 0 or unknown) and the patient of the
+    photograph they were made from; `plain`: the photograph itself, with its label."""
 
-    images: list[np.ndarray] = field(default_factory=list)
+    front: FrozenFront
+    features: list[np.ndarray] = field(default_factory=list)
     quality: list[tuple[float, float, float]] = field(default_factory=list)
     reasons: list[np.ndarray] = field(default_factory=list)
+    patient: list[str] = field(default_factory=list)
+    plain: list[int] = field(default_factory=list)
 
-    def add(self, image: np.ndarray, quality: tuple[float, float, float], reasons: np.ndarray) -> None:
+    def add(
+        self,
+        image: np.ndarray,
+        quality: tuple[float, float, float],
+        reasons: np.ndarray,
+        patient: str = "",
+        plain: int = -1,
+    ) -> None:
         """Append one picture, uint8."""
-        self.images.append((image.astype(np.int16) - 128).astype(np.int8))
+        self.features.append(self.front(signed(image)).astype(np.float16))
         self.quality.append(quality)
         self.reasons.append(reasons)
+        self.patient.append(patient)
+        self.plain.append(plain)
 
 
 def load_crops(folder: Path, photographs: Sequence[Photograph], size: int) -> np.ndarray:
@@ -80,8 +131,14 @@ def load_crops(folder: Path, photographs: Sequence[Photograph], size: int) -> np
     return cached("quality", [p.file for p in photographs], size, make, INPUT_VERSION)
 
 
-def _bytes(pixels: np.ndarray) -> np.ndarray:
+def unsigned(pixels: np.ndarray) -> np.ndarray:
+    """The model's int8 as bytes."""
     return (pixels.astype(np.int16) + 128).astype(np.uint8)
+
+
+def signed(image: np.ndarray) -> np.ndarray:
+    """Bytes as the model's int8."""
+    return (image.astype(np.int16) - 128).astype(np.int8)
 
 
 def _reason(name: str | None, known: bool = True) -> np.ndarray:
@@ -98,84 +155,128 @@ def degraded(image: np.ndarray, name: str, hopeless: bool, rng: np.random.Genera
 
 
 def make_samples(
-    photographs: Sequence[Photograph], crops: np.ndarray, copies: int, drawn: int, rng: np.random.Generator
+    front: FrozenFront,
+    photographs: Sequence[Photograph],
+    exact: np.ndarray,
+    crops: np.ndarray,
+    copies: int,
+    drawn: int,
+    seed: int,
 ) -> Samples:
-    """Every labelled photograph `copies` times (raw colours thrice as often), degraded good ones, and `drawn` pictures
-    of other things."""
-    out = Samples()
+    """Every photograph as it is and, labelled, mirrored (raw colours three times) and `copies` times changed (raw
+    colours once more), degraded good ones, and `drawn` pictures of other things.
+
+    `exact`: at `SIZE`, as the device has them, from files decoded at a reduced scale; `crops`: larger, at `CACHE_SIZE`.
+    """
+    out, rng = Samples(front), np.random.default_rng(seed)
     soft = {0: (0.94, 0.06, 0.0), 1: (0.06, 0.88, 0.06), 2: (0.0, 0.06, 0.94), None: (0.75, 0.25, 0.0)}
-    for p, crop in zip(photographs, tqdm(crops, desc="augment", mininterval=10), strict=True):
+    for p, whole, crop in zip(photographs, exact, tqdm(crops, desc="photographs", mininterval=10), strict=True):
         raw = p.dataset != "EyePACS-256-stretched"
-        picture = _bytes(crop)
-        known = p.quality in (0, None)
-        for _ in range(1 if p.quality is None else copies * (2 if raw else 1)):
-            out.add(augment_raw(picture, rng, SIZE), soft[p.quality], _reason(None, known))
-        if not known or rng.random() > (1.0 if raw else 0.6):
+        picture = unsigned(crop)
+        good = p.quality in (0, None)
+        label = (soft[p.quality], _reason(None, good), p.patient)
+        out.add(unsigned(whole), *label, -1 if p.quality is None else p.quality)
+        for axes in [] if p.quality is None else ((1,), (0,), (0, 1)) if raw else ((1,),):
+            out.add(unsigned(np.ascontiguousarray(np.flip(whole, axes))), *label)
+        for _ in range(0 if p.quality is None else copies + raw):
+            out.add(augment_raw(picture, rng, SIZE), *label)
+        if not good or rng.random() > (1.0 if raw else 0.7):
             continue
-        for hopeless, quality in ((True, (0.0, 0.03, 0.97)), (False, (0.15, 0.65, 0.2))):
-            name = list(REASONS)[int(rng.integers(len(REASONS)))]
-            out.add(degraded(augment_raw(picture, rng, SIZE), name, hopeless, rng), quality, _reason(name))
-    for _ in tqdm(range(drawn), desc="draw", mininterval=10):
-        picture = not_a_retina(rng, SIZE)
-        out.add(stretch_channels(picture) if rng.random() < 0.25 else picture, (0.0, 0.0, 1.0), _reason("not_a_retina"))
+        hopeless, mild = (0.0, 0.03, 0.97), (0.15, 0.65, 0.2)
+        for quality in (hopeless, hopeless, mild):
+            name = list(REASONS)[int(rng.choice(len(REASONS), p=SHARES))]
+            spoiled = degraded(augment_raw(picture, rng, SIZE), name, quality is hopeless, rng)
+            out.add(spoiled, quality, _reason(name), p.patient)
+    for _ in tqdm(range(drawn), desc="drawn pictures", mininterval=10):
+        out.add(drawn_picture(rng), (0.0, 0.0, 1.0), _reason("not_a_retina"))
+    for file in tqdm(packaged_photographs() if drawn else [], desc="other photographs", mininterval=10):
+        for picture in photographed(read_photograph(file), drawn // 40, rng):
+            out.add(picture, (0.0, 0.0, 1.0), _reason("not_a_retina"))
     return out
 
 
-def initial_model(images: np.ndarray) -> QualityNet:
-    """ImageNet weights, batch normalisation's statistics from `images`."""
-    model = QualityNet()
-    load_imagenet(model.backbone)
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    with torch.no_grad():
-        for start in range(0, len(images), 16):
-            model.backbone(torch_input(images[start : start + 16]))
-    for norm in norms:
-        norm.momentum = 0.02
-    return model.eval()
+def photographed(picture: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """A photograph of something else and windows of it: as the device would show them to the model, stretched or not,
+    and as a drawn picture is shown."""
+    out = []
+    for i, window in enumerate(windows(picture, rng, count)):
+        if i % 3 == 2:
+            out.append(as_shown(cv2.resize(window, (SIZE, SIZE), interpolation=cv2.INTER_AREA), rng))
+            continue
+        circle = field_of_view(window)
+        out.append(unsigned(quality_input(stretch_channels(window) if i % 3 else window, circle, SIZE).pixels))
+    return out
 
 
-def front_features(front: FrozenFront, images: Sequence[np.ndarray]) -> np.ndarray:
-    """What the frozen front makes of the pictures, n x h x w x channels int8."""
-    return np.concatenate(
-        [
-            front.raw(images[start : start + 64])
-            for start in tqdm(range(0, len(images), 64), desc="features", mininterval=10)
-        ]
+def drawn_picture(rng: np.random.Generator) -> np.ndarray:
+    """What is not a retina, a quarter of it stretched as archives do."""
+    picture = not_a_retina(rng, SIZE)
+    return stretch_channels(picture) if rng.random() < 0.25 else picture
+
+
+def calibration_images(crops: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Photographs as they are, then a tenth as many spoiled ones and drawn pictures each: the reasons' logits reach
+    their highest there. `crops`: at `CACHE_SIZE`."""
+    rng = np.random.default_rng(seed)
+    chosen = [unsigned(crops[i]) for i in rng.choice(len(crops), min(count, len(crops)), replace=False)]
+    whole = [cv2.resize(c, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for c in chosen]
+    few = max(count // 10, len(REASONS))
+    names = list(REASONS)
+    spoiled = [degraded(whole[i % len(whole)], names[i % len(names)], True, rng) for i in range(few)]
+    return np.stack([signed(image) for image in [*whole, *spoiled, *(drawn_picture(rng) for _ in range(few))]])
+
+
+def imagenet() -> EfficientNetLite0:
+    """The backbone as published."""
+    net = EfficientNetLite0()
+    load_imagenet(net)
+    return net.eval()
+
+
+def fit_heads(samples: Samples, rows: np.ndarray, epochs: int, seed: int) -> Heads:
+    """Train one member on some rows: cross-entropy on soft labels, and every known reason."""
+    quality, reasons = (
+        torch.tensor(samples.quality)[rows].float(),
+        torch.tensor(np.stack(samples.reasons))[rows].float(),
     )
-
-
-def fit_tail(
-    model: QualityNet, front: FrozenFront, features: np.ndarray, samples: Samples, epochs: int, seed: int
-) -> None:
-    """Train the tail: cross-entropy on soft labels, and every known reason."""
-    quality, reasons = torch.tensor(samples.quality).float(), torch.tensor(np.stack(samples.reasons)).float()
+    x = torch.from_numpy(np.stack(samples.features)[rows]).float()
     torch.manual_seed(seed)
-    trained = [*model.backbone.blocks[FROZEN_BLOCKS:].parameters(), *model.backbone.head.parameters()]
-    heads = [*model.quality.parameters(), *model.reasons.parameters()]
-    optimiser = torch.optim.AdamW([{"params": trained, "lr": 1e-3}, {"params": heads, "lr": 2e-3}], weight_decay=0.05)
-    steps = -(-len(features) // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [1e-3, 2e-3], epochs * steps, pct_start=0.15)
+    model = Heads(x.shape[1])
+    deviation = x.std(0)
+    model.scale.copy_(1 / deviation.clamp(min=0.2 * float(deviation.median())))
+    model.offset.copy_(MIDDLE - x.mean(0) * model.scale)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
+    steps = -(-len(x) // BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, epochs * steps, pct_start=0.15)
+    model.train()
     for epoch in range(epochs):
-        bar = tqdm(torch.randperm(len(features)).split(64), desc=f"tail {epoch + 1}/{epochs}", mininterval=10)
-        for rows in bar:
-            model.eval()
-            for module in (model.backbone.blocks[FROZEN_BLOCKS:], model.backbone.head):
-                module.train()
-            model.training = True
-            graded, why = model.tail(front.real(features[rows.numpy()]))
-            known = reasons[rows] != UNKNOWN
-            loss = F.cross_entropy(graded, quality[rows])
-            loss = loss + F.binary_cross_entropy_with_logits(why[known], reasons[rows][known])
+        bar = tqdm(torch.randperm(len(x)).split(BATCH), desc=f"heads {epoch + 1}/{epochs}", mininterval=10)
+        for some in bar:
+            graded, why = model(x[some])
+            known = reasons[some] != UNKNOWN
+            loss = F.cross_entropy(graded, quality[some])
+            loss = loss + F.binary_cross_entropy_with_logits(why[known], reasons[some][known])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    model.eval()
+    return model.eval()
+
+
+def cross_validate(samples: Samples, epochs: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of the photographs as they are, each by a member that saw nothing of its patient, and their labels."""
+    plain = np.array(samples.plain)
+    fold = np.array([zlib.crc32(f"fold {p or i}".encode()) % folds for i, p in enumerate(samples.patient)])
+    logits = np.zeros((len(plain), 3))
+    for one in range(folds):
+        rows = np.flatnonzero((fold == one) & (plain >= 0))
+        if not len(rows):
+            continue
+        model = fit_heads(samples, np.flatnonzero(fold != one), epochs, seed)
+        with torch.no_grad():
+            logits[rows] = model(torch.from_numpy(np.stack([samples.features[i] for i in rows])).float())[0].numpy()
+    return logits[plain >= 0], plain[plain >= 0]
 
 
 def predict_twin(model: QualityNet, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -183,6 +284,6 @@ def predict_twin(model: QualityNet, images: np.ndarray) -> tuple[np.ndarray, np.
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), 16):
-            parts.append([t.numpy() for t in model.eval().tail(model.early(torch_input(images[start : start + 16])))])
+            parts.append([t.numpy() for t in model.heads(model.pooled(torch_input(images[start : start + 16])))])
     graded, why = (np.concatenate(column) for column in zip(*parts, strict=True))
     return graded, why

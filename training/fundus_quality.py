@@ -3,7 +3,7 @@ the card.
 
     python training/fundus_quality.py [--data FOLDER] [--out FOLDER] [--others FOLDER] [--tiny] [--fresh]
 
-The features and the trained tail are kept and found again unless `--fresh`; prints the figures that the card quotes.
+The features and the trained heads are kept and found again unless `--fresh`; prints the figures that the card quotes.
 """
 
 from __future__ import annotations
@@ -22,64 +22,71 @@ import _fundus_quality_task as task
 import numpy as np
 import torch
 from _fundus_card import write_model
-from _fundus_export import FrozenFront, runner, to_tflite
+from _fundus_export import FrozenFront, pooled_tflite, runner
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Augmented copies of a photograph, drawn pictures of other things, passes over them, calibration pictures."""
+    """Changed copies of a photograph, drawn pictures of other things, passes over them, calibration pictures, folds of
+    cross-validation."""
 
     copies: int = 2
-    drawn: int = 1200
-    epochs: int = 5
-    calibration: int = 200
+    drawn: int = 1400
+    epochs: int = 8
+    calibration: int = 160
+    folds: int = 4
+    members: int = task.MEMBERS
     seed: int = 1
 
 
-TINY = Plan(copies=1, drawn=12, epochs=1, calibration=8)
+TINY = Plan(copies=1, drawn=12, epochs=1, calibration=8, folds=2)
 
 
-def fit(folder: Path, photographs: list[data.Photograph], plan: Plan, work: Path) -> task.QualityNet:
-    """The trained network."""
-    checkpoint = work / "model.pt"
-    model = task.QualityNet()
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=False)
-        model.load_state_dict(state["model"])
-        return model.eval()
-    features_file = work / "features.pkl"
-    if not features_file.is_file():
-        crops = task.load_crops(folder, photographs, task.CACHE_SIZE)
-        rng = np.random.default_rng(plan.seed)
-        samples = task.make_samples(photographs, crops, plan.copies, plan.drawn, rng)
-        chosen = rng.choice(len(samples.images), min(320, len(samples.images)), replace=False)
-        torch.manual_seed(plan.seed)
-        model = task.initial_model(np.stack([samples.images[i] for i in chosen]))
-        calibration = np.stack([samples.images[i] for i in chosen[: plan.calibration]])
-        front = FrozenFront.convert(model.backbone, task.FROZEN_BLOCKS, calibration)
-        features = task.front_features(FrozenFront(front), samples.images)
-        samples.images.clear()
-        with features_file.open("wb") as stream:
-            pickle.dump((model.state_dict(), front, features, samples), stream)
-    with features_file.open("rb") as stream:
-        state, front, features, samples = pickle.load(stream)
-    model.load_state_dict(state)
-    task.fit_tail(model, FrozenFront(front), features, samples, plan.epochs, plan.seed)
-    torch.save({"model": model.state_dict()}, checkpoint)
-    return model
+def prepare(
+    folder: Path, photographs: list[data.Photograph], plan: Plan, file: Path
+) -> tuple[np.ndarray, task.Samples]:
+    """Calibration pictures, and the features of training's samples: kept in `file`, since they take longest."""
+    if file.is_file():
+        with file.open("rb") as stream:
+            calibration, front, columns = pickle.load(stream)
+        return calibration, task.Samples(FrozenFront(front), *columns)
+    crops = task.load_crops(folder, photographs, task.CACHE_SIZE)
+    calibration = task.calibration_images(crops, plan.calibration, plan.seed)
+    front = FrozenFront.convert(task.imagenet(), task.POOLED_AFTER, calibration)
+    exact = task.load_crops(folder, photographs, task.SIZE)
+    samples = task.make_samples(FrozenFront(front), photographs, exact, crops, plan.copies, plan.drawn, plan.seed)
+    columns = (samples.features, samples.quality, samples.reasons, samples.patient, samples.plain)
+    part = file.with_suffix(".part")
+    with part.open("wb") as stream:
+        pickle.dump((calibration, front, columns), stream)
+    part.replace(file)
+    return calibration, samples
 
 
-def undo_shift(model: task.QualityNet, run: report.Run, images: np.ndarray) -> None:
-    """Take back in the heads' biases what int8 adds to each logit on average over training's pictures.
+def fit(samples: task.Samples, plan: Plan, checkpoint: Path) -> tuple[task.Heads, tuple[np.ndarray, np.ndarray]]:
+    """The trained heads, and cross-validation's logits and labels."""
+    state = torch.load(checkpoint, weights_only=False) if checkpoint.is_file() else {}
+    rows = np.arange(len(samples.features))
+    members = []
+    for number in range(plan.members):
+        if number not in state:
+            state[number] = task.fit_heads(samples, rows, plan.epochs, plan.seed + number).state_dict()
+            torch.save(state, checkpoint)
+        members.append(task.Heads(len(samples.features[0])))
+        members[-1].load_state_dict(state[number])
+    if "validation" not in state:
+        state["validation"] = task.cross_validate(samples, plan.epochs, plan.folds, plan.seed)
+        torch.save(state, checkpoint)
+    return task.mean_of(members), state["validation"]
 
-    Averages over a map that is nearly constant keep their rounding, so that int8 shifts the line between good and
-    usable.
-    """
+
+def undo_shift(model: task.QualityNet, run: report.Run, front: FrozenFront, images: np.ndarray) -> None:
+    """Take back in the heads' biases what int8 adds to each logit on average over training's photographs."""
+    with torch.no_grad():
+        wanted = model.heads(torch.from_numpy(np.stack([front(image) for image in images])))
     answers = [run(image) for image in images]
-    for head, twin, name in zip(
-        (model.quality, model.reasons), task.predict_twin(model, images), ("quality", "reasons"), strict=True
-    ):
-        shift = np.mean([answer[name] for answer in answers], axis=0) - twin.mean(0)
+    for (name, head), logits in zip(model.heads.heads.items(), wanted, strict=True):
+        shift = np.mean([answer[name] for answer in answers], axis=0) - logits.numpy().mean(0)
         with torch.no_grad():
             head.bias -= torch.from_numpy(shift.astype(np.float32))
 
@@ -106,15 +113,18 @@ def main() -> None:
     if arguments.fresh:
         for file in [*work.glob("*.pt"), *work.glob("*.pkl")]:
             file.unlink()
-    kept = [p for p in photographs if not p.held_out and p.quality is not None] or photographs
-    model = fit(folder, [p for p in photographs if not p.held_out], plan, work)
-    heads = {"quality": model.quality, "reasons": model.reasons}
-    # real photographs: the wilder pictures would only widen the ranges that eight bits have to cover
-    calibration = np.asarray(task.load_crops(folder, kept[:: max(len(kept) // plan.calibration, 1)], task.SIZE))
-    undo_shift(model, runner(to_tflite(model.backbone, heads, task.SIZE, calibration)), calibration)
-    content = to_tflite(model.backbone, heads, task.SIZE, calibration)
+    calibration, samples = prepare(folder, [p for p in photographs if not p.held_out], plan, work / "features.pkl")
+    heads, validation = fit(samples, plan, work / "heads.pt")
+    model = task.QualityNet(task.imagenet(), heads)
+
+    def convert() -> bytes:
+        return pooled_tflite(model.backbone, task.POOLED_AFTER, heads, calibration)
+
+    undo_shift(model, runner(convert()), samples.front, calibration[: plan.calibration])
+    content = convert()
     held = [p for p in photographs if p.held_out]
-    evaluation = report.evaluate(model, runner(content), folder, held, arguments.others, 4 if arguments.tiny else 100)
+    drawn = 4 if arguments.tiny else 100
+    evaluation = report.evaluate(model, runner(content), folder, held, validation, arguments.others, drawn)
     card, text, golden = report.describe(evaluation, runner(content), content)
     print(text)
     print(f"wrote {write_model('fundus-quality', content, card, text, golden, arguments.out)}")

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from aidpost.board.console import steps
+from aidpost.board.console import answers, steps
 from aidpost.board.console._who import BREAK_GLASS
 from aidpost.board.console.drafts import ATTEMPTS, Draft
 from aidpost.board.console.live import no_sensor
@@ -325,6 +325,8 @@ def result(site: Site, request: Request, session: Session) -> Response:
     part = request.query_params.get("part", "result")
     part = part if part in ("result", "eyes", "heart", "vitals", "missing") else "result"
     reviews = workspace.store.reviews(report.exam.id) if finished else []
+    if session.worker != BREAK_GLASS:
+        answers.read(workspace, reviews, session.worker)
     return site.render(
         request,
         "result.html",

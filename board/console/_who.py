@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from aidpost.board.console import answers
 from aidpost.board.console.people import FOUND, Known, Patients
 from aidpost.board.console.site import COOKIE, Form, Session, Site, read_form
 from aidpost.board.console.speech import lacking
@@ -244,6 +245,14 @@ def _birth_date(text: str, now_ms: int | None) -> str | None:
         year = datetime.fromtimestamp((now_ms or 0) / 1000, timezone.utc).year
         return str(year - int(text))
     return text if re.fullmatch(r"(18|19|20)\d\d(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?", text) else None
+
+
+def from_the_hub(site: Site, request: Request, session: Session) -> Response:
+    """Reviews that came back, those first that nobody has read, and referrals that are not done."""
+    _patients_allowed(site, session)
+    workspace = site.workspace(session)
+    back, due = answers.came_back(workspace), answers.due(workspace)
+    return site.render(request, "from_hub.html", session, back=back, due=due)
 
 
 def patient(site: Site, request: Request, session: Session) -> Response:

@@ -93,6 +93,7 @@ def _who_routes(site: Site) -> list[BaseRoute]:
         Route("/patients/{patient:uuid}/correct", site.page(_who.correct_page), methods=["GET"]),
         Route("/patients/{patient:uuid}/correct", site.action(_who.correct), methods=post),
         Route("/patients/{patient:uuid}/exams", site.action(_who.begin), methods=post),
+        Route("/answers", site.page(_who.from_the_hub)),
         Route("/unassigned", site.page(_who.unassigned_page)),
         Route("/unassigned/{reading:uuid}", site.action(_who.assign), methods=post),
         Route("/more", site.page(_who.more)),

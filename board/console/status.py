@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from aidpost.board.console import answers
 from aidpost.board.console.sensors import Sensor
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
-from aidpost.records import ReferralStatus, Review, TriageLevel
+from aidpost.records import Review, TriageLevel
 from aidpost.sync import outbox
 
 WARN_DAYS = 14
@@ -17,7 +18,8 @@ WARN_DAYS = 14
 
 class Status(NamedTuple):
     """`sending` is "sent", "waiting", "refused" or "off"; `waiting_s` how long the oldest has waited. `battery` is in
-    percent, None where there is none. `reviews` are exams that the hub answered, `unanswered` urgent ones without."""
+    percent, None where there is none. `reviews` are exams whose review nobody has read here, `unanswered` urgent ones
+    of today that the hub has not answered."""
 
     sending: str
     queued: int
@@ -77,7 +79,7 @@ def look(workspace: Workspace, connected: Callable[[], bool] | None, root: Path 
         days_left=workspace.store.space.days_left(),
         reviews=reviews,
         unanswered=unanswered,
-        overdue=_overdue(workspace, now.wall_ms),
+        overdue=answers.overdue(workspace),
         sensors=tuple(workspace.sensors_now()),
     )
 
@@ -97,12 +99,4 @@ def _answers(workspace: Workspace) -> tuple[int, int]:
     reviewed = {one.exam for one in workspace.store.inbox.records(Review, None)}
     answered = reviewed | {one.exam for one in workspace.store.acknowledgements()}
     urgent = [one for one in map(workspace.shown, workspace.today()) if one.triage.level >= TriageLevel.URGENT]
-    return len(reviewed), sum(one.exam.id not in answered for one in urgent)
-
-
-def _overdue(workspace: Workspace, now_ms: int) -> int:
-    from datetime import datetime, timezone
-
-    today = datetime.fromtimestamp(now_ms / 1000, timezone.utc).date().isoformat()
-    last = {one.exam: one for one in workspace.store.referrals()}
-    return sum(one.status is ReferralStatus.DUE and one.due < today for one in last.values())
+    return len(answers.unread(workspace)), sum(one.exam.id not in answered for one in urgent)

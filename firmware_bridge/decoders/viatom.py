@@ -109,6 +109,14 @@ def decode_oxy_real_time(payload: bytes) -> ViatomOximetry:
     return ViatomOximetry(_present(spo2, 0xFF), _present(pulse, 0xFFFF), battery, payload[6] == 1)
 
 
+def encode_oxy_real_time(spo2: int, pulse: int, battery: int, *, worn: bool, wave: bytes = b"") -> bytes:
+    """The whole answer to command 1B, as an oximeter sends it, with that waveform; for simulators."""
+    payload = bytes([spo2]) + pulse.to_bytes(2, "little") + bytes([battery, 0, 20, int(worn), 0, 0, 0])
+    payload += len(wave).to_bytes(2, "little") + wave
+    body = b"\x55\x00\xff" + struct.pack("<HH", 0, len(payload)) + payload
+    return body + bytes([crc8(body)])
+
+
 def _present(value: int, missing: int) -> Number:
     return Number(None, AbsentReason.NOT_A_NUMBER) if value in (0, missing) else Number(Decimal(value))
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from aidpost.errors import DeviceError, DeviceLostError, DeviceTimeoutError
 from aidpost.firmware_bridge.clock import Clock
-from aidpost.firmware_bridge.decoders import nonin
+from aidpost.firmware_bridge.decoders import nonin, viatom
 from aidpost.firmware_bridge.gatt_vitals import MEASUREMENTS, Context, is_settled, vital_signs_of
 from aidpost.firmware_bridge.marks import Marks
 from aidpost.firmware_bridge.ports._ble_link import (
@@ -23,6 +23,7 @@ from aidpost.firmware_bridge.ports._ble_link import (
     subscribe,
 )
 from aidpost.firmware_bridge.ports._ble_records import Kept, cgm_session, stored_glucose
+from aidpost.firmware_bridge.ports._ble_viatom import viatom_oximetry
 from aidpost.records import Origin, VitalSign
 
 CONTINUOUS = frozenset({"2A37", "2A5F", nonin.MEASUREMENT})
@@ -63,6 +64,9 @@ async def read_vitals(target: Target, clock: Clock, marks: Marks) -> Read:
             kept = await cgm_session(target, client, inbox, clock, marks.last)
         elif has(client, "2A18"):
             kept = await stored_glucose(target, client, inbox, marks.last)
+        elif has(client, viatom.NOTIFY):
+            reading = await viatom_oximetry(target, client, inbox, SETTLE_S, LONGEST_SETTLE_S)
+            kept = Kept([(reading, "")], None)
         else:
             kept = Kept([(one, "") for one in await _measurements(target, client, inbox)], None)
         at, vitals = clock.now(), []

@@ -17,6 +17,7 @@ from aidpost.errors import DeviceError, DeviceTimeoutError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import cgm, glucose, racp
 from aidpost.firmware_bridge.decoders.base import DecodeError
+from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.gatt_vitals import CgmReading, MealGlucose
 from aidpost.firmware_bridge.ports._ble_link import (
     Inbox,
@@ -87,8 +88,7 @@ async def cgm_session(target: Target, client: Any, inbox: Inbox, clock: Clock, l
     if _STOPPED in status.status and target.start_session:
         await _start(target, client, inbox, clock, feature.crc)
         status = await _read(target, client, "2AA9", cgm.decode_cgm_status)
-    start = await _read(target, client, "2AAA", cgm.decode_cgm_session_start) if has(client, "2AAA") else None
-    began = None if start is None else start.moment
+    began = await _began(target, client, clock, status, feature.crc)
     key = f"cgm {client.address} {began.isoformat() if began else 'unset'}"
     since = target.since if target.since is not None else last(key)
     if target.since is None and status.offset_min < since:
@@ -107,7 +107,8 @@ async def cgm_session(target: Target, client: Any, inbox: Inbox, clock: Clock, l
         raise sensor_error(DeviceError, target, "no session runs on it", remedy)
     times = _Times(clock, max([status.offset_min, *records]), _STOPPED in status.status, began)
     found = [
-        (CgmReading(record, times.of(offset), feature.sample, feature.site), f"{key} {offset}")
+        # where nobody knows when sessions began, one may have the minutes of another: the value tells them apart
+        (CgmReading(record, times.of(offset), feature.sample, feature.site), f"{key} {offset}{'' if began else record}")
         for offset, record in records.items()
     ]
     return Kept(found, (key, max(records)) if records else None)
@@ -145,6 +146,29 @@ async def _read(target: Target, client: Any, short: str, decoder: Callable[[byte
     raise AssertionError
 
 
+async def _began(target: Target, client: Any, clock: Clock, status: cgm.CgmStatus, crc: bool) -> datetime | None:
+    """When the session began, by the sensor; None where it does not know. One that runs and was never told is told,
+    where our clock can be trusted: by its start it is known from another session."""
+    from bleak.exc import BleakError
+
+    if not has(client, "2AAA"):
+        return None
+    start = await _read(target, client, "2AAA", cgm.decode_cgm_session_start)
+    now = local_now(clock)
+    if start.moment is None and now is not None and _STOPPED not in status.status:
+        begun = datetime.fromisoformat(str(now[0])) - timedelta(minutes=status.offset_min)
+        with contextlib.suppress(BleakError):  # one that refuses is read all the same
+            await _tell_start(client, DeviceTime(*begun.timetuple()[:6]), clock, crc)
+        start = await _read(target, client, "2AAA", cgm.decode_cgm_session_start)
+    moment: datetime | None = start.moment
+    return moment
+
+
+async def _tell_start(client: Any, begun: DeviceTime, clock: Clock, crc: bool) -> None:
+    stamp = cgm.encode_cgm_session_start(begun, clock.now().utc_offset_min, crc=crc)
+    await client.write_gatt_char(long_uuid("2AAA"), stamp, response=True)
+
+
 async def _start(target: Target, client: Any, inbox: Inbox, clock: Clock, crc: bool) -> None:
     """Start a session, and tell the sensor what time it is, where ours can be trusted."""
     await subscribe(client, inbox, "2AAC", lambda data: cgm.decode_cgm_control(data, crc=crc))
@@ -161,8 +185,7 @@ async def _start(target: Target, client: Any, inbox: Inbox, clock: Clock, crc: b
         raise sensor_error(DeviceError, target, f"it refuses to start a session: {item[1].response}", remedy)
     now = local_now(clock)
     if now is not None and has(client, "2AAA"):
-        stamp = cgm.encode_cgm_session_start(now[0], clock.now().utc_offset_min, crc=crc)
-        await client.write_gatt_char(long_uuid("2AAA"), stamp, response=True)
+        await _tell_start(client, now[0], clock, crc)
 
 
 def _after(number: int) -> int:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from aidpost.errors import AidpostError
 from aidpost.firmware_bridge.clock import Clock
-from aidpost.firmware_bridge.decoders import movesense, nonin, polar
+from aidpost.firmware_bridge.decoders import movesense, nonin, polar, viatom
 from aidpost.firmware_bridge.ports import _ble, _ble_capture, _ble_ecg, _ble_link, _ble_loop
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
 from aidpost.firmware_bridge.states import STATES
@@ -35,6 +35,7 @@ PROFILES: dict[str, str] = {
     "polar": polar.SERVICE,
     "movesense": movesense.SERVICE,
     "nonin": nonin.SERVICE,
+    "viatom": viatom.SERVICE,
 }
 """Kinds of sensors, and the service each advertises."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import isnan, nan
 
-from aidpost.firmware_bridge.decoders import movesense, nonin, polar
+from aidpost.firmware_bridge.decoders import movesense, nonin, polar, viatom
 from aidpost.firmware_bridge.decoders.blood_pressure import encode_blood_pressure
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.decoders.heart_rate import encode_heart_rate
@@ -93,6 +93,28 @@ def _nonin(number: int, spo2: int, pulse: int) -> bytes:
     return head + bytes([value]) + rate.to_bytes(2, "big")
 
 
+def viatom_oximeter(
+    address: str = "AA:00:00:00:00:0D",
+    readings: Sequence[tuple[int, int]] = ((0xFF, 0xFFFF), (95, 66), (94, 67)),
+    wave: bytes = b"",
+) -> Sensor:
+    """A Viatom or Wellue oximeter: of those readings one more at each question, the last again and again. 255 and 65535
+    are no finger."""
+    asked = 0
+
+    def answer(command: bytes) -> list[tuple[str, bytes]]:
+        nonlocal asked
+        if command != viatom.oxy_request(viatom.OXY_REAL_TIME, b"\0"):
+            return []
+        spo2, pulse = readings[min(asked, len(readings) - 1)]
+        asked += 1
+        whole = viatom.encode_oxy_real_time(spo2, pulse, 64, worn=spo2 != 0xFF, wave=wave)
+        return [(viatom.NOTIFY, whole[n : n + 20]) for n in range(0, len(whole), 20)]
+
+    write = Characteristic(viatom.WRITE, ("write", "write-without-response"), on_write=answer, interval_s=0.01)
+    return Sensor(address, "O2Ring SIM", {viatom.SERVICE: (write, Characteristic(viatom.NOTIFY, NOTIFY))})
+
+
 def glucose_meter(address: str = "AA:00:00:00:00:05", mmol: Sequence[float] = (5.4, 6.1, 11.2)) -> Sensor:
     """A meter whose memory holds those readings; the last is of control solution when it is negative."""
     return glucose.meter(address, mmol, meals=(0, 2), information=device_information("meter"))
@@ -160,6 +182,7 @@ SENSORS: dict[str, Callable[[], Sensor]] = {
     "oximeter": pulse_oximeter,
     "continuous-oximeter": lambda: continuous_oximeter(spo2=[nan, nan, 95, 96, 97] * 400),
     "nonin": nonin_oximeter,
+    "viatom": viatom_oximeter,
     "glucose": glucose_meter,
     "cgm": glucose_sensor,
     "polar": lambda: polar_h10(counts=_ramp()),

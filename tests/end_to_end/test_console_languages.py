@@ -12,10 +12,10 @@ from console import SENSORS, Running
 from console_pages import prepared, sign_in
 from pseudo import write_catalogue
 
-# what is the same in every language: names, units, abbreviations of medicine, numbers of the device
+# what is the same in every language: names, units, abbreviations of medicine, addresses and numbers of the device
 KEPT = (
     r"Amina Yusuf|Joseph|Zawadi|Amani|Rose|Kisumu East|A-17|mmHg|mmol/L|mg/dL|/min|°C|kg|cm|ms|mV|mm/s|mm/mV"
-    r"|DR|QRS|QTcF|PR|HbA1c|NEWS2|CHA2DS2-VASc|English|Español|Français|ECG|SpO₂|PIN|GMT|UTC|USB|PDF"
+    r"|sim:[a-z]+|DR|QRS|QTcF|PR|HbA1c|NEWS2|CHA2DS2-VASc|English|Español|Français|ECG|SpO₂|PIN|GMT|UTC|USB|PDF"
 )
 
 LABELS = """[...document.querySelectorAll('[aria-label],[alt],[title]')].flatMap((one) =>

@@ -17,7 +17,7 @@ from dbus_fast import DBusError
 from aidpost.errors import DeviceError, DeviceNotFoundError, DeviceTimeoutError, NotPossibleError, UsageError
 from aidpost.firmware_bridge import discovery
 from aidpost.firmware_bridge.clock import Clock
-from aidpost.firmware_bridge.decoders import polar
+from aidpost.firmware_bridge.decoders import polar, viatom
 from aidpost.firmware_bridge.decoders.device_info import decode_current_time
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.ports import _ble, _ble_link
@@ -239,6 +239,31 @@ def test_an_oximeter_that_is_off_the_finger_gives_that_it_has_no_value(
         VitalKind.PULSE_RATE: (None, AbsentReason.NOT_A_NUMBER),
     }
     assert STATES.of(["ble:oximeter?wait=60"])[0].lead_off == ("skin",)
+
+
+def test_a_viatom_oximeter_is_asked_until_it_has_a_number(bus: str, clock: Clock) -> None:
+    """Its answer, with a second of waveform, comes in eight pieces; at first there is no finger."""
+    ring = sensors.viatom_oximeter(readings=[(0xFF, 0xFFFF)] * 3 + [(95, 66)], wave=bytes(range(125)))
+    with FakeBluez(bus, (ring,)):
+        vitals = open_source("ble:viatom?wait=60", clock=clock).read_vitals()
+    assert values(vitals) == {VitalKind.SPO2: 95, VitalKind.PULSE_RATE: 66}
+    (state,) = STATES.of(["ble:viatom?wait=60"])
+    assert (state.battery_percent, state.lead_off) == (64, ())
+
+
+def test_a_viatom_device_that_answers_nothing_or_records_ecgs(bus: str, clock: Clock) -> None:
+    def ring(address: str, answer: bytes) -> Sensor:
+        notes = [(viatom.NOTIFY, answer)] if answer else []
+        write = Characteristic(viatom.WRITE, ("write",), on_write=lambda _: notes)
+        return Sensor(address, "ring", {viatom.SERVICE: (write, Characteristic(viatom.NOTIFY, ("notify",)))})
+
+    silent = ring("AA:00:00:00:00:31", b"")
+    recorder = ring("AA:00:00:00:00:32", viatom.er_request(0x03, bytes(22)))
+    with FakeBluez(bus, (silent, recorder)):
+        with pytest.raises(DeviceTimeoutError, match="answered nothing"):
+            open_source(f"ble:{silent.address}?wait=2", clock=clock).read_vitals()
+        with pytest.raises(DeviceError, match="recorder of ECGs"):
+            open_source(f"ble:{recorder.address}?wait=60", clock=clock).read_vitals()
 
 
 def test_an_oximeter_whose_finger_comes_late_is_waited_for(bus: str, clock: Clock) -> None:

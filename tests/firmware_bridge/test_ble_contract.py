@@ -31,10 +31,11 @@ EXPECTED: dict[str, list[tuple[str, float]]] = {
     "cgm": [("glucose", 5.3286), ("glucose", 5.7171), ("glucose", 6.5497)],
     "body-composition": [("weight", 68.5), ("body_fat", 27.5)],
     "nonin": [("spo2", 96), ("pulse_rate", 70), ("perfusion_index", 3.21)],
+    "viatom": [("spo2", 94), ("pulse_rate", 67)],
 }
 RESUMED = ("glucose", "cgm")
 """What is lost on the way is asked for again."""
-REPEATED = ("heart-rate", "oximeter", "nonin")
+REPEATED = ("heart-rate", "oximeter", "nonin", "viatom")
 """What is lost on the way comes again by itself."""
 
 
@@ -48,6 +49,7 @@ def air() -> tuple[Sensor, ...]:
         sensors.glucose_sensor(),
         sensors.scale(),
         sensors.nonin_oximeter(spo2=96, pulse=70, count=900),
+        sensors.viatom_oximeter(readings=[(94, 67)]),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -194,11 +195,39 @@ def test_a_new_session_is_taken_from_its_beginning(bus: str, clock: Clock, marks
     new = glucose.GlucoseSensor([120] * 7, start=DeviceTime(2026, 11, 15, 8, 0, 0))
     with FakeBluez(bus, (new.sensor(SENSOR),)):
         assert len(take("ble:cgm", clock, marks)) == 7
+
+
+class Unsure:
+    """A clock that nobody set."""
+
+    def now(self) -> Timestamp:
+        return msgspec.structs.replace(AT, synced=False)
+
+
+def test_a_new_session_of_which_nobody_knows_when_it_began(bus: str, marks: FileMarks) -> None:
     unset = glucose.GlucoseSensor([120] * 7)
     with FakeBluez(bus, (unset.sensor(SENSOR),)):
-        assert len(take("ble:cgm", clock, marks)) == 7
+        before = take("ble:cgm", Unsure(), marks)
         unset.values[:] = [80] * 3  # counts less than it did: it cannot be the same one
-        assert mmol(take("ble:cgm", clock, marks)) == [4.4405] * 3
+        after = take("ble:cgm", Unsure(), marks)
+    assert (len(before), mmol(after)) == (7, [4.4405] * 3)
+    assert cgm.decode_cgm_session_start(unset.start).moment is None  # nor is it told what we do not know
+    assert len({one.id for one in (*before, *after)}) == 10  # none is taken for one of the other session
+
+
+def test_a_session_that_was_never_told_when_it_began_is_told(bus: str, clock: Clock, marks: FileMarks) -> None:
+    """CGM Service 1.0.1: the client writes the session start time. By it a session is known from the next."""
+    body = glucose.GlucoseSensor([100] * 12)
+    with FakeBluez(bus, (body.sensor(SENSOR),)):
+        assert len(take("ble:cgm", clock, marks)) == 12
+        start = cgm.decode_cgm_session_start(body.start)
+        assert str(start.time) == "2023-11-14T21:13:20"  # an hour before the clock of these tests
+        body.measure(90)
+        assert [one.measured for one in take("ble:cgm", clock, marks)] == ["90 mg/dL"]
+        # another session, whose first record was read late: all of it is taken
+        body.start = cgm.encode_cgm_session_start(DeviceTime(0, 0, 0, 0, 0, 0), None, crc=True)
+        body.values[:] = [70] * 20
+        assert len(take("ble:cgm", clock, marks)) == 20
 
 
 def test_a_session_is_started_only_where_that_is_asked_for(bus: str, clock: Clock, marks: FileMarks) -> None:

