@@ -230,6 +230,9 @@ def run(task: Task, seed: int, noise: float) -> dict[str, float]:
         "SCAFFOLD": Way(many, "scaffold"),
         "FedAdam": Way(many, "fedadam"),
         "private, noise in shares": Way(replace(private, rate=SHARED[task.name][0]), SHARED[task.name][1], shared=True),
+        "the same without noise": Way(
+            replace(private, rate=SHARED[task.name][0], noise=0.0), SHARED[task.name][1], shared=True
+        ),
         "private, each by itself": Way(private, "fedavg"),
         "FedAvg, 2 poisoned": Way(many, "fedavg", poisoned=POISONED),
         "trimmed mean": Way(many, "trimmed-mean"),
