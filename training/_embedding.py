@@ -9,15 +9,15 @@ from ai_edge_litert import schema_py_generated as schema
 
 NAME = "embedding"
 _LAST = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.FULLY_CONNECTED)
-_PASSED = (schema.BuiltinOperator.MEAN, schema.BuiltinOperator.ADD)
+_PASSED = (schema.BuiltinOperator.MEAN, schema.BuiltinOperator.ADD, schema.BuiltinOperator.RESHAPE)
 
 
 def expose(content: bytes, logits: int | str = 0) -> bytes:
     """The same model with one more output, last, named "embedding" in its signature (made where it has none).
 
     `logits` is the output whose last layer is meant, by number or by name in the signature. Between that layer and the
-    output may stand a mean over space and sums with other layers' answers, of which the first is taken. A file that has
-    the output already comes back as it is.
+    output may stand a mean over space, a change of shape, and sums with other layers' answers, of which the first is
+    taken. A file that has the output already comes back as it is.
 
     Raises ValueError where there is no such layer.
     """
