@@ -59,8 +59,8 @@ def test_full_disk_takes_photographs_first_then_records_and_only_what_the_hub_ha
     assert store.read("SELECT count(*) FROM record WHERE state = 1") == [(6,)]
     monkeypatch.setattr(_space, "_ROWS", 2)
     store.space.require(spare + 100)
-    assert store.read("SELECT count(*) FROM record WHERE state = 1") == [(4,)], (
-        "then records, the longest settled first"
+    assert store.read("SELECT count(*) FROM record WHERE state = 1") == [(5,)], (
+        "then records, the longest settled first, and no more than must go"
     )
     with pytest.raises(StorageFullError, match="not at the hub yet") as caught:
         store.space.require(2 * spare)
