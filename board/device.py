@@ -9,11 +9,13 @@ from aidpost.board import rekey
 from aidpost.board.configuration import Configuration
 from aidpost.board.exam import Body, ExamOutcome
 from aidpost.errors import ConfigurationError, KeyUnavailableError
+from aidpost.inference import shadow
 from aidpost.inference.worker import WorkerSettings
-from aidpost.records import TriageLevel
+from aidpost.records import ExamReport, TriageLevel
 from aidpost.sync import enrolment, keys
 from aidpost.sync._integrity import NAME as STORE_FILE
 from aidpost.sync._space import Budget
+from aidpost.sync.bodies import Shadow
 from aidpost.sync.clock import Clock, SystemClock
 from aidpost.sync.envelope import RecordClass, RecordKey
 from aidpost.sync.publisher import Link
@@ -108,6 +110,22 @@ def _preview_of(body: Body) -> bytes:
     from aidpost.board._preview import preview  # OpenCV, which a start has no need of
 
     return preview(body.data) if body.ref.media_type.startswith("image/") else b""
+
+
+def hidden_tasks(configuration: Configuration, store: Store) -> tuple[str, ...]:
+    """The tasks whose model's answer people here do not see: what the hub said last of this clinic, or, while it has
+    said nothing, what is configured."""
+    clinic = configuration.clinic
+    said = [one for one in store.inbox.records(Shadow, None) if one.clinic in (clinic.name, clinic.id)]
+    if said:
+        return said[-1].tasks
+    return shadow.TASKS if configuration.inference.shadow else ()
+
+
+def shown(configuration: Configuration, store: Store, report: ExamReport) -> ExamReport:
+    """The report as people here see it; the hub gets it whole."""
+    hidden = hidden_tasks(configuration, store)
+    return shadow.concealed(report, hidden, configuration.limits) if hidden else report
 
 
 def link(configuration: Configuration, store: Store | None = None) -> Link:

@@ -75,7 +75,8 @@ def exam(
             outcome = ExamRunner(configuration, store, worker, _say, marks).run(plan)
         device.accept(store, outcome)
         marks.keep(outcome.read_up_to)  # only now: a sensor gives again what no store has
-        click.echo(to_json(outcome.report).decode() if as_json else summary(outcome.report))
+        shown = device.shown(configuration, store, outcome.report)
+        click.echo(to_json(shown).decode() if as_json else summary(shown))
         if link is not None:
             _send(store, link, timeout)
     if outcome.unassigned:

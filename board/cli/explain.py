@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from aidpost.board import device
 from aidpost.board.cli import Settings
 from aidpost.board.cli._common import json_option, load_configuration, print_json, settings_of
 from aidpost.board.cli._device import opened_store
@@ -26,13 +27,14 @@ def explain(settings: Settings, exam: uuid.UUID, as_json: bool) -> None:
     configuration = load_configuration(settings)
     with opened_store(settings, configuration) as store:
         report = store.report(exam)
-    if report is None:
-        raise UsageError(
-            operation="explaining an exam",
-            target=str(exam),
-            cause="this device has no such exam",
-            remedy="`aidpost exam` prints an exam's number when it ends.",
-        )
+        if report is None:
+            raise UsageError(
+                operation="explaining an exam",
+                target=str(exam),
+                cause="this device has no such exam",
+                remedy="`aidpost exam` prints an exam's number when it ends.",
+            )
+        report = device.shown(configuration, store, report)
     explanations = explain_report(report, configuration.limits)
     if as_json:
         print_json([asdict(one) for one in explanations])

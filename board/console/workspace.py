@@ -26,7 +26,6 @@ from aidpost.errors import UsageError
 from aidpost.firmware_bridge import marks
 from aidpost.firmware_bridge.marks import FileMarks
 from aidpost.firmware_bridge.together import read_together
-from aidpost.inference import shadow
 from aidpost.records import (
     VITAL_UNITS,
     Answer,
@@ -43,7 +42,6 @@ from aidpost.records import (
     decode,
     encode,
 )
-from aidpost.sync.bodies import Shadow
 from aidpost.sync.store import Store
 
 SCENES = (
@@ -322,20 +320,12 @@ class Workspace:
         return self._conclude(self.drafts.get(exam))
 
     def hidden(self) -> tuple[str, ...]:
-        """The tasks whose model's answer workers here do not see: what the hub said last of this clinic, or, while it
-        has said nothing, what is configured. Practice hides nothing."""
-        if self.practice:
-            return ()
-        clinic = self.configuration.clinic
-        said = [one for one in self.store.inbox.records(Shadow, None) if one.clinic in (clinic.name, clinic.id)]
-        if said:
-            return said[-1].tasks
-        return shadow.TASKS if self.configuration.inference.shadow else ()
+        """The tasks whose model's answer workers here do not see. Practice hides nothing."""
+        return () if self.practice else device.hidden_tasks(self.configuration, self.store)
 
     def shown(self, report: ExamReport) -> ExamReport:
         """The report as workers see it; the hub gets it whole."""
-        hidden = self.hidden()
-        return shadow.concealed(report, hidden, self.configuration.limits) if hidden else report
+        return report if self.practice else device.shown(self.configuration, self.store, report)
 
     def finish(self, exam: uuid.UUID) -> ExamReport:
         """Queue the report: in the store and on the disk when this returns, then the draft is gone.

@@ -200,6 +200,19 @@ def test_exam_is_explained_by_rule_and_limit(tmp_path: Path) -> None:
     assert unknown.returncode == 2
 
 
+def test_model_in_shadow_is_hidden_on_the_command_line_too(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[inference]\nshadow = true\n")
+    device = ("--config", tmp_path / "c.toml", "--state-dir", tmp_path / "s")
+    done = aidpost(*device, "exam", "--ecg", "sim:ecg?rhythm=af&seconds=30", "--json")
+    report = json.loads(done.stdout)
+    assert report["ecg"][0]["rhythm"]["label"] is None
+    assert "heart rhythm" in report["not_assessed"]
+    explained = json.loads(aidpost(*device, "explain", report["exam"]["id"], "--json").stdout)
+    assert not any("fibrillation" in one["conclusion"] for one in explained)
+    seen = json.loads(aidpost("--state-dir", tmp_path / "s", "explain", report["exam"]["id"], "--json").stdout)
+    assert any("fibrillation" in one["conclusion"] for one in seen), "it is kept, for the hub"
+
+
 def test_board_is_detected_from_a_copied_tree(tmp_path: Path) -> None:
     (tmp_path / "proc/device-tree").mkdir(parents=True)
     (tmp_path / "proc/device-tree/model").write_bytes(b"Raspberry Pi 4 Model B Rev 1.4\0")
