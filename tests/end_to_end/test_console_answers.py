@@ -59,8 +59,8 @@ def test_review_is_found_from_todays_list_and_is_not_new_once_read(tmp_path: Pat
         sign_in(browser, device)
         browser.open(device.url)
         said = str(browser.evaluate("document.body.innerText"))
-        assert "1 answers from the hub" in said
-        assert "1 referrals overdue" in said
+        assert "answers from the hub: 1" in said
+        assert "referrals overdue: 1" in said
         assert "1 new" in str(browser.evaluate("document.getElementById('status').innerText"))
         browser.screenshot(tmp_path / "home.png")
         browser.tap("a[href='/answers']")
