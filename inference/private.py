@@ -9,7 +9,10 @@ sums alone and costs no privacy.
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +21,7 @@ import numpy as np
 from aidpost.errors import NotPossibleError
 from aidpost.inference.head import Cases, Floats, Kind, extended, residuals
 
-__all__ = ["Recipe", "Update", "epsilon", "noise_for", "spent_by", "train"]
+__all__ = ["Recipe", "Update", "epsilon", "epsilon_apart", "noise_for", "spent_by", "train"]
 
 _GRADIENT_SHARE = np.sqrt(0.75)
 _COUNT_SHARE = 0.5
@@ -119,6 +122,20 @@ def epsilon(spent: float, delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
+def epsilon_apart(spent: float, delta: float) -> float:
+    """`epsilon`, worked out by a process of its own: the accountant's memory, nearly twice that of learning, goes with
+    it. Raises as `epsilon`."""
+    if importlib.util.find_spec("dp_accounting") is None:
+        raise _lacking("it is not installed")
+    program = "import sys; from aidpost.inference.private import epsilon; print(epsilon(*map(float, sys.argv[1:])))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, repr(spent), repr(delta)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise _lacking(done.stderr.strip().rpartition("\n")[2])
+    return float(done.stdout)
+
+
 def noise_for(target: float, delta: float, steps: int) -> float:
     """The least noise, to a hundredth, with which so many steps stay within epsilon `target`. Raises as `epsilon`."""
     low, high = 1, 100_000
@@ -137,10 +154,14 @@ def _accounting() -> tuple[Any, Any]:
         import dp_accounting
         from dp_accounting import pld
     except ImportError as error:
-        raise NotPossibleError(
-            operation="accounting for privacy",
-            target="dp-accounting",
-            cause=str(error),
-            remedy='Install it: pip install "aidpost[federated]".',
-        ) from error
+        raise _lacking(str(error)) from error
     return dp_accounting, pld
+
+
+def _lacking(cause: str) -> NotPossibleError:
+    return NotPossibleError(
+        operation="accounting for privacy",
+        target="dp-accounting",
+        cause=cause,
+        remedy='Install it: pip install "aidpost[federated]".',
+    )

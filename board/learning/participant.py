@@ -16,7 +16,7 @@ from aidpost.board.learning.ledger import Kept, Ledger
 from aidpost.errors import ModelError, SyncError
 from aidpost.inference._card import Task
 from aidpost.inference.model import Models
-from aidpost.inference.private import Recipe, epsilon, spent_by, train
+from aidpost.inference.private import Recipe, epsilon_apart, spent_by, train
 from aidpost.records import ConsentPurpose, Record
 from aidpost.sync import rounds, secure_sum
 from aidpost.sync.envelope import RecordClass
@@ -255,8 +255,8 @@ class Participant:
         if self._task(call) is None:
             return f"{call.model} is not the model of this device, or another version of it"
         spent, cost = self.ledger.spent(), self._cost(call)
-        if epsilon(spent + cost, self._section.delta) > self._section.epsilon:
-            used = epsilon(spent, self._section.delta)
+        if epsilon_apart(spent + cost, self._section.delta) > self._section.epsilon:
+            used = epsilon_apart(spent, self._section.delta)
             return f"the privacy budget is spent: epsilon {used:.2f} of {self._section.epsilon:g}"
         return ""
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aidpost.errors import NotPossibleError
 from aidpost.inference.head import Cases, extended, fit, residuals
-from aidpost.inference.private import Recipe, Update, epsilon, noise_for, spent_by, train
+from aidpost.inference.private import Recipe, Update, epsilon, epsilon_apart, noise_for, spent_by, train
 
 QUIET = Recipe("softmax", rate=1.0, clip=1.0)
 
@@ -107,6 +108,14 @@ def test_the_budget_is_that_of_the_exact_curve(noise: float, steps: int) -> None
 def test_noise_for_a_budget_keeps_it_and_wastes_none() -> None:
     noise = noise_for(8.0, 1e-5, 15)
     assert epsilon(15 / noise**2, 1e-5) <= 8.0 < epsilon(15 / (noise - 0.01) ** 2, 1e-5)
+
+
+def test_process_of_its_own_accounts_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert epsilon_apart(0.5, 1e-5) == epsilon(0.5, 1e-5)
+    assert epsilon_apart(math.inf, 1e-5) == math.inf
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(NotPossibleError, match=r"aidpost\[federated\]"):
+        epsilon_apart(0.5, 1e-5)
 
 
 def test_nothing_spent_is_no_epsilon_and_no_noise_is_no_privacy() -> None:
