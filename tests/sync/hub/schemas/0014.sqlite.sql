@@ -46,9 +46,9 @@ CREATE TABLE reports (
 
 CREATE INDEX ix_reports_exam ON reports (exam);
 
-CREATE INDEX ix_reports_supersedes ON reports (supersedes);
-
 CREATE INDEX ix_reports_patient ON reports (patient);
+
+CREATE INDEX ix_reports_supersedes ON reports (supersedes);
 
 CREATE TABLE exams (
 	id CHAR(32) NOT NULL,
@@ -83,15 +83,15 @@ CREATE TABLE exams (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX exams_worklist ON exams (state, triage DESC, started_ms, id, waits, clinic);
+CREATE INDEX exams_boot ON exams (device, device_boot);
 
 CREATE INDEX exams_done ON exams (state, started_ms DESC, id);
 
 CREATE INDEX exams_newest ON exams (started_ms DESC, id);
 
-CREATE INDEX exams_boot ON exams (device, device_boot);
-
 CREATE INDEX exams_patient ON exams (patient, started_ms);
+
+CREATE INDEX exams_worklist ON exams (state, triage DESC, started_ms, id, waits, clinic);
 
 CREATE TABLE vitals (
 	id CHAR(32) NOT NULL,
@@ -195,9 +195,9 @@ CREATE TABLE referrals (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX referrals_due ON referrals (current, status, due);
-
 CREATE INDEX ix_referrals_exam ON referrals (exam);
+
+CREATE INDEX referrals_due ON referrals (current, status, due);
 
 CREATE TABLE readings (
 	report CHAR(32) NOT NULL,
@@ -215,9 +215,9 @@ CREATE TABLE readings (
 	PRIMARY KEY (report, part, number)
 );
 
-CREATE INDEX readings_time ON readings (at_ms);
-
 CREATE INDEX ix_readings_patient ON readings (patient);
+
+CREATE INDEX readings_time ON readings (at_ms);
 
 CREATE TABLE calls (
 	report CHAR(32) NOT NULL,
@@ -250,9 +250,9 @@ CREATE TABLE exports (
 	PRIMARY KEY (exam, target)
 );
 
-CREATE INDEX ix_exports_patient ON exports (patient);
-
 CREATE INDEX exports_due ON exports (target, next_ms);
+
+CREATE INDEX ix_exports_patient ON exports (patient);
 
 CREATE TABLE dicom_objects (
 	id CHAR(32) NOT NULL,
@@ -308,9 +308,9 @@ CREATE TABLE patient_links (
 	PRIMARY KEY (id)
 );
 
-CREATE INDEX ix_patient_links_same_as ON patient_links (same_as);
-
 CREATE INDEX ix_patient_links_patient ON patient_links (patient);
+
+CREATE INDEX ix_patient_links_same_as ON patient_links (same_as);
 
 CREATE TABLE withdrawals (
 	id CHAR(32) NOT NULL,
@@ -349,11 +349,11 @@ CREATE TABLE alerts (
 	UNIQUE (about)
 );
 
-CREATE INDEX ix_alerts_patient ON alerts (patient);
+CREATE INDEX alerts_due ON alerts (next_ms);
 
 CREATE INDEX ix_alerts_exam ON alerts (exam);
 
-CREATE INDEX alerts_due ON alerts (next_ms);
+CREATE INDEX ix_alerts_patient ON alerts (patient);
 
 CREATE TABLE enrolment_tokens (
 	token_hash BLOB NOT NULL,
@@ -483,9 +483,9 @@ CREATE TABLE outgoing (
 	FOREIGN KEY(device) REFERENCES devices (name)
 );
 
-CREATE INDEX outgoing_waiting ON outgoing (received_ms, sent_ms);
-
 CREATE INDEX ix_outgoing_patient ON outgoing (patient);
+
+CREATE INDEX outgoing_waiting ON outgoing (received_ms, sent_ms);
 
 CREATE TABLE user_scopes (
 	user VARCHAR(64) NOT NULL,
@@ -665,9 +665,9 @@ CREATE TABLE manifests (
 	FOREIGN KEY(stream) REFERENCES streams (id)
 );
 
-CREATE INDEX ix_manifests_sha256 ON manifests (sha256);
-
 CREATE INDEX ix_manifests_patient ON manifests (patient);
+
+CREATE INDEX ix_manifests_sha256 ON manifests (sha256);
 
 CREATE INDEX manifests_waiting ON manifests (device, waiting);
 
