@@ -39,7 +39,8 @@ from sync_device import items, open_store
 
 from aidpost import records
 from aidpost.sync import keys
-from aidpost.sync.publisher import Link, Publisher
+from aidpost.sync.link import Link
+from aidpost.sync.publisher import Publisher
 
 GROUP = 100
 PAYLOAD = 8196

@@ -27,7 +27,8 @@ from aidpost.sync import keys
 from aidpost.sync.hub import operations
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.server import HubServer
-from aidpost.sync.publisher import Link, Publisher
+from aidpost.sync.link import Link
+from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
 
 USER = "demo"

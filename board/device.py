@@ -18,7 +18,7 @@ from aidpost.sync._space import Budget
 from aidpost.sync.bodies import Shadow
 from aidpost.sync.clock import Clock, SystemClock
 from aidpost.sync.envelope import RecordClass, RecordKey
-from aidpost.sync.publisher import Link
+from aidpost.sync.link import Link
 from aidpost.sync.store import Blob, Item, Store
 
 

@@ -46,7 +46,7 @@ from aidpost.errors import EnrolmentError, KeyUnavailableError
 from aidpost.sync import _https
 from aidpost.sync._durable import make_folder, replace_file, sync_folder
 from aidpost.sync.keys import DeviceKey, Identity, public_bytes, public_key
-from aidpost.sync.publisher import Link
+from aidpost.sync.link import Link
 from aidpost.sync.store import Store
 
 _log = logging.getLogger(__name__)

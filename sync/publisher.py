@@ -19,12 +19,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paho.mqtt.client as mqtt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -44,11 +42,12 @@ from aidpost.sync.envelope import (
     pack_message,
     unpack_message,
 )
+from aidpost.sync.link import Link
 from aidpost.sync.outbox import Outbox
 from aidpost.sync.store import Store
 
 if TYPE_CHECKING:
-    from aidpost.sync.enrolment import Enrolled
+    pass
 
 _log = logging.getLogger(__name__)
 
@@ -63,29 +62,6 @@ _ALERT_RECONNECT_S = 2.0
 _WIDEN = 16
 _SOCKET_BYTES = 32 * 1024
 _STATUS_EVERY_S = 60.0
-
-
-@dataclass(frozen=True)
-class Link:
-    """The broker, and the hub behind it.
-
-    `hub_key` is the hub's public key, by which receipts are known to be its; `tls` names (authority, certificate, key)
-    files, the last two empty where the broker asks for none. A device that was enrolled has `enrolled` instead, which
-    renews itself.
-    """
-
-    host: str
-    port: int
-    hub_name: str
-    hub_key: Ed25519PublicKey
-    username: str = ""
-    password: str = ""
-    tls: tuple[str, str, str] | None = None
-    enrolled: Enrolled | None = None
-    keepalive_s: int = 30
-    window_records: int = 64
-    window_bytes: int = 32 * 1024
-    backlog_bytes_s: int = 512_000
 
 
 class Publisher:

@@ -17,7 +17,8 @@ from aidpost.firmware_bridge.marks import NAME as MARKS
 from aidpost.firmware_bridge.marks import FileMarks
 from aidpost.inference.worker import InferenceWorker
 from aidpost.records import Answer, ExamReport, Eye, Patient, Sex, Timestamp, to_json
-from aidpost.sync.publisher import Link, Publisher
+from aidpost.sync.link import Link
+from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
 
 SOME_UNREADABLE = 3

@@ -21,7 +21,8 @@ from aidpost.sync.hub import operations
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.database import Database
 from aidpost.sync.hub.service import HubService
-from aidpost.sync.publisher import Link, Publisher
+from aidpost.sync.link import Link
+from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
 
 PASSWORD = "correct horse battery"

@@ -37,7 +37,8 @@ import sys, threading
 from pathlib import Path
 from aidpost.sync import keys
 from aidpost.sync.clock import SystemClock
-from aidpost.sync.publisher import Link, Publisher
+from aidpost.sync.link import Link
+from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
 folder, port, hub_key = sys.argv[1:]
 store = Store.open(Path(folder), keys.DeviceKey(bytes(range(32)), "test"), clock=SystemClock())

@@ -26,7 +26,7 @@ from aidpost.sync.clock import SystemClock
 from aidpost.sync.hub import operations, schema
 from aidpost.sync.hub.database import Database
 from aidpost.sync.hub.rounds import Progress
-from aidpost.sync.publisher import Link
+from aidpost.sync.link import Link
 from aidpost.sync.rounds import RoundAnswer, RoundCall
 from aidpost.sync.store import Store
 
@@ -38,7 +38,8 @@ from aidpost.board.learning.service import Learner
 from aidpost.board.power import on_mains
 from aidpost.sync import keys
 from aidpost.sync.clock import SystemClock
-from aidpost.sync.publisher import Link, Publisher
+from aidpost.sync.link import Link
+from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
 folder, board, port, hub_key = sys.argv[1:]
 key = keys.DeviceKey(bytes(range(32)), "test")

@@ -43,8 +43,9 @@ from aidpost.sync.envelope import Hello, Receipt, RecordClass, pack_message, unp
 from aidpost.sync.hub import backup, operations, schema, service  # noqa: E402
 from aidpost.sync.hub.blobs import BlobFiles  # noqa: E402
 from aidpost.sync.hub.database import Database  # noqa: E402
+from aidpost.sync.link import Link  # noqa: E402
 from aidpost.sync.outbox import Outbox  # noqa: E402
-from aidpost.sync.publisher import Link, Publisher  # noqa: E402
+from aidpost.sync.publisher import Publisher  # noqa: E402
 from aidpost.sync.store import Store  # noqa: E402
 
 CLASSES = (RecordClass.ALERT, RecordClass.REPORT, RecordClass.VITALS)

@@ -15,7 +15,7 @@ from aidpost.sync.hub import operations, readings, reviews, schema
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
-from aidpost.sync.publisher import Link
+from aidpost.sync.link import Link
 from aidpost.sync.store import Store
 
 HUB_PROCESS = """

@@ -28,7 +28,8 @@ from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.database import Database
 from aidpost.sync.hub.service import HubService
 from aidpost.sync.inbox import Inbox
-from aidpost.sync.publisher import Link, Publisher
+from aidpost.sync.link import Link
+from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
 
 EPOCH = b"hub-epoc"

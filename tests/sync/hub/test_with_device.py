@@ -27,7 +27,8 @@ from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.server import HubServer
 from aidpost.sync.keys import DeviceKey, public_bytes
-from aidpost.sync.publisher import Link, Publisher
+from aidpost.sync.link import Link
+from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Blob, Item, Store
 
 from .conftest import Broker, make_report, wait_for
