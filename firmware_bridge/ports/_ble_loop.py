@@ -18,16 +18,27 @@ class _Shared:
         self._lock = threading.Lock()
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._own: set[asyncio.Task[Any] | None] = set()
         self._thread: threading.Thread | None = None
 
     def enter(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="bluetooth", daemon=True)
+                self._thread = threading.Thread(
+                    target=_serve, args=(self._loop, self._own), name="bluetooth", daemon=True
+                )
                 self._thread.start()
             self._users += 1
             return self._loop
+
+    async def work(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        task = asyncio.current_task()
+        self._own.add(task)
+        try:
+            return await work()
+        finally:
+            self._own.discard(task)
 
     def leave(self) -> None:
         with self._lock:
@@ -40,12 +51,14 @@ class _Shared:
             self._loop = self._thread = None
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _serve(loop: asyncio.AbstractEventLoop, own: set[asyncio.Task[Any] | None]) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
         left = asyncio.all_tasks(loop)
-        for task in left:
+        for task in (
+            left - own
+        ):  # our own were cancelled when they were given up: twice would cut short their letting go
             task.cancel()
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
@@ -60,7 +73,7 @@ def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """What `work()` gives, from any thread that runs no event loop; others' work goes on beside it."""
     loop = _SHARED.enter()
     try:
-        future = asyncio.run_coroutine_threadsafe(work(), loop)
+        future = asyncio.run_coroutine_threadsafe(_SHARED.work(work), loop)
         try:
             return future.result()
         except BaseException:  # Ctrl-C too: the sensor is let go of
