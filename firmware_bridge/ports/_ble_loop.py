@@ -56,9 +56,8 @@ def _serve(loop: asyncio.AbstractEventLoop, own: set[asyncio.Task[Any] | None]) 
     try:
         loop.run_forever()
         left = asyncio.all_tasks(loop)
-        for task in (
-            left - own
-        ):  # our own were cancelled when they were given up: twice would cut short their letting go
+        # our own were cancelled when they were given up; once more would cut short their letting go of the sensor
+        for task in left - own:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
