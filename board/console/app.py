@@ -38,7 +38,7 @@ HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cache-control": "no-store",
 }
-PREVIEW_S = 1 / 12
+PREVIEW_S = 1 / 10.5
 _STALE = 200
 """Pieces of the trace that may wait for a slow page; more are not drawn, but always recorded."""
 
