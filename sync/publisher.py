@@ -7,7 +7,6 @@ with all that it holds; only then does anything else go.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import queue
@@ -27,9 +26,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from aidpost import __version__
-from aidpost.errors import AidpostError, BrokerError, EnvelopeError, StoreError, StoreLockedError
+from aidpost.errors import AidpostError, BrokerError, EnvelopeError, StoreError
 from aidpost.sync import outbox as outbox_module
 from aidpost.sync import topics
+from aidpost.sync._alone import lock
 from aidpost.sync._asking import Asking
 from aidpost.sync.envelope import (
     Chunks,
@@ -442,15 +442,9 @@ def sending(folder: Path) -> Iterator[None]:
 
 def _lock(path: Path) -> int:
     """Become the one process that sends for this store."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise StoreLockedError(
-            operation="starting the sender",
-            target=str(path.parent),
-            cause="another process sends for this store",
-            remedy="Stop it first, or let it send: `aidpost outbox status` shows how far it is.",
-        ) from None
-    return descriptor
+    return lock(
+        path,
+        operation="starting the sender",
+        cause="another process sends for this store",
+        remedy="Stop it first, or let it send: `aidpost outbox status` shows how far it is.",
+    )

@@ -10,8 +10,6 @@ caller's, as `more`.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,8 +18,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from aidpost.errors import KeyUnavailableError, StoreLockedError
+from aidpost.errors import KeyUnavailableError
 from aidpost.sync import _integrity, _recovery, _schema, enrolment, keys, seal
+from aidpost.sync._alone import alone
 from aidpost.sync._durable import make_folder, replace_file, sync_folder
 from aidpost.sync._writer import connect, store_error
 from aidpost.sync.keys import DeviceKey
@@ -209,19 +208,9 @@ def _require(folder: Path, old: DeviceKey) -> None:
 def _alone(folder: Path) -> Iterator[None]:
     """While nobody else has the store open: the lock that `Store.open` takes, for oneself."""
     make_folder(folder)
-    descriptor = os.open(folder / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    cause, remedy = "another process has the store open", "Stop the device's program first: systemctl stop aidpost."
+    with alone(folder / "store.lock", operation="changing the device key", cause=cause, remedy=remedy):
         yield
-    except BlockingIOError:
-        raise StoreLockedError(
-            operation="changing the device key",
-            target=str(folder),
-            cause="another process has the store open",
-            remedy="Stop the device's program first: systemctl stop aidpost.",
-        ) from None
-    finally:
-        os.close(descriptor)
 
 
 def _journal(folder: Path) -> _Journal:

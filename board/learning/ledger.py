@@ -7,8 +7,6 @@ knows what was spent any more.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -18,8 +16,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from aidpost.errors import StoreLockedError
 from aidpost.inference.private import epsilon
+from aidpost.sync._alone import alone
 from aidpost.sync._durable import make_folder, replace_file
 from aidpost.sync._patient_keys import NOBODY
 from aidpost.sync.rounds import RoundPeers, RoundRoster
@@ -77,19 +75,10 @@ class Ledger:
             Another one does.
         """
         make_folder(self.folder)
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remedy = "Wait until it has ended: `aidpost models rounds` shows how far it is."
+        cause = "another process of this device does"
+        with alone(self.folder / "lock", operation="answering rounds", cause=cause, remedy=remedy):
             yield
-        except BlockingIOError:
-            raise StoreLockedError(
-                operation="answering rounds",
-                target=str(self.folder),
-                cause="another process of this device does",
-                remedy="Wait until it has ended: `aidpost models rounds` shows how far it is.",
-            ) from None
-        finally:
-            os.close(descriptor)
 
     def all(self) -> list[Kept]:
         """Every round, the oldest first.

@@ -16,7 +16,6 @@ does not even start is taken back all the same.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -24,7 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from aidpost.errors import AidpostError, StoreLockedError, UpdateError
+from aidpost.errors import AidpostError, UpdateError
+from aidpost.sync._alone import alone
 from aidpost.sync._durable import make_folder, replace_file, sync_folder
 
 STARTS_ON_TRIAL = 3
@@ -79,19 +79,9 @@ class Slots:
         for folder in (self.folder, self.releases, self.models, self.folder / "failed", self.folder / "model-store"):
             make_folder(folder)
             folder.chmod(0o755)
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        cause, remedy = "another update is under way", "Wait for it."
+        with alone(self.folder / "lock", operation="updating", cause=cause, remedy=remedy, mode=0o644):
             yield
-        except BlockingIOError:
-            raise StoreLockedError(
-                operation="updating",
-                target=str(self.folder),
-                cause="another update is under way",
-                remedy="Wait for it.",
-            ) from None
-        finally:
-            os.close(descriptor)
 
     def named(self, link: str) -> str:
         """The release that `current` or `previous` names; empty if it names none that is complete."""
