@@ -136,7 +136,7 @@ def test_a_full_disk_refuses_before_anything_is_touched(open_store: Callable[...
 
 
 def test_a_full_disk_gives_up_what_the_hub_has_and_nothing_else(open_store: Callable[..., Store]) -> None:
-    store = open_store(budget=Budget(bytes=1_000_000, reserve=0))
+    store = open_store(budget=Budget(bytes=1_100_000, reserve=0))
     items = [make_item(RecordClass.REPORT, os.urandom(300_000)) for _ in range(3)]
     store.append_many(items[:2])
     first, second = (bytes.fromhex(one.blobs[0].ref.sha256) for one in items[:2])
