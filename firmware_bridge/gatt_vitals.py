@@ -101,6 +101,7 @@ class _Measurement:
     status: tuple[str, ...] = ()
     method: str = ""
     context: str = ""
+    rr_ms: tuple[float, ...] = ()
 
 
 def vital_signs_of(measurement: object, context: Context) -> list[VitalSign]:
@@ -131,6 +132,7 @@ def vital_signs_of(measurement: object, context: Context) -> list[VitalSign]:
             measured=value.measured,
             device_time=found.time,
             source=context.source,
+            rr_ms=found.rr_ms if value.kind is VitalKind.HEART_RATE else (),
         )
         for value in found.values
     ]
@@ -198,7 +200,10 @@ def _(value: HeartRate) -> _Measurement:
     off = value.contact is False or value.heart_rate_per_min == 0
     number = Number(None, AbsentReason.ERROR) if off else _whole(value.heart_rate_per_min)
     status = ("no skin contact",) if value.contact is False else ()
-    return _Measurement((_Value(VitalKind.HEART_RATE, number),), status=status, method="heart rate sensor")
+    intervals = () if off else value.rr_ms
+    return _Measurement(
+        (_Value(VitalKind.HEART_RATE, number),), status=status, method="heart rate sensor", rr_ms=intervals
+    )
 
 
 def _whole(count: int) -> Number:

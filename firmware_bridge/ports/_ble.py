@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from aidpost.errors import DeviceError, DeviceLostError, DeviceTimeoutError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import nonin, viatom
+from aidpost.firmware_bridge.decoders.heart_rate import HeartRate
 from aidpost.firmware_bridge.gatt_vitals import MEASUREMENTS, Context, is_settled, vital_signs_of
 from aidpost.firmware_bridge.marks import Marks
 from aidpost.firmware_bridge.ports._ble_link import (
@@ -99,6 +101,7 @@ async def _collect(inbox: Inbox, first: tuple[str, Any]) -> list[Any]:
     """Single measurements until the sensor is quiet; of each continuous one the last when it has settled."""
     latest: dict[str, Any] = {}
     single: list[Any] = []
+    intervals: list[int] = []
     began, item = time.monotonic(), first
     while True:
         name, measurement = item
@@ -109,6 +112,8 @@ async def _collect(inbox: Inbox, first: tuple[str, Any]) -> list[Any]:
         else:
             if is_settled(measurement) or not (name in latest and is_settled(latest[name])):
                 latest[name] = measurement
+            if isinstance(measurement, HeartRate) and is_settled(measurement):
+                intervals += measurement.rr_1024  # each comes once: those of the last notification are not all
             if passed > LONGEST_SETTLE_S or (passed > SETTLE_S and all(map(is_settled, latest.values()))):
                 break
         try:
@@ -118,4 +123,5 @@ async def _collect(inbox: Inbox, first: tuple[str, Any]) -> list[Any]:
         if following is None:
             break
         item = following
-    return [*single, *latest.values()]
+    beats = tuple(intervals)
+    return [*single, *(replace(one, rr_1024=beats) if isinstance(one, HeartRate) else one for one in latest.values())]
