@@ -55,7 +55,7 @@ class Intervals(NamedTuple):
     """Intervals between beats in numbers that interpret nothing: how many, their mean, the shortest and the longest, in
     milliseconds."""
 
-    count: int
+    number: int
     mean_ms: float
     low_ms: float
     high_ms: float

@@ -171,7 +171,7 @@ def _intervals(vital: VitalSign) -> Resource:
     values = (("mean", found.mean_ms), ("shortest", found.low_ms), ("longest", found.high_ms))
     return {
         "component": [
-            {"code": {"text": "RR intervals"}, "valueInteger": found.count},
+            {"code": {"text": "RR intervals"}, "valueInteger": found.number},
             *({"code": {"text": f"RR interval, {what}"}, "valueQuantity": _quantity(ms, "ms")} for what, ms in values),
         ]
     }
