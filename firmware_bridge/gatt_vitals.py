@@ -48,6 +48,9 @@ MEASUREMENTS: dict[str, Callable[[bytes], Any]] = {
 """The characteristics that a vital sign is made of, by 16-bit or full UUID, and their decoders."""
 
 
+TIME_UNKNOWN = "time unknown"
+"""The `device_time` of what a sensor had kept without a time: none at all would say that it was measured just now."""
+
 _RECORDS = uuid.UUID("5d0b4f0a-6a3c-4f0e-8f52-0d8f6c4c9b51")
 """The name space in which a sensor's stored record always has the same id."""
 
@@ -85,6 +88,13 @@ class MealGlucose:
 
     record: Glucose
     context: GlucoseContext | None
+
+
+@dataclass(frozen=True)
+class StoredOximetry:
+    """A spot check that an oximeter had kept."""
+
+    measurement: PulseOximetry
 
 
 @dataclass(frozen=True)
@@ -258,7 +268,14 @@ def _(value: PulseOximetry) -> _Measurement:
     if value.amplitude_percent is not None:
         values.append(_Value(VitalKind.PERFUSION_INDEX, value.amplitude_percent))
     status = value.status + value.sensor_status + (() if value.clock_set else ("device clock not set",))
-    return _Measurement(tuple(values), _time(value.time), status, "pulse oximeter")
+    time = _time(value.time) or (TIME_UNKNOWN if "from storage" in value.status else "")
+    return _Measurement(tuple(values), time, status, "pulse oximeter")
+
+
+@_measurement.register
+def _(value: StoredOximetry) -> _Measurement:
+    found = _measurement(value.measurement)
+    return replace(found, time=found.time or TIME_UNKNOWN)
 
 
 @_measurement.register

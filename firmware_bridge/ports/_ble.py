@@ -24,7 +24,7 @@ from aidpost.firmware_bridge.ports._ble_link import (
     set_clock,
     subscribe,
 )
-from aidpost.firmware_bridge.ports._ble_records import Kept, cgm_session, stored_glucose
+from aidpost.firmware_bridge.ports._ble_records import Kept, cgm_session, stored_glucose, stored_spot_checks
 from aidpost.firmware_bridge.ports._ble_viatom import viatom_oximetry
 from aidpost.records import Origin, VitalSign
 
@@ -87,14 +87,23 @@ async def _measurements(target: Target, client: Any, inbox: Inbox) -> list[Any]:
         raise sensor_error(
             DeviceError, target, f"it has no measurement that is known ({services})", "See docs/sensors."
         )
+    kept: list[Any] = []
+    if "2A5E" in names and has(client, "2A52"):
+        names.remove("2A5E")
+        await subscribe(client, inbox, "2A5E", MEASUREMENTS["2A5E"])
+        kept = await stored_spot_checks(target, client, inbox)
     for name in names:
         await subscribe(client, inbox, name, MEASUREMENTS[name])
-    first = await inbox.get(target.wait_s)
+    # one that has given its memory need not measure as well
+    first = await inbox.get(min(target.wait_s, QUIET_S) if kept else target.wait_s)
+    if first is None and kept:
+        return kept
     if first is None:
         cause = f"it sent nothing in {target.wait_s:g} s"
         cause += f" that could be read ({inbox.undecodable} values)" if inbox.undecodable else ""
         raise sensor_error(DeviceTimeoutError, target, cause, "Start a measurement on it.")
-    return await _collect(inbox, first)
+    stored = [one.measurement for one in kept]
+    return [*kept, *(one for one in await _collect(inbox, first) if one not in stored)]
 
 
 async def _collect(inbox: Inbox, first: tuple[str, Any]) -> list[Any]:
