@@ -144,15 +144,22 @@ class Drafts:
             self._open[exam] = (version, draft)
         return draft
 
-    def undo(self, exam: uuid.UUID) -> Draft:
-        """Back to the version before the last; the first one stays."""
+    def before(self, exam: uuid.UUID) -> Draft:
+        """The version before the last; the first one where there is no other."""
         with self._lock:
             version, draft = self._open[exam]
             if version == 1:
                 return draft
             query = "SELECT patient, sealed FROM draft WHERE exam = ? AND version = ?"
             rows = self._database.read(query, (exam.bytes, version - 1))
-            before = self._unseal(exam, version - 1, *rows[0])
+            return self._unseal(exam, version - 1, *rows[0])
+
+    def undo(self, exam: uuid.UUID) -> Draft:
+        """Back to the version before the last; the first one stays."""
+        with self._lock:
+            version, before = self._open[exam][0], self.before(exam)
+            if version == 1:
+                return before
             self._database.write(
                 lambda db: db.execute("DELETE FROM draft WHERE exam = ? AND version = ?", (exam.bytes, version))
             )

@@ -244,6 +244,7 @@ class Site:
                 act=lambda finding: advice_of(finding, translate),
                 path=request.url.path,
                 vital_name=catalogue.vital_name,
+                intervals=catalogue.intervals,
                 unit=catalogue.unit,
                 # what is spoken is only for who unlocked the screen
                 aloud=lambda text: self.speech.address(Markup(text).striptags(), language) if session else "",

@@ -408,6 +408,8 @@ CHINESE = {
     "perfusion index": "灌注指数",
     "preliminary": "初步结果",
     "proliferative": "增殖期",
+    "RR intervals": "RR间期",
+    "mean": "平均",
     "pulse rate": "脉率",
     "quality of the recordings": "记录质量",
     "quality sample": "质控抽样",

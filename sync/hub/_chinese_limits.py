@@ -5,7 +5,7 @@ from __future__ import annotations
 LIMITS = {
     "Clinical limits": "临床界值",
     "A clinician and an administrator sign a change of limits; a device takes it if the golden cases hold.": (
-        "诊所界值的更改须由一名医生和一名管理员签名；设备仅在全部基准病例通过时采用。"
+        "临床界值的更改须由一名医生和一名管理员签名；设备仅在全部基准病例通过时采用。"
     ),
     "All golden cases hold:": "全部基准病例通过：",
     "All limits that the clinic sets; what is not named is as published": "该诊所设定的全部界值；未列出者按发布值",

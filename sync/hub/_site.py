@@ -84,7 +84,10 @@ class Site:
         )
         self._templates.filters.update(moment=_moment, day=day, number=_number, unit=catalogue.unit)
         self._templates.globals.update(
-            triage_names=[level.value for level in TriageLevel], now_ms=now_ms, vital_name=catalogue.vital_name
+            triage_names=[level.value for level in TriageLevel],
+            now_ms=now_ms,
+            vital_name=catalogue.vital_name,
+            intervals=catalogue.intervals,
         )
 
     def render(
