@@ -150,7 +150,7 @@ def import_receipts(store: Store, path: Path, *, hub_name: str, hub_key: Ed25519
     for content in contents():
         if isinstance(content, Receipt):
             _require_epoch(store, path, content, contents)
-            returns.give_back(store, [content])
+            returns.give_back(store, [content], hub_key)
             box.receive(content)
             receipts += 1
         elif isinstance(content, Records):
