@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from device_records import KEY, FakeClock
+from device_records import KEY, FakeClock, make_item
 from hub_end import HubEnd, sign_review
 from sqlalchemy import select
 from stick_ends import Ends
@@ -31,7 +31,7 @@ from aidpost.sync.hub import (
     schema,
 )
 from aidpost.sync.hub.clocks import hub_time
-from aidpost.sync.hub.database import Database, now_ms
+from aidpost.sync.hub.database import Database, now_ms, unpack_ranges
 from aidpost.sync.store import Item, Store
 
 
@@ -319,6 +319,21 @@ def test_a_stick_from_before_the_restoration_is_not_believed_after_one_from_sinc
     ends.carry()
     with pytest.raises(EnvelopeError, match="another life of the hub"):
         ends.take(old)
+
+
+def test_what_the_device_no_longer_has_is_said_on_a_stick_too(ends: Ends) -> None:
+    ends.store.append(make_item(patient=uuid.uuid4()))
+    [(patient,)] = ends.store.read("SELECT patient FROM record")
+    ends.store.erase_patient(uuid.UUID(bytes=patient))  # before anything of them was carried
+    ends.exam()
+    table = schema.streams
+    for _ in range(2):
+        ends.carry()
+    [row] = ends.rows(select(table.c.held, table.c.dropped).where(table.c.cls == "report"))
+    assert [unpack_ranges(one) for one in row] == [((1, 3),), ((1, 2),)]  # type: ignore[arg-type]
+    assert len(ends.audited("dropped")) == 1
+    ends.carry()
+    assert len(ends.audited("dropped")) == 1, "said once"
 
 
 def test_a_stick_tells_the_hub_no_time(ends: Ends) -> None:
