@@ -266,7 +266,9 @@ class FundusPhoto(Record, frozen=True, kw_only=True):
 class VitalSign(Record, frozen=True, kw_only=True):
     """One number from one measurement. `value` is in `VITAL_UNITS[kind]`; where the sensor gave none, it is None and
     `absent` says why. Values of one measurement (a cuff's systolic, diastolic and pulse) share a `group`.
-    `status` keeps the device's own flags; `measured` the number and unit as the device sent them."""
+    `status` keeps the device's own flags; `measured` the number and unit as the device sent them. `rr_ms` are the
+    intervals between beats, in milliseconds and in their order, that a heart-rate sensor sent while it was measured;
+    where a notification was lost, those of its beats are not among them."""
 
     id: uuid.UUID
     kind: VitalKind
@@ -283,11 +285,13 @@ class VitalSign(Record, frozen=True, kw_only=True):
     measured: str = ""
     device_time: str = ""
     source: str = ""
+    rr_ms: tuple[float, ...] = ()
 
     def _check(self) -> None:
         require(self.unit == VITAL_UNITS[self.kind], self, f"{self.kind.value} is kept in {VITAL_UNITS[self.kind]}")
         require((self.value is None) == (self.absent is not None), self, "give a value, or say why there is none")
         require(self.value is None or math.isfinite(self.value), self, f"value is {self.value}: give `absent` instead")
+        require(all(math.isfinite(one) and one >= 0 for one in self.rr_ms), self, "rr_ms are no durations")
 
 
 class Answer(Record, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from aidpost.errors import DeviceError, NotPossibleError
+from aidpost.firmware_bridge import usb_boards
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.ports.ble import PROFILES
 from aidpost.firmware_bridge.ports.serial import SerialSource
@@ -23,14 +24,21 @@ class Found:
     details: str = ""
 
 
-def serial_ports() -> list[Found]:
-    """The serial ports that may have a board on them; which board is told by reading, or by `device=`."""
+def serial_ports(links: Path = usb_boards.BY_PATH) -> list[Found]:
+    """The serial ports that may have a board on them; which board is told by reading, or by `device=`. Those that
+    nothing but their socket tells apart are named by it, since their other names may change with the next restart."""
     from serial.tools import list_ports
 
-    return [
-        Found(f"serial:{port.device}", port.product or port.description or port.device, port.hwid)
-        for port in sorted(list_ports.comports(), key=lambda port: port.device)
-    ]
+    boards, out = usb_boards.plugged_in(), []
+    for port in sorted(list_ports.comports(), key=lambda port: port.device):
+        name, details = port.device, port.hwid
+        board = usb_boards.board_at(port.device, boards)
+        same = usb_boards.alike(board.make, boards) if board is not None else []
+        if board is not None and len(same) > 1:
+            name = usb_boards.by_socket(port.device, links) or port.device
+            details += f"; {len(same)} are alike: named by socket {board.socket}"
+        out.append(Found(f"serial:{name}", port.product or port.description or port.device, details))
+    return out
 
 
 def recognise(found: Found, clock: Clock) -> Found:

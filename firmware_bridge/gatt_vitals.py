@@ -48,6 +48,9 @@ MEASUREMENTS: dict[str, Callable[[bytes], Any]] = {
 """The characteristics that a vital sign is made of, by 16-bit or full UUID, and their decoders."""
 
 
+TIME_UNKNOWN = "time unknown"
+"""The `device_time` of what a sensor had kept without a time: none at all would say that it was measured just now."""
+
 _RECORDS = uuid.UUID("5d0b4f0a-6a3c-4f0e-8f52-0d8f6c4c9b51")
 """The name space in which a sensor's stored record always has the same id."""
 
@@ -88,6 +91,13 @@ class MealGlucose:
 
 
 @dataclass(frozen=True)
+class StoredOximetry:
+    """A spot check that an oximeter had kept."""
+
+    measurement: PulseOximetry
+
+
+@dataclass(frozen=True)
 class _Value:
     kind: VitalKind
     number: Number
@@ -101,6 +111,7 @@ class _Measurement:
     status: tuple[str, ...] = ()
     method: str = ""
     context: str = ""
+    rr_ms: tuple[float, ...] = ()
 
 
 def vital_signs_of(measurement: object, context: Context) -> list[VitalSign]:
@@ -131,6 +142,7 @@ def vital_signs_of(measurement: object, context: Context) -> list[VitalSign]:
             measured=value.measured,
             device_time=found.time,
             source=context.source,
+            rr_ms=found.rr_ms if value.kind is VitalKind.HEART_RATE else (),
         )
         for value in found.values
     ]
@@ -198,7 +210,10 @@ def _(value: HeartRate) -> _Measurement:
     off = value.contact is False or value.heart_rate_per_min == 0
     number = Number(None, AbsentReason.ERROR) if off else _whole(value.heart_rate_per_min)
     status = ("no skin contact",) if value.contact is False else ()
-    return _Measurement((_Value(VitalKind.HEART_RATE, number),), status=status, method="heart rate sensor")
+    intervals = () if off else value.rr_ms
+    return _Measurement(
+        (_Value(VitalKind.HEART_RATE, number),), status=status, method="heart rate sensor", rr_ms=intervals
+    )
 
 
 def _whole(count: int) -> Number:
@@ -253,7 +268,14 @@ def _(value: PulseOximetry) -> _Measurement:
     if value.amplitude_percent is not None:
         values.append(_Value(VitalKind.PERFUSION_INDEX, value.amplitude_percent))
     status = value.status + value.sensor_status + (() if value.clock_set else ("device clock not set",))
-    return _Measurement(tuple(values), _time(value.time), status, "pulse oximeter")
+    time = _time(value.time) or (TIME_UNKNOWN if "from storage" in value.status else "")
+    return _Measurement(tuple(values), time, status, "pulse oximeter")
+
+
+@_measurement.register
+def _(value: StoredOximetry) -> _Measurement:
+    found = _measurement(value.measurement)
+    return replace(found, time=found.time or TIME_UNKNOWN)
 
 
 @_measurement.register

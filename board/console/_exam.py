@@ -125,14 +125,22 @@ def vitals_page(site: Site, request: Request, session: Session) -> Response:
         missing=missing,
         sensors=sensors,
         notes=steps.NOTES,
+        again=again_of(request),
     )
+
+
+def again_of(request: Request) -> int:
+    """How many measurements the sensors sent just now that had come before."""
+    said = request.query_params.get("again", "")
+    return int(said) if re.fullmatch(r"\d{1,4}", said) else 0
 
 
 def read_sensors(site: Site, request: Request, session: Session, _form: Form) -> Response:
     """Read the sensors now."""
     workspace, draft = draft_of(site, request, session)
-    apart = workspace.read_sensors(draft.exam.id)
-    return RedirectResponse("/unassigned", 303) if apart else _to(draft, "/vitals")
+    arrived = workspace.read_sensors(draft.exam.id)
+    again = f"?again={arrived.again}" if arrived.again else ""
+    return RedirectResponse(f"/unassigned{again}", 303) if arrived.apart else _to(draft, f"/vitals{again}")
 
 
 def note_page(site: Site, request: Request, session: Session) -> Response:

@@ -67,7 +67,7 @@ def home(site: Site, request: Request, session: Session) -> Response:
         waiting=waiting,
         answered=answered,
         taken=taken,
-        unassigned=len(workspace.unassigned()),
+        unassigned=len(workspace.tray.waiting()),
     )
 
 
@@ -279,27 +279,6 @@ def begin(site: Site, request: Request, session: Session, _form: Form) -> Respon
     opened = next((one for one in workspace.drafts.all() if one.patient.id == known.patient.id), None)
     draft = opened or workspace.begin(known, session.worker)
     return RedirectResponse(f"/exams/{draft.exam.id}", 303)
-
-
-def unassigned_page(site: Site, request: Request, session: Session) -> Response:
-    """Readings that are perhaps another person's."""
-    workspace = site.workspace(session)
-    return site.render(
-        request, "unassigned.html", session, readings=workspace.unassigned(), drafts=workspace.drafts.all()
-    )
-
-
-def assign(site: Site, request: Request, session: Session, form: Form) -> Response:
-    """Give a reading to somebody, or throw it away."""
-    workspace = site.workspace(session)
-    to = form.get("exam", "")
-    exam = uuid.UUID(to) if re.fullmatch(r"[0-9a-f-]{36}", to) else None
-    if exam is None and to != "discard":
-        raise HTTPException(400, N_("Choose a patient."))
-    workspace.assign(request.path_params["reading"], exam)
-    about = f"{request.path_params['reading']} to {to}"
-    workspace.database.audit(workspace.store.now().wall_ms, session.worker, "assigned a reading", about)
-    return RedirectResponse("/unassigned", 303)
 
 
 def more(site: Site, request: Request, session: Session) -> Response:

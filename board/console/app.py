@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from aidpost.board.console import _exam, _lock, _sensors, _stick, _watch, _who
+from aidpost.board.console import _exam, _lock, _sensors, _stick, _tray, _watch, _who
 from aidpost.board.console.live import Heard, Lights, Stopped, guide, open_ecg, record_ecg
 from aidpost.board.console.site import Site
 from aidpost.board.console.workspace import Workspace
@@ -94,8 +94,12 @@ def _who_routes(site: Site) -> list[BaseRoute]:
         Route("/patients/{patient:uuid}/correct", site.action(_who.correct), methods=post),
         Route("/patients/{patient:uuid}/exams", site.action(_who.begin), methods=post),
         Route("/answers", site.page(_who.from_the_hub)),
-        Route("/unassigned", site.page(_who.unassigned_page)),
-        Route("/unassigned/{reading:uuid}", site.action(_who.assign), methods=post),
+        Route("/unassigned", site.page(_tray.page)),
+        Route("/unassigned/choose", site.action(_tray.choose), methods=post),
+        Route("/unassigned/give", site.action(_tray.give), methods=post),
+        Route("/unassigned/undo", site.action(_tray.undo), methods=post),
+        Route("/unassigned/thrown", site.page(_tray.thrown_page), methods=["GET"]),
+        Route("/unassigned/thrown", site.action(_tray.take_back), methods=post),
         Route("/more", site.page(_who.more)),
         Route("/stick/copy", site.action(_stick.copy), methods=post),
         Route("/stick/load", site.action(_stick.load), methods=post),

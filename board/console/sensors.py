@@ -33,6 +33,15 @@ class Standing(enum.Enum):
         return "idle" if self in (Standing.UNTRIED, Standing.WAITED_FOR) else "bad"
 
 
+class Alike(NamedTuple):
+    """That nothing but the `socket` tells a board from others. `better` is its name by the socket, where it is set up
+    by one that may change."""
+
+    number: int
+    socket: str
+    better: str
+
+
 class Sensor(NamedTuple):
     """One SOURCE as it is now. `uses` are what the screen takes from it; `heard_s` seconds since the last data and
     `battery` percent, each None where not known; `trouble` what went wrong the last time."""
@@ -45,6 +54,7 @@ class Sensor(NamedTuple):
     heard_s: float | None
     battery: int | None
     trouble: str
+    alike: Alike | None = None
 
 
 def look(sources: Mapping[str, tuple[str, ...]], states: SensorStates = STATES) -> list[Sensor]:
@@ -59,8 +69,22 @@ def look(sources: Mapping[str, tuple[str, ...]], states: SensorStates = STATES) 
         trouble = state.reason if standing.light == "bad" and standing is not Standing.GONE else ""
         name = state.name or source.split("?")[0]
         about = (state.is_read, state.heard_ago_s, state.battery_percent, trouble)
-        found.append(Sensor(source, uses, name, standing, *about))
+        found.append(Sensor(source, uses, name, standing, *about, _alike(source)))
     return found
+
+
+def _alike(source: str) -> Alike | None:
+    if not source.startswith("serial:"):
+        return None
+    from aidpost.firmware_bridge import usb_boards  # pySerial, which a start has no need of
+
+    port = source.removeprefix("serial:").split("?")[0]
+    boards = usb_boards.plugged_in()
+    board = usb_boards.board_at(port, boards)
+    same = usb_boards.alike(board.make, boards) if board is not None else []
+    if board is None or len(same) < 2:
+        return None
+    return Alike(len(same), board.socket, "" if "/by-path/" in port else usb_boards.by_socket(port))
 
 
 def _standing(state: SensorState, there: bool | None) -> Standing:

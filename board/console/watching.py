@@ -12,7 +12,6 @@ import uuid
 from typing import TYPE_CHECKING
 
 from aidpost.board.console.words import N_
-from aidpost.board.exam import measured_now
 from aidpost.errors import AidpostError, UsageError
 from aidpost.firmware_bridge.sources import Source, open_source
 from aidpost.inference.watch import Call, Watch
@@ -169,9 +168,10 @@ class _Watched:
             if source not in opened:
                 opened[source] = open_source(source, clock=self._workspace.store, marks=self._workspace.marks)
             readings = opened[source].read_vitals()
-            self._workspace.keep_unassigned([one for one in readings if not measured_now(one)])
+            arrived = self._workspace.tray.sort(readings)
+            self._workspace.tray.keep(arrived.others)
             records = opened[source].read_up_to
-            if self._take([one for one in readings if measured_now(one)], every=bool(records)):
+            if self._take(arrived.mine, every=bool(records)):
                 self._workspace.marks.keep(records)
         except AidpostError as error:
             broken = opened.pop(source, None)

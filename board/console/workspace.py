@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,9 +19,10 @@ from aidpost.board.console.drafts import ATTEMPTS, Draft, Drafts
 from aidpost.board.console.people import Known, Patients
 from aidpost.board.console.sensors import Sensor, look
 from aidpost.board.console.steps import Measure
+from aidpost.board.console.tray import Tray, stays_known
 from aidpost.board.console.watching import Watching
 from aidpost.board.console.words import N_
-from aidpost.board.exam import Analyst, ExamOutcome, ExamRunner, Plan, begin_exam, measured_now
+from aidpost.board.exam import Analyst, ExamOutcome, ExamRunner, Plan, begin_exam
 from aidpost.errors import UsageError
 from aidpost.firmware_bridge import marks
 from aidpost.firmware_bridge.marks import FileMarks
@@ -39,8 +40,6 @@ from aidpost.records import (
     Origin,
     TriageLevel,
     VitalSign,
-    decode,
-    encode,
 )
 from aidpost.sync.store import Store
 
@@ -72,6 +71,14 @@ SENSOR_USES = (
 """What the screen takes from sensors, and how it calls it."""
 
 
+class Arrived(NamedTuple):
+    """What a reading of the sensors brought besides the exam's own: readings that are perhaps another person's, and
+    measurements that had come before, which are not taken twice."""
+
+    apart: int
+    again: int
+
+
 class Workspace:
     """The exams of one kind: real, or practice. Every method may be called from any thread.
 
@@ -94,6 +101,7 @@ class Workspace:
         """One reader of a SOURCE at a time: a trial and a recording do not take the port from each other."""
         self.marks = FileMarks(store.folder / marks.NAME)
         self.watching = Watching(self)
+        self.tray = Tray(self)
 
     def close(self) -> None:
         """Let go of sensors and files; the store is its opener's."""
@@ -183,8 +191,8 @@ class Workspace:
         )
         return self.add_vitals(exam, made)
 
-    def read_sensors(self, exam: uuid.UUID) -> int:
-        """Read the vital-sign sensors into the exam; how many readings stay unassigned.
+    def read_sensors(self, exam: uuid.UUID) -> Arrived:
+        """Read the vital-sign sensors into the exam.
 
         Raises
         ------
@@ -193,27 +201,26 @@ class Workspace:
         """
         sources = [one for one in self.source("vitals", exam).split(",") if one]
         patience_s = self.configuration.exam.sensor_deadline_s
-        apart, failed = 0, []
+        arrived, failed = Arrived(0, 0), []
         with ExitStack() as turns:
             for source in sorted(set(sources)):
                 turns.enter_context(self.turns[source])
             for reading in read_together(sources, clock=self.store, marks=self.marks, patience_s=patience_s):
-                apart += self.keep_readings(exam, reading.vitals, reading.read_up_to)
+                kept = self.keep_readings(exam, reading.vitals, reading.read_up_to)
+                arrived = Arrived(arrived.apart + kept.apart, arrived.again + kept.again)
                 failed += [reading.error] if reading.error is not None else []
         if failed:
             raise failed[0]
-        return apart
+        return arrived
 
-    def keep_readings(self, exam: uuid.UUID, readings: Sequence[VitalSign], read_up_to: Mapping[str, int]) -> int:
-        """Keep what a sensor gave, in the exam or as nobody's, and only then let the sensor go on from there; how many
-        are nobody's."""
-        others = [one for one in readings if not measured_now(one)]
-        self.keep_unassigned(others)
-        mine = tuple(one for one in readings if measured_now(one))
-        if mine:
-            self.add_vitals(exam, mine)
+    def keep_readings(self, exam: uuid.UUID, readings: Sequence[VitalSign], read_up_to: Mapping[str, int]) -> Arrived:
+        """Keep what a sensor gave, in the exam or as nobody's, and only then let the sensor go on from there."""
+        split = self.tray.sort(readings)
+        self.tray.keep(split.others)
+        if split.mine:
+            self.add_vitals(exam, tuple(split.mine))
         self.marks.keep(read_up_to)
-        return len(others)
+        return Arrived(len(split.others), split.again)
 
     def add_vitals(self, exam: uuid.UUID, made: tuple[VitalSign, ...]) -> Draft:
         """Keep readings; one that is there already is kept once."""
@@ -223,6 +230,15 @@ class Workspace:
             return {"vitals": (*draft.vitals, *(one for one in made if one.id not in have))}
 
         return self._change(exam, change)
+
+    def drop_vitals(self, exam: uuid.UUID, ids: set[uuid.UUID]) -> Draft:
+        """Take readings out of an open exam; those that might be lost by that wait for a person."""
+        with self._lock:
+            self._let_wait([one for one in self.drafts.get(exam).vitals if one.id in ids])
+            return self._change(exam, lambda draft: {"vitals": tuple(one for one in draft.vitals if one.id not in ids)})
+
+    def _let_wait(self, dropped: Sequence[VitalSign]) -> None:
+        self.tray.keep([one for one in dropped if stays_known(one)])
 
     def watched(self, exam: uuid.UUID, watched: bool) -> Draft:
         """Keep that the patient is watched, or is not any more."""
@@ -264,6 +280,8 @@ class Workspace:
         """Take the last step back. An acknowledgement is not taken back with it."""
         with self._lock:
             before = self.drafts.get(exam)
+            stays = {one.id for one in self.drafts.before(exam).vitals}
+            self._let_wait([one for one in before.vitals if one.id not in stays])
             draft = self.drafts.undo(exam)
             if before.acknowledged != draft.acknowledged:
                 draft = msgspec.structs.replace(
@@ -345,6 +363,7 @@ class Workspace:
             report = msgspec.structs.replace(report, exam=msgspec.structs.replace(report.exam, ended=self.store.now()))
             bodies = tuple(self.drafts.bodies(draft))
             device.accept(self.store, ExamOutcome(report=report, bodies=bodies, problems=()))
+            self.tray.settle(draft.vitals)
             self.drafts.close(exam)
         return report
 
@@ -382,37 +401,6 @@ class Workspace:
         seen = draft.acknowledged or TriageLevel.ROUTINE
         raised = level if level >= TriageLevel.URGENT and level > seen else None
         return msgspec.structs.replace(draft, alarm=raised)
-
-    # -- readings that are perhaps another person's
-
-    def keep_unassigned(self, readings: list[VitalSign]) -> None:
-        """Keep readings under nobody's name until a person assigns them."""
-        from aidpost.sync._patient_keys import NOBODY
-
-        for one in readings:
-            sealed = self.store.seal_for(NOBODY, encode(one), f"unassigned {one.id}".encode())
-            row = (one.id.bytes, NOBODY.bytes, sealed)
-            self.database.write(
-                lambda db, row=row: db.execute("INSERT OR IGNORE INTO unassigned VALUES (?, ?, ?)", row)  # type: ignore[misc]
-            )
-
-    def unassigned(self) -> list[VitalSign]:
-        """Readings that nobody has assigned."""
-        rows = self.database.read("SELECT id, patient, sealed FROM unassigned")
-        return [
-            decode(
-                VitalSign,
-                self.store.open_for(uuid.UUID(bytes=p), sealed, f"unassigned {uuid.UUID(bytes=number)}".encode()),
-            )
-            for number, p, sealed in rows
-        ]
-
-    def assign(self, reading: uuid.UUID, exam: uuid.UUID | None) -> None:
-        """Give a reading to an open exam, or throw it away (None)."""
-        found = next((one for one in self.unassigned() if one.id == reading), None)
-        if found is not None and exam is not None:
-            self.add_vitals(exam, (found,))
-        self.database.write(lambda db: db.execute("DELETE FROM unassigned WHERE id = ?", (reading.bytes,)))
 
     # -- today
 

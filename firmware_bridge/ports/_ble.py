@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from aidpost.errors import DeviceError, DeviceLostError, DeviceTimeoutError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import nonin, viatom
+from aidpost.firmware_bridge.decoders.heart_rate import HeartRate
 from aidpost.firmware_bridge.gatt_vitals import MEASUREMENTS, Context, is_settled, vital_signs_of
 from aidpost.firmware_bridge.marks import Marks
 from aidpost.firmware_bridge.ports._ble_link import (
@@ -22,7 +24,7 @@ from aidpost.firmware_bridge.ports._ble_link import (
     set_clock,
     subscribe,
 )
-from aidpost.firmware_bridge.ports._ble_records import Kept, cgm_session, stored_glucose
+from aidpost.firmware_bridge.ports._ble_records import Kept, cgm_session, stored_glucose, stored_spot_checks
 from aidpost.firmware_bridge.ports._ble_viatom import viatom_oximetry
 from aidpost.records import Origin, VitalSign
 
@@ -85,20 +87,30 @@ async def _measurements(target: Target, client: Any, inbox: Inbox) -> list[Any]:
         raise sensor_error(
             DeviceError, target, f"it has no measurement that is known ({services})", "See docs/sensors."
         )
+    kept: list[Any] = []
+    if "2A5E" in names and has(client, "2A52"):
+        names.remove("2A5E")
+        await subscribe(client, inbox, "2A5E", MEASUREMENTS["2A5E"])
+        kept = await stored_spot_checks(target, client, inbox)
     for name in names:
         await subscribe(client, inbox, name, MEASUREMENTS[name])
-    first = await inbox.get(target.wait_s)
+    # one that has given its memory need not measure as well
+    first = await inbox.get(min(target.wait_s, QUIET_S) if kept else target.wait_s)
+    if first is None and kept:
+        return kept
     if first is None:
         cause = f"it sent nothing in {target.wait_s:g} s"
         cause += f" that could be read ({inbox.undecodable} values)" if inbox.undecodable else ""
         raise sensor_error(DeviceTimeoutError, target, cause, "Start a measurement on it.")
-    return await _collect(inbox, first)
+    stored = [one.measurement for one in kept]
+    return [*kept, *(one for one in await _collect(inbox, first) if one not in stored)]
 
 
 async def _collect(inbox: Inbox, first: tuple[str, Any]) -> list[Any]:
     """Single measurements until the sensor is quiet; of each continuous one the last when it has settled."""
     latest: dict[str, Any] = {}
     single: list[Any] = []
+    intervals: list[int] = []
     began, item = time.monotonic(), first
     while True:
         name, measurement = item
@@ -109,6 +121,8 @@ async def _collect(inbox: Inbox, first: tuple[str, Any]) -> list[Any]:
         else:
             if is_settled(measurement) or not (name in latest and is_settled(latest[name])):
                 latest[name] = measurement
+            if isinstance(measurement, HeartRate) and is_settled(measurement):
+                intervals += measurement.rr_1024  # each comes once: those of the last notification are not all
             if passed > LONGEST_SETTLE_S or (passed > SETTLE_S and all(map(is_settled, latest.values()))):
                 break
         try:
@@ -118,4 +132,5 @@ async def _collect(inbox: Inbox, first: tuple[str, Any]) -> list[Any]:
         if following is None:
             break
         item = following
-    return [*single, *latest.values()]
+    beats = tuple(intervals)
+    return [*single, *(replace(one, rr_1024=beats) if isinstance(one, HeartRate) else one for one in latest.values())]

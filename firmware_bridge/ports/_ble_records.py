@@ -1,4 +1,5 @@
-"""Records that a sensor keeps, by its Record Access Control Point 2A52: glucose meters and continuous glucose sensors.
+"""Records that a sensor keeps, by its Record Access Control Point 2A52: glucose meters, continuous glucose sensors, and
+oximeters that keep spot checks.
 
 They are asked for from the last that was kept plus one. None is lost: their number is asked for first, and what did not
 arrive, or arrived damaged, is asked for again. None is taken twice: a record that is sent again is the same record.
@@ -9,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
-from aidpost.errors import DeviceError, DeviceTimeoutError
+from aidpost.errors import DeviceError, DeviceLostError, DeviceTimeoutError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import cgm, glucose, racp
 from aidpost.firmware_bridge.decoders.base import DecodeError
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
-from aidpost.firmware_bridge.gatt_vitals import CgmReading, MealGlucose
+from aidpost.firmware_bridge.decoders.pulse_oximeter import PulseOximetry
+from aidpost.firmware_bridge.gatt_vitals import CgmReading, MealGlucose, StoredOximetry
 from aidpost.firmware_bridge.ports._ble_link import (
     Inbox,
     Target,
@@ -28,11 +30,15 @@ from aidpost.firmware_bridge.ports._ble_link import (
     sensor_error,
     subscribe,
 )
+from aidpost.firmware_bridge.states import STATES
 
 TRIES = 3
 _STOPPED = cgm.ANNUNCIATION[0]
 ANSWER_S = 30.0
 """By its specification a sensor answers a control point within 30 s."""
+
+NumberOf = Callable[[Any], list[tuple[int, Any]]]
+"""The records that are in a decoded value, with their numbers."""
 
 
 class Kept(NamedTuple):
@@ -70,6 +76,55 @@ async def stored_glucose(target: Target, client: Any, inbox: Inbox, last: Callab
         for number, record in records.items()
     ]
     return Kept(found, (key, max(records)) if records else None)
+
+
+async def stored_spot_checks(target: Target, client: Any, inbox: Inbox) -> list[StoredOximetry]:
+    """The spot checks that an oximeter keeps (Pulse Oximeter Service 1.0.1), and what it measures meanwhile; 2A5E is
+    subscribed to.
+
+    They have no numbers, and all of them are asked for each time: there is no mark to go on from, and who stores them
+    must know them again. So what arrived is taken also where the rest never comes, or none where the oximeter does not
+    give them: what it measures can be read all the same.
+
+    Raises
+    ------
+    DeviceLostError
+        It went out of range.
+    """
+    await subscribe(client, inbox, "2A52", racp.decode_racp)
+    found: list[PulseOximetry] = []
+    came: dict[int, PulseOximetry] = {}
+
+    def in_order(value: Any) -> list[tuple[int, Any]]:
+        return [(len(came), value)] if isinstance(value, PulseOximetry) else []
+
+    reason = f"its spot checks did not arrive whole in {TRIES} attempts"
+    try:
+        for _ in range(TRIES):
+            found, damaged = _joined(found, came), inbox.undecodable
+            came.clear()
+            expected = await _procedure(target, client, inbox, racp.COUNT_ALL, 0, in_order, came)
+            await _procedure(target, client, inbox, racp.REPORT_ALL, 0, in_order, came)
+            if inbox.undecodable == damaged and len(came) >= (expected or 0):
+                reason = ""
+                break
+    except DeviceLostError:
+        raise
+    except DeviceError as error:
+        reason = error.cause
+    if reason:
+        STATES.told(target.spec, reason=reason)
+    return [StoredOximetry(one) for one in _joined(found, came)]
+
+
+def _joined(before: list[PulseOximetry], came: Mapping[int, PulseOximetry]) -> list[PulseOximetry]:
+    """What was sent in several attempts: each with a time of its own once. Of what has none, two may be alike and not
+    the same: the last attempt's count."""
+    found = [one for one in before if one.time is not None]
+    for one in came.values():
+        if one.time is None or one not in found:
+            found.append(one)
+    return found
 
 
 async def cgm_session(target: Target, client: Any, inbox: Inbox, clock: Clock, last: Callable[[str], int]) -> Kept:
@@ -191,9 +246,6 @@ async def _start(target: Target, client: Any, inbox: Inbox, clock: Clock, crc: b
 def _after(number: int) -> int:
     """The first number to be asked for; after the highest there is, a sensor counts from 0 again."""
     return (number + 1) & 0xFFFF
-
-
-NumberOf = Callable[[Any], list[tuple[int, Any]]]
 
 
 async def _next_live(target: Target, inbox: Inbox, since: int, number_of: NumberOf) -> dict[int, Any]:

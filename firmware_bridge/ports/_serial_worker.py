@@ -10,9 +10,9 @@ import time
 from multiprocessing.connection import Connection
 
 import serial
-from serial.tools import list_ports
 
 from aidpost.firmware_bridge.supervisor import HEARTBEAT_S
+from aidpost.firmware_bridge.usb_boards import Remembered
 
 READ_S = 0.05
 RETRY_S = 0.25
@@ -21,23 +21,23 @@ MAX_READ = 1 << 16
 
 def run(pipe: Connection, port: str, baud: int, start: bytes, stop: bytes) -> None:
     """Read `port` until the pipe closes. `start` is written whenever it has been opened, `stop` before it is closed."""
-    identity = _identity(port)
+    board = Remembered(port)
     try:
         while True:
             try:
-                if identity is not None and _identity(port) not in (None, identity):
-                    raise serial.SerialException(f"another device is {port} now")
+                if stranger := board.stranger(port):
+                    raise serial.SerialException(stranger)
                 with serial.Serial(port, baud, timeout=READ_S, write_timeout=1, exclusive=True) as device:
                     device.reset_input_buffer()  # what piled up while nobody read is of another time
                     device.write(start)
                     pipe.send(("open", time.monotonic(), port))
-                    identity = _identity(port) or identity
+                    board.look(port)
                     _pump(pipe, device, stop)
                     return
             except (serial.SerialException, OSError) as error:
                 pipe.send(("lost", time.monotonic(), f"{type(error).__name__}: {error}"))
             _wait(pipe, RETRY_S)
-            port = _port_of(identity) or port
+            port = board.port() or port
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # whoever asked for the port has gone
 
@@ -66,19 +66,3 @@ def _wait(pipe: Connection, seconds: float) -> None:
     pipe.send(("heartbeat", time.monotonic(), None))
     if pipe.poll(seconds):
         pipe.recv()  # nothing can be written while the port is gone; a closed pipe raises here
-
-
-def _identity(port: str) -> tuple[int, int, str] | None:
-    """Vendor, product and serial number of the USB device behind a port; None where it has none."""
-    for found in list_ports.comports():
-        if found.device == port and found.vid is not None:
-            return found.vid, found.pid, found.serial_number or ""
-    return None
-
-
-def _port_of(identity: tuple[int, int, str] | None) -> str | None:
-    """Where a USB device is now: re-plugged, it often has another name."""
-    if identity is None:
-        return None
-    matches = [p.device for p in list_ports.comports() if (p.vid, p.pid, p.serial_number or "") == identity]
-    return matches[0] if len(matches) == 1 else None

@@ -14,12 +14,13 @@ NOTIFY, INDICATE = ("notify",), ("indicate",)
 _NOT_SUPPORTED, _INVALID_OPERATOR = 2, 3
 
 
-def record_access(records: Callable[[], dict[int, Notes]]) -> Characteristic:
-    """The control point 2A52 over records by number, each with what is sent of it; it reports, and counts."""
+def record_access(records: Callable[[], dict[int, Notes]], *, filters: bool = True) -> Characteristic:
+    """The control point 2A52 over records by number, each with what is sent of it; it reports, and counts. Without
+    `filters` it knows all records only, as of a service whose records have no numbers."""
 
     def answer(command: bytes) -> Notes:
         kept, operation = records(), command[0]
-        chosen = _chosen(sorted(kept), command)
+        chosen = _chosen(sorted(kept), command) if filters or command[1:] == bytes([racp.ALL]) else None
         if operation not in (racp.REPORT, racp.COUNT):
             return [("2A52", bytes([racp.RESPONSE, racp.NULL, operation, _NOT_SUPPORTED]))]
         if chosen is None:

@@ -7,7 +7,7 @@ from math import isnan, nan
 
 from aidpost.firmware_bridge.decoders import movesense, nonin, polar, viatom
 from aidpost.firmware_bridge.decoders.blood_pressure import encode_blood_pressure
-from aidpost.firmware_bridge.decoders.gatt import DeviceTime
+from aidpost.firmware_bridge.decoders.gatt import DeviceTime, encode_date_time
 from aidpost.firmware_bridge.decoders.heart_rate import encode_heart_rate
 from aidpost.firmware_bridge.decoders.medfloat import encode_float32, encode_sfloat
 from aidpost.firmware_bridge.simulators import glucose
@@ -56,9 +56,36 @@ def thermometer(address: str = "AA:00:00:00:00:03", celsius: float = 37.2) -> Se
 
 def pulse_oximeter(address: str = "AA:00:00:00:00:04", spo2: int = 97, pulse: int = 74) -> Sensor:
     """An oximeter with one spot check."""
-    sends = (b"\0" + encode_sfloat(spo2) + encode_sfloat(pulse),)
+    sends = (spot_check(spo2, pulse),)
     services = {"1822": (Characteristic("2A5E", INDICATE, sends=sends),)}
     return Sensor(address, "Simulated oximeter", {**services, **device_information("oximeter")})
+
+
+def oximeter_with_memory(
+    address: str = "AA:00:00:00:00:0E",
+    readings: Sequence[tuple[int, int, DeviceTime | None]] = ((93, 88, DeviceTime(2026, 11, 22, 8, 0, 0)),),
+    sends: Sequence[bytes] = (),
+) -> Sensor:
+    """An oximeter that keeps spot checks of (SpO2, pulse, its own time) and gives them when it is asked; `sends` it
+    measures meanwhile. The memory may grow, if `readings` is a list."""
+
+    def records() -> dict[int, glucose.Notes]:
+        return {number: [("2A5E", spot_check(*one))] for number, one in enumerate(readings)}
+
+    services = {
+        "1822": (
+            Characteristic("2A5E", INDICATE, sends=tuple(sends)),
+            Characteristic("2A60", value=bytes([0b1100, 0])),  # measurement storage and time stamps
+            glucose.record_access(records, filters=False),
+        )
+    }
+    return Sensor(address, "Simulated oximeter", {**services, **device_information("oximeter")})
+
+
+def spot_check(spo2: int, pulse: int, time: DeviceTime | None = None) -> bytes:
+    """A spot check 2A5E, with the oximeter's own time where it has one."""
+    stamp = b"" if time is None else encode_date_time(time)
+    return bytes([time is not None]) + encode_sfloat(spo2) + encode_sfloat(pulse) + stamp
 
 
 def continuous_oximeter(
@@ -181,6 +208,7 @@ SENSORS: dict[str, Callable[[], Sensor]] = {
     "thermometer": thermometer,
     "oximeter": pulse_oximeter,
     "continuous-oximeter": lambda: continuous_oximeter(spo2=[nan, nan, 95, 96, 97] * 400),
+    "oximeter-memory": oximeter_with_memory,
     "nonin": nonin_oximeter,
     "viatom": viatom_oximeter,
     "glucose": glucose_meter,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from aidpost.sync.hub._chinese_limits import LIMITS
+
 CHINESE = {
+    **LIMITS,
     "(no name)": "（无姓名）",
     "40 to 59": "40 至 59 岁",
     "60 to 74": "60 至 74 岁",
@@ -409,6 +412,8 @@ CHINESE = {
     "perfusion index": "灌注指数",
     "preliminary": "初步结果",
     "proliferative": "增殖期",
+    "RR intervals": "RR间期",
+    "mean": "平均",
     "pulse rate": "脉率",
     "quality of the recordings": "记录质量",
     "quality sample": "质控抽样",

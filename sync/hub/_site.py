@@ -30,6 +30,7 @@ from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.second_factor import SecondFactors
 from aidpost.sync.hub.tally import Tally
 from aidpost.sync.hub.users import Role, Session
+from aidpost.sync.rules import Judge
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Site:
         Whether the broker answers; None where the hub has none.
     trouble
         A value of `service.Trouble`.
+    judge_limits
+        Holds clinical limits to the golden cases; None where the hub was started without.
     """
 
     def __init__(
@@ -69,9 +72,11 @@ class Site:
         wake: Callable[[], None],
         broker_connected: Callable[[], bool] | None,
         trouble: Callable[[], str],
+        judge_limits: Judge | None = None,
     ) -> None:
         self.config, self.database, self.files = config, database, files
         self.wake, self.broker_connected, self.trouble = wake, broker_connected, trouble
+        self.judge_limits = judge_limits
         self.attempts, self.tally = Attempts(), Tally(database)
         self.factors = SecondFactors(identity.signing_key(config.state).private_bytes_raw())
         self._remembered: dict[tuple[str, ...], tuple[int, Any]] = {}
@@ -81,7 +86,10 @@ class Site:
         )
         self._templates.filters.update(moment=_moment, day=day, number=_number, unit=catalogue.unit)
         self._templates.globals.update(
-            triage_names=[level.value for level in TriageLevel], now_ms=now_ms, vital_name=catalogue.vital_name
+            triage_names=[level.value for level in TriageLevel],
+            now_ms=now_ms,
+            vital_name=catalogue.vital_name,
+            intervals=catalogue.intervals,
         )
 
     def render(

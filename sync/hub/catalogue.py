@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+from aidpost.records import VitalSign
 from aidpost.sync.hub._chinese import CHINESE
 
 LANGUAGES = {"en": "English", "zh": "中文"}
@@ -47,6 +49,22 @@ def translator(language: str) -> Callable[[str], str]:
 def vital_name(kind: str) -> str:
     """The English name of a kind of vital sign."""
     return VITALS.get(kind, kind.replace("_", " "))
+
+
+class Intervals(NamedTuple):
+    """Intervals between beats in numbers that interpret nothing: how many, their mean, the shortest and the longest, in
+    milliseconds."""
+
+    number: int
+    mean_ms: float
+    low_ms: float
+    high_ms: float
+
+
+def intervals(vital: VitalSign) -> Intervals | None:
+    """Of the intervals that a heart-rate sensor sent; None where it sent none."""
+    found = vital.rr_ms
+    return Intervals(len(found), sum(found) / len(found), min(found), max(found)) if found else None
 
 
 def grade_name(name: str) -> str:

@@ -36,6 +36,7 @@ from aidpost.sync.hub._fhir_records import (
     media_id,
     reference,
 )
+from aidpost.sync.hub.catalogue import intervals
 from aidpost.sync.hub.codes import Code
 from aidpost.sync.hub.readings import EYES, GENERAL, HEART
 
@@ -157,7 +158,23 @@ def observations(report: ExamReport, reviews: Sequence[Review] = ()) -> list[Res
 
 def _vital(report: ExamReport, vital: VitalSign) -> Resource:
     code = codes.VITALS[vital.kind]
-    return _observation(report, vital.id, code, vital.at, vital.origin, "final") | _value(vital) | _device(vital.device)
+    resource = _observation(report, vital.id, code, vital.at, vital.origin, "final") | _value(vital)
+    return resource | _device(vital.device) | _intervals(vital)
+
+
+def _intervals(vital: VitalSign) -> Resource:
+    """Intervals between beats, by words alone: LOINC 80404-7 is their standard deviation, and the codes of 11073 for an
+    RR interval are of an ECG, which a sensor on a wrist has not."""
+    found = intervals(vital)
+    if found is None:
+        return {}
+    values = (("mean", found.mean_ms), ("shortest", found.low_ms), ("longest", found.high_ms))
+    return {
+        "component": [
+            {"code": {"text": "RR intervals"}, "valueInteger": found.number},
+            *({"code": {"text": f"RR interval, {what}"}, "valueQuantity": _quantity(ms, "ms")} for what, ms in values),
+        ]
+    }
 
 
 def _pressure(report: ExamReport, group: Sequence[VitalSign]) -> Resource:

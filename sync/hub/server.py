@@ -30,6 +30,7 @@ from aidpost.sync.hub.mosquitto import Mosquitto, own_broker
 from aidpost.sync.hub.service import HubService
 from aidpost.sync.hub.tally import Tally
 from aidpost.sync.hub.web import create_app
+from aidpost.sync.rules import Judge
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class HubServer:
     ----------
     write_dicom
         Makes DICOM objects; without it, `hub.dicom_url` gets nothing.
+    judge_limits
+        Holds clinical limits to the golden cases; without it, none are signed on a page.
     apart
         Whether the ingest runs in a process of its own.
 
@@ -53,8 +56,15 @@ class HubServer:
         Where the pages are, once `start` has returned.
     """
 
-    def __init__(self, config: HubConfig, write_dicom: Writer | None = None, *, apart: bool = False) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: HubConfig,
+        write_dicom: Writer | None = None,
+        judge_limits: Judge | None = None,
+        *,
+        apart: bool = False,
+    ) -> None:
+        self.config, self._judge_limits = config, judge_limits
         self.database = Database(config.url)
         self.files = BlobFiles(config.blobs)
         self.service: HubService | IngestProcess | None = None
@@ -139,6 +149,7 @@ class HubServer:
             wake=service.wake if service else lambda: None,
             broker_connected=(lambda: service.connected) if service else None,
             trouble=(lambda: service.trouble.value) if service else lambda: "",
+            judge_limits=self._judge_limits,
         )
         return uvicorn.Config(
             app,
@@ -222,7 +233,12 @@ def _open(host: str, port: int, key: str) -> socket.socket:
         ) from None
 
 
-def serve(config: HubConfig, ready: Callable[[str], None] = lambda _: None, write_dicom: Writer | None = None) -> None:
+def serve(
+    config: HubConfig,
+    ready: Callable[[str], None] = lambda _: None,
+    write_dicom: Writer | None = None,
+    judge_limits: Judge | None = None,
+) -> None:
     """Runs the hub until SIGTERM or SIGINT. `ready` is told the URL of the pages once they are open.
 
     Raises
@@ -230,11 +246,15 @@ def serve(config: HubConfig, ready: Callable[[str], None] = lambda _: None, writ
     AidpostError
         The database, the port or the certificates cannot be used. A broker that is away is waited for.
     """
-    server = HubServer(config, write_dicom, apart=True)
-    server.run(ready)
+    HubServer(config, write_dicom, judge_limits, apart=True).run(ready)
 
 
-def run(config: HubConfig, ready: Callable[[str], None] = lambda _: None, write_dicom: Writer | None = None) -> None:
+def run(
+    config: HubConfig,
+    ready: Callable[[str], None] = lambda _: None,
+    write_dicom: Writer | None = None,
+    judge_limits: Judge | None = None,
+) -> None:
     """Runs the hub with a broker of its own, Mosquitto, until SIGTERM or SIGINT.
 
     Raises
@@ -246,6 +266,6 @@ def run(config: HubConfig, ready: Callable[[str], None] = lambda _: None, write_
     mosquitto = Mosquitto(config)
     mosquitto.start()
     try:
-        serve(config, ready, write_dicom)
+        serve(config, ready, write_dicom, judge_limits)
     finally:
         mosquitto.stop()

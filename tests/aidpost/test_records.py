@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from typing import Any
 
@@ -156,6 +157,18 @@ def test_newer_fields_are_ignored_by_an_older_reader() -> None:
     body = msgspec.msgpack.decode(records.encode(report()))
     body["field_of_tomorrow"] = 1
     assert records.decode(records.ExamReport, msgspec.msgpack.encode(body)) == report()
+
+
+def test_rr_intervals_are_read_by_nobody_before_and_are_none_in_what_came_before() -> None:
+    vital = report().vitals[0]
+    with_intervals = msgspec.structs.replace(vital, rr_ms=(812.5, 799.8046875))
+    assert records.decode(records.VitalSign, records.encode(with_intervals)) == with_intervals
+    body = msgspec.msgpack.decode(records.encode(with_intervals))
+    del body["rr_ms"]
+    assert records.decode(records.VitalSign, msgspec.msgpack.encode(body)) == vital
+    for wrong in (math.nan, math.inf, -1.0):
+        with pytest.raises(InvalidRecordError, match="durations"):
+            msgspec.structs.replace(vital, rr_ms=(wrong,))
 
 
 @given(st.binary(max_size=200))

@@ -84,6 +84,16 @@ def test_the_right_one_of_several_sensors_is_read_by_kind(bus: str, clock: Clock
     assert oximetry == {VitalKind.SPO2: 93, VitalKind.PULSE_RATE: 101}
 
 
+def test_a_straps_intervals_are_kept_each_once_and_none_without_contact(bus: str, clock: Clock) -> None:
+    rates = (71, 72, 73)
+    worn, off = sensors.heart_rate_strap(rates=rates), sensors.heart_rate_strap("AA:00:00:00:00:21", contact=False)
+    with FakeBluez(bus, (worn, off)):
+        (reading,) = open_source(f"ble:{worn.address}?wait=60", clock=clock).read_vitals()
+        (nothing,) = open_source(f"ble:{off.address}?wait=60", clock=clock).read_vitals()
+    assert reading.rr_ms == tuple(round(60 * 1024 / rate) * 1000 / 1024 for rate in rates)
+    assert (nothing.value, nothing.rr_ms) == (None, ())
+
+
 def test_glucose_records_resume_after_the_last_stored_one(bus: str, clock: Clock) -> None:
     meter = sensors.glucose_meter(mmol=[5.4, 6.1, 11.2, -5.0])
     with FakeBluez(bus, (meter,)):

@@ -21,11 +21,11 @@ from aidpost.firmware_bridge.decoders import cgm
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.gatt_vitals import CgmReading, Context, vital_signs_of
 from aidpost.firmware_bridge.marks import NONE, FileMarks
-from aidpost.firmware_bridge.simulators import glucose
+from aidpost.firmware_bridge.simulators import glucose, sensors
 from aidpost.firmware_bridge.simulators.bluez import Characteristic, FakeBluez, Sensor
 from aidpost.firmware_bridge.simulators.bus import private_bus
 from aidpost.firmware_bridge.sources import open_source
-from aidpost.records import Device, Origin, Timestamp, VitalSign
+from aidpost.records import Device, Origin, Timestamp, VitalKind, VitalSign
 
 METER, SENSOR = "AA:00:00:00:00:05", "AA:00:00:00:00:09"
 AT = Timestamp(wall_ms=1_700_000_000_000, monotonic_ms=0, boot=0, synced=True)
@@ -162,6 +162,62 @@ def test_records_that_never_arrive_whole_are_not_taken_in_part(bus: str, clock: 
         with pytest.raises(DeviceError, match="of its 3 records 2 arrived whole in 3 attempts"):
             take("ble:glucose", clock, marks)
         assert mmol(take("ble:glucose", clock, marks)) == [5.4, 6.1, 7.2]
+
+
+OXIMETER = "AA:00:00:00:00:0E"
+MORNING, NOON = DeviceTime(2023, 11, 13, 8, 0, 0), DeviceTime(2023, 11, 14, 22, 10, 0)
+"""Of the day before, and of three minutes before the clock of these tests."""
+
+
+def spo2(found: list[VitalSign]) -> list[tuple[float | None, str]]:
+    return [(one.value, one.device_time) for one in found if one.kind is VitalKind.SPO2]
+
+
+def test_an_oximeters_spot_checks_come_whole_each_time_with_their_own_times(
+    bus: str, clock: Clock, marks: FileMarks
+) -> None:
+    """Pulse Oximeter Service 1.0.1, RACP: all records, which have no numbers."""
+    memory: list[tuple[int, int, DeviceTime | None]] = [(91, 88, MORNING), (97, 72, NOON)]
+    with FakeBluez(bus, (sensors.oximeter_with_memory(OXIMETER, memory),)):
+        found = take("ble:oximeter", clock, marks)
+        assert spo2(found) == [(91, "2023-11-13T08:00:00"), (97, "2023-11-14T22:10:00")]
+        assert [measured_now(one) for one in found] == [False, False, True, True]
+        memory.append((95, 70, None))
+        again = take("ble:oximeter", clock, marks)
+        assert spo2(again)[:2] == spo2(found), "what was stored is known again by sensor, time and values"
+        assert spo2(again)[2] == (95, "time unknown")
+        assert not any(measured_now(one) for one in again[4:]), "a record without a time is not of now"
+
+
+def test_what_an_oximeter_measures_while_it_gives_its_memory_is_taken_too(
+    bus: str, clock: Clock, marks: FileMarks
+) -> None:
+    now = DeviceTime(2023, 11, 14, 22, 13, 0)
+    live = sensors.oximeter_with_memory(OXIMETER, [(91, 88, MORNING)], sends=[sensors.spot_check(98, 65, now)] * 2)
+    with FakeBluez(bus, (live,)):
+        assert sorted(spo2(take("ble:oximeter", clock, marks))) == [
+            (91, "2023-11-13T08:00:00"), (98, "2023-11-14T22:13:00")
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("trick", ["lost", "cut", "doubled", "late"])
+def test_an_oximeters_spot_checks_over_a_bad_link(bus: str, clock: Clock, marks: FileMarks, trick: str) -> None:
+    memory = [(90 + n, 70, DeviceTime(2023, 11, 13, 8, n, 0)) for n in range(3)]
+    lossy = Lossy(sensors.oximeter_with_memory(OXIMETER, memory), "2A5E", [trick, ""])
+    with FakeBluez(bus, (lossy.sensor,)):
+        assert sorted(value or 0 for value, _ in spo2(take("ble:oximeter", clock, marks))) == [90, 91, 92]
+
+
+def test_an_oximeter_that_gives_no_memory_is_read_all_the_same(bus: str, clock: Clock, marks: FileMarks) -> None:
+    for records in ([], None):
+        memory: list[tuple[int, int, DeviceTime | None]] = []
+        sensor = sensors.oximeter_with_memory(OXIMETER, memory, sends=[sensors.spot_check(98, 65)])
+        if records is None:  # it refuses whatever it is asked
+            refuses = Characteristic("2A52", ("write", "indicate"), on_write=lambda _: [("2A52", b"\x06\0\x04\2")])
+            others = tuple(one for one in sensor.services["1822"] if one.uuid != "2A52")
+            sensor = replace(sensor, services={**sensor.services, "1822": (*others, refuses)})
+        with FakeBluez(bus, (sensor,)):
+            assert [value for value, _ in spo2(take("ble:oximeter", clock, marks))] == [98]
 
 
 def test_a_cgm_session_goes_on_from_the_last_stored_time_offset(bus: str, clock: Clock, marks: FileMarks) -> None:

@@ -188,6 +188,15 @@ def test_2a5e_and_2a5f() -> None:  # [own]: no third party publishes vectors
     )
 
 
+def test_a_spot_check_from_storage_without_a_time_is_not_of_now() -> None:
+    """PLXS 1.0.1: measurement status bit 9 says that a measurement comes from storage."""
+    at = Timestamp(wall_ms=1_700_000_000_000, monotonic_ms=0, boot=0, synced=True)
+    context = Context(at=at, origin=Origin.LIVE, device=Device(name="oximeter"))
+    for status, time in ((1 << 9, "time unknown"), (1 << 8, "")):
+        spot = pulse_oximeter.decode_spot_check(h("02 6200 4800") + status.to_bytes(2, "little"))
+        assert {one.device_time for one in vital_signs_of(spot, context)} == {time}
+
+
 @pytest.mark.parametrize("bit", [10, 11, 12, 13, 15])
 def test_demonstration_and_invalid_oximetry_never_becomes_a_patients_result(bit: int) -> None:
     found = pulse_oximeter.decode_spot_check(h("02 6200 4800") + (1 << bit).to_bytes(2, "little"))

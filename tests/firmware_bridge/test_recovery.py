@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import soaking
 
-from aidpost.firmware_bridge import supervisor
+from aidpost.firmware_bridge import supervisor, usb_boards
 from aidpost.firmware_bridge.assembler import EcgAssembler
 from aidpost.firmware_bridge.boards import BOARDS
 from aidpost.firmware_bridge.clock import Clock
@@ -33,7 +33,7 @@ from aidpost.firmware_bridge.sources import SourceSpec, open_source
 def test_a_board_that_is_plugged_in_again_under_another_name_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker runs in a thread here, so that the list of USB ports can be this test's."""
     listed: list[SimpleNamespace] = []
-    monkeypatch.setattr(_serial_worker.list_ports, "comports", lambda: list(listed))
+    monkeypatch.setattr(usb_boards.list_ports, "comports", lambda: list(listed))
     here, there = multiprocessing.Pipe()
     with BoardSimulator("cyton", range(100_000)) as first, BoardSimulator("cyton", range(100_000)) as second:
         usb = {"vid": 0x0403, "pid": 0x6015, "serial_number": "DM00"}
@@ -71,7 +71,7 @@ def test_several_boards_that_are_plugged_in_again_under_each_others_names_go_on(
     """A hub is unplugged and plugged in again: three boards come back, one after the other, each under the name that
     another had. Two are of one make, told apart by their serial numbers. None is ever taken for another."""
     listed: list[SimpleNamespace] = []
-    monkeypatch.setattr(_serial_worker.list_ports, "comports", lambda: list(listed))
+    monkeypatch.setattr(usb_boards.list_ports, "comports", lambda: list(listed))
     kinds = ("cyton", "cyton", "olimex")
     usb = [{"vid": 0x0403, "pid": 0x6015, "serial_number": f"DM0{n}"} for n in range(2)]
     usb.append({"vid": 0x2341, "pid": 0x0043, "serial_number": "OLX"})
@@ -108,6 +108,44 @@ def test_several_boards_that_are_plugged_in_again_under_each_others_names_go_on(
             own = workers[board]
             own.until(lambda own=own: len(own.heard) > 20)
             assert (own.port, set(own.heard) <= set(sends[board])) == (str(name), True)
+
+
+def test_boards_without_serial_numbers_that_come_back_under_each_others_names_are_told_by_their_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of one make that nothing else tells apart. The second comes back first, under the name that the first had."""
+    listed: list[SimpleNamespace] = []
+    monkeypatch.setattr(usb_boards.list_ports, "comports", lambda: list(listed))
+    names = [tmp_path / f"ttyUSB{n}" for n in range(2)]
+    sends = [range(100 * (n + 1), 100 * (n + 1) + 99) for n in range(2)]
+
+    def plug_in(board: int, name: Path) -> BoardSimulator:
+        plugged = stack.enter_context(BoardSimulator("olimex", itertools.cycle(sends[board])))
+        name.symlink_to(plugged.port)
+        usb = {"vid": 0x1A86, "pid": 0x7523, "serial_number": None, "location": f"1-1.{board + 1}"}
+        listed.append(SimpleNamespace(device=str(name), **usb))
+        return plugged
+
+    with contextlib.ExitStack() as stack:
+        before = [plug_in(board, names[board]) for board in range(2)]
+        workers = [stack.enter_context(_Listening("olimex", str(name))) for name in names]
+        for worker in workers:
+            worker.until(lambda worker=worker: len(worker.heard) > 20)
+        listed.clear()
+        for name, board in zip(names, before, strict=True):
+            name.unlink()
+            board.unplug()
+        for worker in workers:
+            worker.until(lambda worker=worker: bool(worker.lost))
+            worker.heard.clear()
+        plug_in(1, names[0])
+        workers[0].until(lambda: "another device of this make" in workers[0].lost)
+        workers[1].until(lambda: len(workers[1].heard) > 20)
+        assert workers[0].heard == []
+        plug_in(0, names[1])
+        workers[0].until(lambda: len(workers[0].heard) > 20)
+        assert [worker.port for worker in workers] == [str(names[1]), str(names[0])]
+        assert all(set(worker.heard) <= set(counts) for worker, counts in zip(workers, sends, strict=True))
 
 
 class _Listening:

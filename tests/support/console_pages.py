@@ -37,6 +37,7 @@ def prepared(device: Running) -> dict[str, str]:
         "register": "/patients/new",
         "more": "/more",
         "unassigned": "/unassigned",
+        "thrown": "/unassigned/thrown",
         "sensors": "/sensors",
     }
     steps = (

@@ -1,4 +1,5 @@
-"""A finished exam on a device whose clock nobody set and whose models never answer: what the paper is made of."""
+"""Workspaces: with real models; and one whose clock nobody set and whose models never answer, with a finished exam, of
+which the paper is made."""
 
 from __future__ import annotations
 
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 from device_records import KEY
 
+from aidpost.board import device
 from aidpost.board.configuration import Configuration
 from aidpost.board.console.people import Known
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import InferenceTimeoutError
 from aidpost.firmware_bridge.sources import open_source
 from aidpost.inference.fundus import FundusAnalysis
+from aidpost.inference.worker import InferenceWorker
 from aidpost.records import EcgRecording, EcgResult, ExamReport, Eye, FundusPhoto, Patient, Sex
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.store import Store
@@ -28,6 +31,47 @@ class Dead:
 
     def fundus(self, photo: FundusPhoto, *, force: bool = False, attempt: int = 1) -> FundusAnalysis:
         raise InferenceTimeoutError(operation="analysing", target="photograph", cause="no answer within 1 s")
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[InferenceWorker]:
+    """The models, in their process."""
+    with InferenceWorker(device.worker_settings(Configuration()), deadline_s=60) as started:
+        yield started
+
+
+@pytest.fixture
+def clock() -> SystemClock:
+    """The store's clock."""
+    return SystemClock()
+
+
+@pytest.fixture
+def configuration() -> Configuration:
+    """The workspace's configuration."""
+    return Configuration()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: SystemClock) -> Iterator[Store]:
+    """A device's store."""
+    with Store.open(tmp_path / "device", KEY, clock=clock, name="unit-1") as opened:
+        yield opened
+
+
+@pytest.fixture
+def workspace(store: Store, worker: InferenceWorker, configuration: Configuration) -> Iterator[Workspace]:
+    """A workspace of real exams with real models."""
+    made = Workspace(configuration, store, worker, practice=False)
+    yield made
+    made.close()
+
+
+def begin(workspace: Workspace, name: str = "Amina") -> uuid.UUID:
+    """A registered patient's new exam."""
+    patient = Patient(id=uuid.uuid4(), name=name, sex=Sex.FEMALE, birth_date="1961")
+    workspace.patients.keep(Known(patient=patient))
+    return workspace.begin(Known(patient=patient), "Rose").exam.id
 
 
 @pytest.fixture(scope="module")

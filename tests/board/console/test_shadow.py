@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
-from device_records import KEY
 
-from aidpost.board import device
 from aidpost.board.configuration import ClinicSection, Configuration, InferenceSection
 from aidpost.board.console.paper import pdf
 from aidpost.board.console.people import Known
@@ -24,7 +20,6 @@ from aidpost.firmware_bridge.sources import open_source
 from aidpost.inference.worker import InferenceWorker
 from aidpost.records import ExamReport, Eye, Finding, Patient, Sex, Timestamp, Triage, TriageLevel, encode
 from aidpost.sync.bodies import Shadow
-from aidpost.sync.clock import SystemClock
 from aidpost.sync.envelope import Envelope
 from aidpost.sync.store import Store
 
@@ -41,23 +36,9 @@ def said(store: Store, *tasks: str, seq: int = 1, clinic: str = "Kisumu East") -
     assert not store.inbox.keep([Envelope(b"hubepoch", "shadow", seq, "Shadow", None, None, body)], seq).rejected
 
 
-@pytest.fixture(scope="module")
-def worker() -> Iterator[InferenceWorker]:
-    with InferenceWorker(device.worker_settings(CONFIGURATION), deadline_s=60) as started:
-        yield started
-
-
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "device", KEY, clock=SystemClock(), name="unit-1") as opened:
-        yield opened
-
-
-@pytest.fixture
-def workspace(store: Store, worker: InferenceWorker) -> Iterator[Workspace]:
-    made = Workspace(CONFIGURATION, store, worker, practice=False)
-    yield made
-    made.close()
+def configuration() -> Configuration:
+    return CONFIGURATION
 
 
 def examine(workspace: Workspace) -> uuid.UUID:

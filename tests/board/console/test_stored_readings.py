@@ -11,9 +11,7 @@ import msgspec
 import pytest
 from device_records import KEY
 
-from aidpost.board import device
 from aidpost.board.configuration import Configuration, SensorsSection
-from aidpost.board.console.people import Known
 from aidpost.board.console.workspace import Workspace
 from aidpost.errors import AidpostError
 from aidpost.firmware_bridge.marks import NoMarks
@@ -21,20 +19,16 @@ from aidpost.firmware_bridge.simulators import glucose, sensors
 from aidpost.firmware_bridge.simulators.bluez import FakeBluez
 from aidpost.firmware_bridge.simulators.bus import private_bus
 from aidpost.inference.worker import InferenceWorker
-from aidpost.records import Patient, VitalKind
+from aidpost.records import VitalKind
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.store import Store
+
+from .conftest import begin
 
 METER = "AA:00:00:00:00:05"
 CONFIGURATION = Configuration(
     sensors=SensorsSection(vitals=("ble:weight?scan=0.5", "ble:glucose", "ble:thermometer")),
 )
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[InferenceWorker]:
-    with InferenceWorker(device.worker_settings(CONFIGURATION), deadline_s=60) as started:
-        yield started
 
 
 @pytest.fixture
@@ -48,14 +42,15 @@ def opened(store: Store, worker: InferenceWorker) -> Workspace:
     return Workspace(CONFIGURATION, store, worker, practice=False)
 
 
-def begin(workspace: Workspace, name: str) -> uuid.UUID:
-    return workspace.begin(Known(patient=Patient(id=uuid.uuid4(), name=name)), "Rose").exam.id
-
-
 def read(workspace: Workspace, exam: uuid.UUID) -> None:
     """The scale is not there, which is said, and keeps nothing else from being read."""
     with pytest.raises(AidpostError, match="no such sensor"):
         workspace.read_sensors(exam)
+
+
+def values(workspace: Workspace) -> list[float]:
+    """Of what waits to be assigned."""
+    return [one.value or 0 for waiting in workspace.tray.waiting() for one in waiting.readings]
 
 
 def test_as_stored_reading_in_bs_exam_waits_and_comes_once(bus: str, tmp_path: Path, worker: InferenceWorker) -> None:
@@ -66,17 +61,17 @@ def test_as_stored_reading_in_bs_exam_waits_and_comes_once(bus: str, tmp_path: P
         a, b = begin(workspace, "A"), begin(workspace, "B")
         read(workspace, b)
         assert [one.kind for one in workspace.drafts.get(b).vitals] == [VitalKind.TEMPERATURE]
-        (waiting,) = workspace.unassigned()
+        (waiting,) = workspace.tray.waiting()[0].readings
         assert (waiting.value, waiting.device_time) == (7.7, "2026-11-22T08:01:00")
-        workspace.assign(waiting.id, a)
+        workspace.tray.give([waiting.id], a, "Rose")
         assert [one.value for one in workspace.drafts.get(a).vitals] == [7.7]
         workspace.close()
         again = opened(store, worker)  # the device was switched off
         read(again, b)
-        assert again.unassigned() == []
+        assert again.tray.waiting() == []
         memory.append(8.8)
         read(again, b)
-        assert [one.value for one in again.unassigned()] == [8.8]
+        assert values(again) == [8.8]
         again.close()
 
 
@@ -92,7 +87,7 @@ def test_a_power_cut_before_the_mark_is_kept_brings_nothing_twice(
         workspace.close()
         again = opened(store, worker)
         read(again, exam)
-        assert sorted(one.value or 0 for one in again.unassigned()) == [6.6, 7.7]
+        assert sorted(values(again)) == [6.6, 7.7]
         again.close()
 
 
@@ -100,17 +95,17 @@ def test_a_failing_disk_loses_no_reading(bus: str, tmp_path: Path, worker: Infer
     air = (glucose.meter(METER, [7.7]), sensors.thermometer())
     with Store.open(tmp_path / "device", KEY, clock=SystemClock(), name="unit-1") as store, FakeBluez(bus, air):
         workspace = opened(store, worker)
-        exam, keep = begin(workspace, "B"), workspace.keep_unassigned
+        exam, keep = begin(workspace, "B"), workspace.tray.keep
 
         def fail(_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        workspace.keep_unassigned = fail  # type: ignore[method-assign]
+        workspace.tray.keep = fail  # type: ignore[method-assign]
         with pytest.raises(OSError, match="No space left"):
             workspace.read_sensors(exam)
-        workspace.keep_unassigned = keep  # type: ignore[method-assign]
+        workspace.tray.keep = keep  # type: ignore[method-assign]
         read(workspace, exam)
-        assert [one.value for one in workspace.unassigned()] == [7.7]
+        assert values(workspace) == [7.7]
         workspace.close()
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
-from device_records import KEY
 
-from aidpost.board import device
 from aidpost.board.configuration import Configuration, SensorsSection
 from aidpost.board.console import steps
 from aidpost.board.console.drafts import ATTEMPTS
@@ -20,12 +16,14 @@ from aidpost.board.console.workspace import Workspace
 from aidpost.errors import StoreDamagedError, UsageError
 from aidpost.firmware_bridge.sources import open_source
 from aidpost.inference.worker import InferenceWorker
-from aidpost.records import Eye, Origin, Patient, Sex, TriageLevel, VitalKind, VitalSign, encode
+from aidpost.records import Eye, Origin, Patient, Sex, TriageLevel, VitalKind, encode
 from aidpost.sync import outbox
 from aidpost.sync.bodies import Acknowledgement
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.envelope import Envelope
 from aidpost.sync.store import Store
+
+from .conftest import begin
 
 CONFIGURATION = Configuration(
     sensors=SensorsSection(ecg="sim:ecg", fundus_right="sim:fundus", fundus_left="sim:fundus", vitals=("sim:vitals",))
@@ -39,29 +37,14 @@ class Sure(SystemClock):
         return True
 
 
-@pytest.fixture(scope="module")
-def worker() -> Iterator[InferenceWorker]:
-    with InferenceWorker(device.worker_settings(CONFIGURATION), deadline_s=60) as started:
-        yield started
+@pytest.fixture
+def configuration() -> Configuration:
+    return CONFIGURATION
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "device", KEY, clock=Sure(), name="unit-1") as opened:
-        yield opened
-
-
-@pytest.fixture
-def workspace(store: Store, worker: InferenceWorker) -> Iterator[Workspace]:
-    made = Workspace(CONFIGURATION, store, worker, practice=False)
-    yield made
-    made.close()
-
-
-def begin(workspace: Workspace, name: str = "Amina") -> uuid.UUID:
-    patient = Patient(id=uuid.uuid4(), name=name, sex=Sex.FEMALE, birth_date="1961")
-    workspace.patients.keep(Known(patient=patient))
-    return workspace.begin(Known(patient=patient), "Rose").exam.id
+def clock() -> SystemClock:
+    return Sure()
 
 
 def measure(workspace: Workspace, exam: uuid.UUID, code: str, *values: float, number: uuid.UUID | None = None) -> None:
@@ -295,25 +278,6 @@ def test_practice_is_simulated_whatever_is_typed_in_and_reads_no_real_sensor(
     assert report.origin is Origin.SIMULATED
     assert {one.origin for one in report.vitals} == {Origin.SIMULATED}
     practice.close()
-
-
-def test_reading_of_another_time_belongs_to_nobody_until_a_person_assigns_it(workspace: Workspace) -> None:
-    first, second = begin(workspace, "Amina"), begin(workspace, "Joseph")
-    at = workspace.store.now()
-    old = open_source("sim:vitals", clock=workspace.store).read_vitals()[0]
-    old = msgspec.structs.replace(old, id=uuid.uuid4(), at=at, device_time="2020-01-01T08:00:00")
-    assert isinstance(old, VitalSign)
-    workspace.keep_unassigned([old])
-    fresh = again(workspace)
-    try:
-        assert fresh.unassigned() == [old]
-    finally:
-        fresh.close()
-    assert workspace.drafts.get(first).vitals == workspace.drafts.get(second).vitals == ()
-    workspace.assign(old.id, second)
-    assert workspace.drafts.get(second).vitals == (old,)
-    assert workspace.drafts.get(first).vitals == ()
-    assert workspace.unassigned() == []
 
 
 def test_nothing_of_a_patient_lies_open_on_the_disk_and_erasing_takes_the_draft(workspace: Workspace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import msgspec
 import pytest
 from fhir.resources.R4B import get_fhir_model_class
 
@@ -150,6 +151,19 @@ def test_blood_pressure_is_one_panel_with_components() -> None:
 def test_oxygen_saturation_has_both_loinc_codes_and_mdc() -> None:
     coding = by_loinc(whole(), "59408-5")["code"]["coding"]
     assert [c["code"] for c in coding] == ["150456", "2708-6", "59408-5"]
+
+
+def test_rr_intervals_are_numbers_under_words_and_no_code_is_invented() -> None:
+    beats = make_vital(kind=VitalKind.HEART_RATE, value=73.0, unit="/min")
+    report = make_report(vitals=(msgspec.structs.replace(beats, rr_ms=(800.0, 820.0, 840.0)),))
+    (found,) = fhir.observations(report)
+    check(found)
+    assert [(one["code"], one.get("valueInteger") or one["valueQuantity"]["value"]) for one in found["component"]] == [
+        ({"text": "RR intervals"}, 3),
+        ({"text": "RR interval, mean"}, 820.0),
+        ({"text": "RR interval, shortest"}, 800.0),
+        ({"text": "RR interval, longest"}, 840.0),
+    ]
 
 
 def test_missing_value_has_a_reason_and_no_number() -> None:
