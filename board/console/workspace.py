@@ -299,20 +299,23 @@ class Workspace:
         return self._change(exam, change, alarm=False)
 
     def give_up(self, exam: uuid.UUID) -> None:
-        """End an exam without a report: what was recorded in it is gone. With an urgent finding it is finished.
+        """End an exam without a report: what was recorded in it is gone. With an urgent finding it is finished, and so
+        is any whose recordings have an answer that is hidden here, or the refusal would tell which are urgent.
 
         Raises
         ------
         UsageError
-            There is an urgent finding.
+            There is an urgent finding, or a recording whose answer is not shown.
         """
         with self._lock:
             draft = self.drafts.get(exam)
-            if self._conclude(draft).triage.level >= TriageLevel.URGENT:
+            hidden = self.hidden()
+            urgent = self.shown(self._conclude(draft)).triage.level >= TriageLevel.URGENT
+            if urgent or ("dr" in hidden and draft.fundus) or ("af" in hidden and draft.ecg):
                 raise UsageError(
                     operation="giving up an exam",
                     target=str(exam),
-                    cause=N_("it has an urgent finding"),
+                    cause=N_("it has an urgent finding") if urgent else N_("it has recordings that a clinician reads"),
                     remedy=N_("Finish and send it: the hub must know."),
                 )
             self.drafts.close(exam)
