@@ -20,6 +20,7 @@ from aidpost.board import device
 from aidpost.board._demo_broker import DemoBroker
 from aidpost.board.configuration import ClinicSection, Configuration, DeviceSection
 from aidpost.board.exam import ExamOutcome, ExamRunner, Plan
+from aidpost.board.remote_rules import judge
 from aidpost.errors import BrokerError
 from aidpost.inference.worker import InferenceWorker
 from aidpost.records import Answer, ExamReport, Eye, Patient, Sex
@@ -83,7 +84,7 @@ def hub_in(folder: Path, broker_port: int, port: int, store: Store) -> Iterator[
     password = secrets.token_urlsafe(12)
     operations.enroll(config, store.identity.name, keys.public_bytes(store.identity.public))
     operations.add_user(config, USER, password, "clinician", "Demonstration")
-    server = HubServer(config)
+    server = HubServer(config, judge_limits=judge)
     server.start()
     try:
         yield server, password

@@ -17,7 +17,7 @@ from aidpost.sync import rules
 from aidpost.sync._durable import replace_file
 from aidpost.sync.applier import Taken
 from aidpost.sync.deliveries import Ready
-from aidpost.sync.rules import Limits, RuleChange
+from aidpost.sync.rules import Judged, Limits, Published, RuleChange
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +61,22 @@ def overlay(configuration: Configuration, limits: Limits) -> Configuration:
             remedy="The limits before serve. Propose others.",
         )
     return msgspec.structs.replace(configuration, limits=merged)
+
+
+def judge(limits: Limits) -> Judged:
+    """What the hub's page shows of limits: the published ones, and which golden cases these break.
+
+    Raises
+    ------
+    ConfigurationError
+        A limit is named that is not there.
+    """
+    broken = tuple(golden_rules.failures(limits))
+    published = {
+        file: {name: Published(limit.value, limit.unit) for name, limit in found.items()}
+        for file, found in golden_rules.published().items()
+    }
+    return Judged(published, len(golden_rules.cases()), broken)
 
 
 def applied(configuration: Configuration, state_dir: Path) -> Configuration:

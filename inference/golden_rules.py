@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from aidpost.inference._rules import RULES, Fact, rule_book
+from aidpost.inference._rules import RULES, Fact, Limit, rule_book
 from aidpost.records import TriageLevel
 
 if sys.version_info >= (3, 11):
@@ -35,6 +35,11 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def cases() -> tuple[Case, ...]:
     """All of them."""
     return msgspec.convert(tomllib.loads(_CASES.read_text(encoding="utf-8"))["case"], tuple[Case, ...])
+
+
+def published() -> dict[str, Mapping[str, Limit]]:
+    """Every limit as the rule files have it, by file and name."""
+    return {path.stem: rule_book(path.stem).limits for path in sorted(RULES.glob("*.toml"))}
 
 
 def failures(limits: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -87,13 +87,12 @@ class PatientKeys:
         StoreDamagedError
             They were erased, or the key does not open.
         """
-        known = self._opened.get(patient)
-        if known is None:
-            rows = read("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,))
-            if not rows or rows[0][0] is None:
-                raise StoreDamagedError(operation="opening a record", target=str(patient), cause="it was erased")
-            known = self.keep(patient, self._unwrap(patient, rows[0][0]))
-        return known
+        # looked at each time: another process may have erased the patient whose key was opened here before
+        rows = read("SELECT wrapped FROM patient_key WHERE patient = ?", (patient.bytes,))
+        if not rows or rows[0][0] is None:
+            self._opened.pop(patient, None)
+            raise StoreDamagedError(operation="opening a record", target=str(patient), cause="it was erased")
+        return self._opened.get(patient) or self.keep(patient, self._unwrap(patient, rows[0][0]))
 
     def erase(self, db: sqlite3.Connection, patient: uuid.UUID, now_ms: int) -> bool:
         """Forget the key, and note that this patient was erased, whether there was one or not; False where none was."""

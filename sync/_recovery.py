@@ -38,7 +38,8 @@ QUARANTINE = "quarantine"
 """The folder of what was set aside. Erasing a patient empties it, for their key is in there too."""
 
 _RECORD_COLUMNS = 14
-_RECEIVED_COLUMNS = 9
+_RECEIVED_COLUMNS = 10
+"""The last one, the proof, is missing in rows that an older version wrote."""
 _DELIVERY_COLUMNS = 10
 
 
@@ -164,8 +165,10 @@ class _Salvaged:
                 self._notes.append(row)
             case (str(cls), int(seq), str(), *_) if len(row) >= _RECORD_COLUMNS and isinstance(row[6], bytes):
                 self._records[cls, seq] = (*row, None)[: _RECORD_COLUMNS + 1]
-            case (bytes(epoch), str(cls), int(seq), str(), *_) if len(row) == _RECEIVED_COLUMNS:
-                self._received[epoch, cls, seq] = row
+            case (bytes(epoch), str(cls), int(seq), str(), *_) if (
+                _RECEIVED_COLUMNS - 1 <= len(row) <= _RECEIVED_COLUMNS
+            ):
+                self._received[epoch, cls, seq] = (*row, None)[:_RECEIVED_COLUMNS]
             case (bytes(epoch), str(cls), int(seq), bytes(), str(), int(), *_) if len(row) == _DELIVERY_COLUMNS:
                 self._deliveries[epoch, cls, seq] = row
             case (bytes(sha256), bytes(patient), int(), str(), str(), int(), *_) if len(sha256) == 32:

@@ -109,6 +109,11 @@ _ADDITIONS: tuple[str, ...] = (
     + TALLY,
     # the patient index: who of it is here already
     "CREATE INDEX received_patient ON received (patient, kind);",
+    # the hub's signature over one record of its own, which it knows again after it was restored from an older backup
+    """
+    ALTER TABLE received ADD COLUMN proof BLOB;
+    CREATE INDEX received_proof ON received (epoch, cls, seq) WHERE proof IS NOT NULL;
+    """,
 )
 
 

@@ -87,6 +87,20 @@ class Outcome(Record, frozen=True, kw_only=True):
     why: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
+class Returned(Record, frozen=True, kw_only=True):
+    """What the hub sent down in a life from which it was restored since, as it came: the hub's epoch, class and
+    sequence, the record and the hub's `proof` of it. `at` is when the device gave it back."""
+
+    id: uuid.UUID
+    epoch: Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+    cls: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+    seq: Annotated[int, msgspec.Meta(ge=1, le=(1 << 62))]
+    kind: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    body: bytes
+    proof: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+    at: Timestamp
+
+
 class LastVisit(Record, frozen=True, kw_only=True):
     """A patient's last exam as the hub has it: the day (YYYY-MM-DD), how urgent, and what was found, in short.
     `confirmed`: a clinician signed it; otherwise it is preliminary."""
@@ -128,6 +142,7 @@ _KINDS: tuple[type[Record], ...] = (
     *rounds.UP,
     IndexEntry,
     Shadow,
+    Returned,
 )
 
 BODY_KINDS: dict[str, type[Record]] = {kind.__name__: kind for kind in _KINDS}

@@ -54,6 +54,7 @@ class RecordClass(enum.Enum):
     REPORT = "report"
     VITALS = "vitals"
     REVIEW_ACK = "review-ack"
+    RETURNED = "returned"
     WAVEFORM = "waveform"
     IMAGE = "image"
     ROUND = "round"
@@ -145,9 +146,11 @@ class BlobHeld(_Wire, frozen=True):
 
 
 class Records(_Wire, frozen=True, tag="records"):
-    """Envelopes; on `up/<class>` all of that class."""
+    """Envelopes; on `up/<class>` all of that class. `proofs`, on `down`: the hub's signature over each of them by
+    itself (`aidpost.sync.returns`), empty where it needs none; or none at all."""
 
     envelopes: Annotated[tuple[Envelope, ...], msgspec.Meta(min_length=1, max_length=MAX_ENVELOPES)]
+    proofs: Annotated[tuple[Annotated[bytes, msgspec.Meta(max_length=64)], ...], _Few] = ()
 
 
 class Chunks(_Wire, frozen=True, tag="chunks"):
@@ -169,7 +172,8 @@ class Life(_Wire, frozen=True):
 class Hello(_Wire, frozen=True, tag="hello"):
     """The first message after each connection, on `up/hello`: who is there, its clock now (the anchor by which the hub
     corrects times), and the last sequence of each class. The hub answers with a full receipt that repeats `nonce`.
-    `lives` says the same of every epoch that the store has had, and what waits; without it `last` counts."""
+    `lives` says the same of every epoch that the store has had, and what waits; without it `last` counts. `carried`: it
+    comes on a stick, so its clock says nothing of now."""
 
     nonce: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     at: Timestamp
@@ -178,6 +182,7 @@ class Hello(_Wire, frozen=True, tag="hello"):
     hub_epoch: Annotated[bytes, msgspec.Meta(max_length=8)] = b""
     software: Annotated[str, msgspec.Meta(max_length=64)] = ""
     lives: Annotated[tuple[Life, ...], _Few] = ()
+    carried: bool = False
 
 
 class Dropped(_Wire, frozen=True, tag="dropped"):

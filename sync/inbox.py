@@ -49,11 +49,16 @@ class Inbox:
     def __init__(self, writer: Writer, keys: PatientKeys, read: Reads, erasing: Erasing) -> None:
         self._writer, self._keys, self._read, self._erasing = writer, keys, read, erasing
 
-    def keep(self, envelopes: Sequence[Envelope], now_ms: int) -> Receipt:
+    def keep(self, envelopes: Sequence[Envelope], now_ms: int, proofs: Sequence[bytes] = ()) -> Receipt:
         """Keep records in one transaction; what the returned receipt calls held is on the disk.
 
         The same record again is held again. Another record under a known key, one that contradicts its envelope, and
         one of a patient erased here are rejected with the wire's codes; unknown classes and kinds are kept as bytes.
+
+        Parameters
+        ----------
+        proofs
+            The hub's proof of each, empty where there is none; or nothing at all. They are kept with the records.
 
         Raises
         ------
@@ -62,9 +67,18 @@ class Inbox:
         """
 
         erased: dict[uuid.UUID, list[bytes]] = {}
+        given = proofs if len(proofs) == len(envelopes) else [b""] * len(envelopes)
 
         def work(db: sqlite3.Connection) -> list[Reject]:
-            return [reject for one in envelopes if (reject := self._keep(db, one, now_ms, erased)) is not None]
+            rejected = []
+            for one, proof in zip(envelopes, given, strict=True):
+                if (reject := self._keep(db, one, now_ms, erased)) is not None:
+                    rejected.append(reject)
+                elif proof:
+                    db.execute(
+                        "UPDATE received SET proof = ? WHERE epoch = ? AND cls = ? AND seq = ?", (proof, *one.key)
+                    )
+            return rejected
 
         rejected = self._writer.run(work)
         for patient, blobs in erased.items():
@@ -149,6 +163,11 @@ class Inbox:
     def held(self) -> tuple[Held, ...]:
         """Every record that was kept, for a receipt that says all of it."""
         return _held([RecordKey(*row) for row in self._read("SELECT epoch, cls, seq FROM received")])
+
+    def proven(self, but: bytes) -> tuple[Held, ...]:
+        """Every record that was kept with the hub's proof, of other lives of the hub than `but`."""
+        query = "SELECT epoch, cls, seq FROM received INDEXED BY received_proof WHERE proof IS NOT NULL AND epoch != ?"
+        return _held([RecordKey(*row) for row in self._read(query, (but,))])
 
     def records(self, kind: type[D], exam: uuid.UUID | None) -> list[D]:
         """The records of a kind, of one exam or all, oldest first by the hub's clock.

@@ -17,6 +17,7 @@ import msgspec
 
 from aidpost.errors import StoreDamagedError
 from aidpost.sync import ranges
+from aidpost.sync._greeting import note_hub
 from aidpost.sync._schema import COUNT, DEAD, QUEUED, RECEIPTED
 from aidpost.sync._settle import mark_blob, mark_held, mark_rejected, queue_again
 from aidpost.sync.bodies import Erasure
@@ -414,7 +415,7 @@ class Outbox:
             for blob in blobs:
                 mark_blob(db, blob, now)
             for got in answers:
-                db.execute("INSERT OR REPLACE INTO meta VALUES ('hub_epoch', ?)", (got.hub_epoch,))
+                note_hub(db, got.hub_epoch)
 
         store.write(work)
         if rejected or wanted:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -28,13 +27,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 from aidpost import __version__
 from aidpost.errors import AidpostError, BrokerError, EnvelopeError, StoreError
 from aidpost.sync import outbox as outbox_module
-from aidpost.sync import topics
+from aidpost.sync import returns, topics
 from aidpost.sync._alone import lock
 from aidpost.sync._asking import Asking
+from aidpost.sync._greeting import hello
 from aidpost.sync.envelope import (
     Chunks,
     Content,
-    Hello,
     Installed,
     Receipt,
     Records,
@@ -45,9 +44,6 @@ from aidpost.sync.envelope import (
 from aidpost.sync.link import Link
 from aidpost.sync.outbox import Outbox
 from aidpost.sync.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 _log = logging.getLogger(__name__)
 
@@ -289,14 +285,11 @@ class Publisher:
             self.last_error = mqtt.error_string(code)
 
     def _greet(self) -> None:
-        store = self._store
         nonce = os.urandom(16)
         self._nonces.add(nonce)
-        known = store.read("SELECT value FROM meta WHERE name = 'hub_epoch'")
-        self._hub_epoch = known[0][0] if known else b""
-        lives = tuple(store.lives.all())
-        hello = Hello(nonce, store.now(), store.epoch, {}, self._hub_epoch, f"aidpost {__version__}", lives)
-        self._publish("hello", hello)
+        said = hello(self._store, nonce)
+        self._hub_epoch = said.hub_epoch
+        self._publish("hello", said)
 
     def _send(self) -> bool:
         """Publish while the window has room; True if anything was."""
@@ -354,12 +347,13 @@ class Publisher:
             elif isinstance(message.content, Chunks) and message.recipient == name:
                 self._keep_chunks(message.content)
         self._give_up(receipts)
+        self._give_back(receipts)
         return self._outbox.receive(*receipts)
 
     def _keep(self, sent: Records) -> None:
         """Keep what came down, and only then receipt it."""
         try:
-            receipt = self._store.inbox.keep(sent.envelopes, self._store.now().wall_ms)
+            receipt = self._store.inbox.keep(sent.envelopes, self._store.now().wall_ms, sent.proofs)
         except StoreError as error:
             # a full disk must not stop what goes up, which is what frees it; without a receipt the hub sends again
             _log.error("what the hub sent cannot be kept yet: %s", error)
@@ -369,6 +363,15 @@ class Publisher:
             _log.warning("%s/%d from the hub was refused: %s", reject.cls, reject.seq, reject.reason)
         self._publish("receipt", receipt)
         self._asking.soon()
+
+    def _give_back(self, receipts: list[Receipt]) -> None:
+        """What the hub signed once and lacks now goes up like any other record."""
+        try:
+            if given := returns.give_back(self._store, receipts):
+                _log.warning("the hub was restored from a backup and is given back %d records of its own", given)
+        except StoreError as error:
+            _log.error("what the hub lacks of its own cannot be queued yet: %s", error)
+            self.last_error = str(error)
 
     def _give_up(self, receipts: list[Receipt]) -> None:
         """What the hub says that it will not send is not asked for any more."""
@@ -393,6 +396,8 @@ class Publisher:
             self._tell(True)
             if dropped := self._outbox.gone(receipt):
                 self._publish("dropped", dropped)
+            if held := self._store.inbox.proven(receipt.hub_epoch):
+                self._publish("receipt", Receipt(receipt.hub_epoch, held=held))
         elif not self._greeted:
             return False  # the answer to the hello is still to come, and says all of it
         elif receipt.hub_epoch != self._hub_epoch:

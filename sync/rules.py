@@ -3,6 +3,9 @@ roles."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
 import msgspec
 
 from aidpost.errors import InvalidRecordError
@@ -13,6 +16,27 @@ ROLES = ("clinician", "administrator")
 
 Limits = dict[str, dict[str, float]]
 """Rule file -> limit -> value: all that differs from what is published."""
+
+
+class Published(NamedTuple):
+    """A limit as the rule files have it."""
+
+    value: float
+    unit: str
+
+
+class Judged(NamedTuple):
+    """What limits come to: all published ones by rule file and name, how many golden cases there are, and which of them
+    these limits break, in words."""
+
+    published: Mapping[str, Mapping[str, Published]]
+    cases: int
+    broken: tuple[str, ...]
+
+
+Judge = Callable[[Limits], Judged]
+"""Holds limits to the golden cases; raises ConfigurationError where one of them is not there. The rules are not the
+hub's, so whoever starts it gives this."""
 
 
 class RuleSignature(msgspec.Struct, frozen=True):

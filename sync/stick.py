@@ -7,14 +7,15 @@ nothing, and a record that also goes by MQTT counts once. The file is sealed to 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from aidpost.errors import EnvelopeError, StoreDamagedError
-from aidpost.sync import _stick_file, ranges
+from aidpost.sync import _stick_file, ranges, returns
+from aidpost.sync._greeting import carried_hello, carried_nonces, known_hub
 from aidpost.sync.envelope import CHUNK, Chunk, Chunks, Content, Receipt, RecordClass, Records, pack_message
 from aidpost.sync.envelope import unpack_message as unpack
 from aidpost.sync.outbox import Outbox, hub_ranges
@@ -81,6 +82,8 @@ class _Export:
         for cls in sorted(classes, key=lambda cls: order.get(cls, len(order))):
             yield from self._class(cls)
         yield from self._blobs()
+        # behind all that it would otherwise call missing
+        yield carried_hello(self._store)
 
     def _class(self, cls: str) -> Iterator[Records]:
         last = 0
@@ -138,16 +141,20 @@ def import_receipts(store: Store, path: Path, *, hub_name: str, hub_key: Ed25519
     """
     name = store.identity.name
     known = {hub_name: hub_key}
-    _, messages = _stick_file.read(path, name=name, key=store.identity.private, key_of=known.get)
+
+    def contents() -> Iterator[Content]:
+        _, messages = _stick_file.read(path, name=name, key=store.identity.private, key_of=known.get)
+        return (unpack(data, known.get, sender=hub_name, recipient=name).content for data in messages)
+
     box, receipts, received, refused = Outbox(store), 0, 0, 0
-    for data in messages:
-        content = unpack(data, known.get, sender=hub_name, recipient=name).content
+    for content in contents():
         if isinstance(content, Receipt):
-            _require_epoch(store, path, content)
+            _require_epoch(store, path, content, contents)
+            returns.give_back(store, [content])
             box.receive(content)
             receipts += 1
         elif isinstance(content, Records):
-            answer = store.inbox.keep(content.envelopes, store.now().wall_ms)
+            answer = store.inbox.keep(content.envelopes, store.now().wall_ms, content.proofs)
             refused += len(answer.rejected)
             for reject in answer.rejected:
                 _log.warning("%s/%d from the hub was refused: %s", reject.cls, reject.seq, reject.reason)
@@ -157,13 +164,18 @@ def import_receipts(store: Store, path: Path, *, hub_name: str, hub_key: Ed25519
     return Applied(receipts, received, refused)
 
 
-def _require_epoch(store: Store, path: Path, receipt: Receipt) -> None:
-    """A receipt of before the hub's restoration names what the hub has lost; who was never connected notes no epoch."""
-    noted = store.read("SELECT value FROM meta WHERE name = 'hub_epoch'")
-    if noted and noted[0][0] != receipt.hub_epoch:
+def _require_epoch(store: Store, path: Path, receipt: Receipt, contents: Callable[[], Iterator[Content]]) -> None:
+    """A receipt of before the hub's restoration names what the hub has lost. That it is one of after it shows where the
+    file answers what was exported since the hub's epoch was noted last; who never heard of one takes any."""
+    if (noted := known_hub(store)) in (b"", receipt.hub_epoch):
+        return
+    nonces = carried_nonces(store)
+    if not any(
+        isinstance(one, Receipt) and one.answers in nonces and one.hub_epoch == receipt.hub_epoch for one in contents()
+    ):
         raise EnvelopeError(
             operation="reading the stick",
             target=str(path),
-            cause="its receipts are of another life of the hub, which was restored from a backup",
-            remedy="Connect the device to the hub once; nothing is lost.",
+            cause=f"its receipts are of another life of the hub than {noted.hex()}, which was restored from a backup",
+            remedy="Export again, let the hub import that, and import its answer; nothing is lost.",
         )

@@ -7,6 +7,7 @@ with its patient's key, which is sealed with the device's; erasing a patient era
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -79,6 +80,11 @@ class _Row(NamedTuple):
     exam: uuid.UUID | None
     body: bytes
     hash: bytes
+
+
+class _SealedIdentity(NamedTuple):
+    sealed: bytes
+    opened: Identity
 
 
 class Store:
@@ -171,7 +177,7 @@ class Store:
         self.lives = Lives(bytes(meta["epoch"]), self.read)
         self.boot = int(meta["boot"])
         try:
-            self.identity = Identity.from_bytes(seal.unseal(self.key.secret, meta["identity"], b"identity"))
+            self._identity = self._open_identity(bytes(meta["identity"]))
         except seal.SealBrokenError:
             raise KeyUnavailableError(
                 operation="opening the store",
@@ -180,6 +186,19 @@ class Store:
                 remedy="Give the right passphrase, or restore the key.",
             ) from None
         _recovery.keep_base(self.folder, _recovery.Base(self.lives.first, bytes(meta["identity"])))
+
+    @property
+    def identity(self) -> Identity:
+        """Who this device is. Another process may have changed it a moment ago (`aidpost board rotate-key`)."""
+        # where the database or the device key fails, what was opened at the start is still who this is
+        with contextlib.suppress(sqlite3.Error, seal.SealBrokenError):
+            ((sealed,),) = self.read("SELECT value FROM meta WHERE name = 'identity'")
+            if sealed != self._identity.sealed:
+                self._identity = self._open_identity(bytes(sealed))
+        return self._identity.opened
+
+    def _open_identity(self, sealed: bytes) -> _SealedIdentity:
+        return _SealedIdentity(sealed, Identity.from_bytes(seal.unseal(self.key.secret, sealed, b"identity")))
 
     def _first_start(self, db: sqlite3.Connection, name: str | None) -> None:
         boot_id = self._clock.boot_id()
@@ -221,7 +240,7 @@ class Store:
             db.execute("DELETE FROM meta WHERE name = 'identity_next'")
 
         self._writer.run(work)
-        self.identity = following
+        self._identity = _SealedIdentity(sealed, following)
         _recovery.keep_base(self.folder, _recovery.Base(self.lives.first, sealed))
 
     # -- accepting
@@ -330,8 +349,15 @@ class Store:
 
     def seal_for(self, patient: uuid.UUID, plain: bytes, belongs_to: bytes) -> bytes:
         """Bytes about a patient that are kept outside this store (a draft), sealed with the patient's key: erasing the
-        patient erases them too."""
-        return seal.seal(self._patient_key(patient), plain, belongs_to)
+        patient erases them too.
+
+        Raises
+        ------
+        StoreError
+            The patient was erased, or the disk failed.
+        """
+        self._patient_key(patient)  # makes one for somebody new
+        return seal.seal(self._keys.find(self.read, patient), plain, belongs_to)
 
     def open_for(self, patient: uuid.UUID, sealed: bytes, belongs_to: bytes) -> bytes:
         """What `seal_for` sealed.
@@ -385,6 +411,10 @@ class Store:
     def notes(self) -> list[Note]:
         """What happened to this store that people should know: that it was copied, or damaged. The oldest first."""
         return [Note(*row) for row in self.read("SELECT at_ms, what, detail FROM note ORDER BY number")]
+
+    def version(self) -> int:
+        """Changes with every commit that anybody makes, this process or another."""
+        return int(self.read("PRAGMA data_version")[0][0])
 
     def erased(self) -> set[uuid.UUID]:
         """The patients who were erased here."""

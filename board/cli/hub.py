@@ -40,10 +40,11 @@ def serve(settings: Settings) -> None:
 
     Example: aidpost --config hub.toml hub serve
     """
+    from aidpost.board.remote_rules import judge
     from aidpost.firmware_bridge.formats.dicom_write import write_dicom
     from aidpost.sync.hub.server import serve as serve_hub
 
-    serve_hub(_config(settings), ready=lambda url: click.echo(f"the hub's pages are at {url}"), write_dicom=write_dicom)
+    serve_hub(_config(settings), lambda url: click.echo(f"the hub's pages are at {url}"), write_dicom, judge)
 
 
 @hub.command("run")
@@ -54,6 +55,7 @@ def run_(settings: Settings) -> None:
 
     Example: aidpost --config hub.toml hub run
     """
+    from aidpost.board.remote_rules import judge
     from aidpost.firmware_bridge.formats.dicom_write import write_dicom
     from aidpost.sync.hub import operations
     from aidpost.sync.hub.server import run as run_hub
@@ -61,7 +63,7 @@ def run_(settings: Settings) -> None:
     config = _config(settings)
     if made := operations.first_user(config):
         click.echo(f"administrator {made[0]}, password {made[1]}: change it with `aidpost hub user {made[0]}`")
-    run_hub(config, ready=lambda url: click.echo(f"the hub's pages are at {url}"), write_dicom=write_dicom)
+    run_hub(config, lambda url: click.echo(f"the hub's pages are at {url}"), write_dicom, judge)
 
 
 @hub.command()

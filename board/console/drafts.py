@@ -79,6 +79,7 @@ class Drafts:
         self._database, self._store = database, store
         self._lock = threading.RLock()
         self._open: dict[uuid.UUID, tuple[int, Draft]] = {}
+        self._seen = -1
         rows = database.read("SELECT exam, max(version), patient, sealed FROM draft GROUP BY exam")
         for exam, version, patient, sealed in rows:
             number = uuid.UUID(bytes=exam)
@@ -93,11 +94,13 @@ class Drafts:
     def all(self) -> list[Draft]:
         """The open exams, oldest first."""
         with self._lock:
+            self._let_go_of_erased()
             return sorted((draft for _, draft in self._open.values()), key=lambda one: one.exam.started.wall_ms)
 
     def find(self, exam: uuid.UUID) -> Draft | None:
         """An open exam."""
         with self._lock:
+            self._let_go_of_erased()
             return self._open[exam][1] if exam in self._open else None
 
     def get(self, exam: uuid.UUID) -> Draft:
@@ -189,6 +192,15 @@ class Drafts:
         with self._lock:
             self._open.pop(exam, None)
             self._drop(exam)
+
+    def _let_go_of_erased(self) -> None:
+        """Patients who were erased since, by the hub's word or by another process, have no open exam any longer."""
+        if (version := self._store.version()) == self._seen:
+            return
+        self._seen = version
+        erased = self._store.erased() if self._open else set()
+        for exam in [exam for exam, (_, draft) in self._open.items() if draft.patient.id in erased]:
+            self.close(exam)
 
     def _drop(self, exam: uuid.UUID) -> None:
         def work(db: sqlite3.Connection) -> None:

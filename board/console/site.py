@@ -38,6 +38,7 @@ from aidpost.inference.vitals import age_years
 from aidpost.inference.wording import advice_of, word
 from aidpost.records import Patient, Timestamp
 from aidpost.sync.hub import catalogue
+from aidpost.sync.keys import Identity
 from aidpost.sync.telephone import Line
 
 _FOLDER = Path(__file__).parent
@@ -89,6 +90,7 @@ class Site:
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
         self._telephone: Telephone | None = None
+        self._telephone_of: Identity | None = None
         self.speech = Speech(configuration.console.speak)
         self.languages = words.Languages(configuration.console.languages_dir)
         self.language = self._language(configuration)
@@ -158,15 +160,20 @@ class Site:
     def telephone(self) -> Telephone | None:
         """The way to the hub by telephone; None where this device knows no hub."""
         with self._lock:
-            if self._telephone is None and self._real is not None:
-                store = self._real.store
+            if self._real is None:
+                return None
+            identity = self._real.store.identity
+            if self._telephone is None or identity is not self._telephone_of:
                 try:
-                    line = Line(
-                        store.identity.private, device.link(self.configuration, store).hub_key, store.identity.name
-                    )
+                    hub_key = device.link(self.configuration, self._real.store).hub_key
                 except AidpostError:
                     return None  # not enrolled, which the doctor says
-                self._telephone = Telephone(self._real.database, self.workers, line, self._clock)
+                line = Line(identity.private, hub_key, identity.name)
+                if self._telephone is None:
+                    self._telephone = Telephone(self._real.database, self.workers, line, self._clock)
+                else:
+                    self._telephone.use(line)
+                self._telephone_of = identity
             return self._telephone
 
     # -- pages

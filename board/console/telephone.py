@@ -28,6 +28,11 @@ class Telephone:
             (row[0] for row in database.read("SELECT worker FROM challenge WHERE wrong >= ?", (TRIES,))), clock()
         )
 
+    def use(self, line: Line) -> None:
+        """Go on by another line: this device or its hub has another key now. What was read out before is void."""
+        with self._lock:
+            self._line = line
+
     def paused_s(self, worker: str) -> float:
         """Seconds until there is a new challenge after too many wrong codes."""
         if worker not in self._spent:

@@ -37,8 +37,8 @@ GRADES = (
     Lesions(),
     Lesions(microaneurysms=6),
     Lesions(microaneurysms=18, haemorrhages=10, exudates=24),
-    Lesions(microaneurysms=45, haemorrhages=95, exudates=40, cotton_wool=5),
-    Lesions(microaneurysms=30, haemorrhages=45, exudates=30, cotton_wool=4, neovascular=4, preretinal=1),
+    Lesions(microaneurysms=45, haemorrhages=70, exudates=40, cotton_wool=4),
+    Lesions(microaneurysms=30, haemorrhages=40, exudates=30, cotton_wool=3, neovascular=4, preretinal=1),
 )
 """Lesions as they are typical of each grade of the ICDR scale, 0 to 4."""
 
@@ -122,7 +122,7 @@ def _background(retina: _Retina) -> None:
     tint = 1 + 0.12 * retina.rng.standard_normal(3)
     base = np.array([0.72, 0.33, 0.13]) * [tint[0] ** 0.3, tint[1], tint[2]]
     retina.rgb[:] = base.astype(np.float32)
-    choroid = 0.035 * retina.texture(0.9) + 0.018 * retina.texture(0.25) + 0.008 * retina.texture(0.06)
+    choroid = 0.08 * retina.texture(0.9) + 0.055 * retina.texture(0.25) + 0.026 * retina.texture(0.06)
     retina.rgb *= 1 + choroid[..., None] * np.array([0.7, 1.3, 1.2], np.float32)
     macula = np.exp(-0.5 * (retina.distance((0.0, 0.0)) / 0.75) ** 2).astype(np.float32)
     retina.absorb(0.42 * macula, (0.75, 0.45, 0.35))

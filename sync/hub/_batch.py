@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from aidpost.records import ExamReport, Referral, Review, VitalSign
 from aidpost.sync import rounds as wire
-from aidpost.sync.bodies import Acknowledgement, BlobManifest, Delivery, Erasure, Outcome
+from aidpost.sync.bodies import Acknowledgement, BlobManifest, Delivery, Erasure, Outcome, Returned
 from aidpost.sync.envelope import (
     MAX_BLOB,
     BlobHeld,
@@ -37,6 +37,7 @@ from aidpost.sync.hub import (
     index,
     outgoing,
     referrals,
+    returned,
     rounds,
     rules,
     schema,
@@ -80,6 +81,7 @@ class Batch:
         self._dropped: dict[str, list[Held]] = {}
         self._rejected: dict[str, dict[tuple[bytes, str, int], Reject]] = {}
         self._blobs: dict[str, dict[bytes, BlobHeld]] = {}
+        self._wanted: dict[str, list[Held]] = {}
         self._manifests: dict[tuple[str, str], int] = {}
         self._hellos: list[tuple[str, Hello]] = []
         self._full: list[tuple[str, Receipt]] = []
@@ -105,9 +107,11 @@ class Batch:
             case Dropped():
                 self._drop(device.name, content)
             case Hello():
-                note_anchor(self._connection, device.name, content.at, received_ms)
-                seen["software"], seen["clock_synced"] = content.software, content.at.synced
-                seen["clock_error_ms"] = max(-(1 << 62), min(1 << 62, content.at.wall_ms - received_ms))
+                seen["software"] = content.software
+                if not content.carried:
+                    note_anchor(self._connection, device.name, content.at, received_ms)
+                    seen["clock_synced"] = content.at.synced
+                    seen["clock_error_ms"] = max(-(1 << 62), min(1 << 62, content.at.wall_ms - received_ms))
                 self._hellos.append((device.name, content))
             case Status():
                 seen |= _status(content)
@@ -117,6 +121,9 @@ class Batch:
                 outgoing.note_receipt(self._connection, device.name, content, received_ms)
                 for blob in content.blobs:
                     self._ask(device.name, blob, received_ms)
+                lost = returned.lacking(self._connection, device.name, content, self._hub_epoch)
+                if lost:
+                    self._wanted[device.name] = lost
             case Chunks():
                 pass  # on disk already: `blob`
 
@@ -135,6 +142,7 @@ class Batch:
             alerts.from_device(connection, item.device, item.record, item.received_ms)
         for item in self._of(Outcome):
             deliveries.note_outcome(connection, item.device, item.record, item.received_ms)
+        self._unwanted += returned.take(connection, self._stored, now_ms())
         for item in self._of(Erasure):
             self._unwanted += _erasure.erase(connection, item.record.patient, item.device, item.received_ms)
         for item in self._stored:
@@ -161,7 +169,7 @@ class Batch:
 
     def receipts(self) -> Iterator[tuple[str, Receipt]]:
         """What to tell each device."""
-        for device in {*self._held, *self._dropped, *self._rejected, *self._blobs}:
+        for device in {*self._held, *self._dropped, *self._rejected, *self._blobs, *self._wanted}:
             held = [
                 block
                 for (epoch, cls), hashes in self._held.get(device, {}).items()
@@ -174,6 +182,7 @@ class Batch:
                     held=(*held, *self._dropped.get(device, ())),
                     rejected=tuple(self._rejected.get(device, {}).values()),
                     blobs=tuple(self._blobs.get(device, {}).values()),
+                    wanted=tuple(self._wanted.get(device, ())),
                 ),
             )
         yield from self._full
@@ -236,6 +245,8 @@ class Batch:
             return Refusal("erased", "this patient was erased")
         if isinstance(record, Review | Delivery):
             return Refusal("foreign", "reviews and deliveries come from the hub, not from devices")
+        if isinstance(record, Returned):
+            return returned.refusal(self._config.state, device, envelope, record)
         if isinstance(record, ExamReport) and self._owners.setdefault(record.exam.id, device) != device:
             return Refusal("foreign", "this exam was made on another device")
         return None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from aidpost.sync.hub._chinese_limits import LIMITS
+
 CHINESE = {
+    **LIMITS,
     "(no name)": "（无姓名）",
     "40 to 59": "40 至 59 岁",
     "60 to 74": "60 至 74 岁",

@@ -19,7 +19,7 @@ from aidpost.records import (
     decode,
 )
 from aidpost.sync import rounds
-from aidpost.sync.bodies import BODY_KINDS, Acknowledgement, BlobManifest, Erasure, Outcome
+from aidpost.sync.bodies import BODY_KINDS, Acknowledgement, BlobManifest, Erasure, Outcome, Returned
 from aidpost.sync.envelope import Envelope
 
 _LATEST_MS = 1 << 52
@@ -88,7 +88,7 @@ def _about(record: Record) -> tuple[uuid.UUID | None, uuid.UUID | None]:
 def _times(record: Record) -> tuple[Timestamp, ...]:
     if isinstance(record, ExamReport):
         return (record.exam.started, *(vital.at for vital in record.vitals))
-    dated = VitalSign | BlobManifest | Review | Referral | Consent | Erasure | Acknowledgement | Outcome
+    dated = VitalSign | BlobManifest | Review | Referral | Consent | Erasure | Acknowledgement | Outcome | Returned
     if isinstance(record, (dated, *rounds.UP)):
         return (record.at,)
     return ()

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from aidpost.errors import UsageError
 from aidpost.records import TriageLevel
 from aidpost.sync.hub import (
+    _limits_page,
     alerts,
     audit,
     deliveries,
@@ -174,6 +175,7 @@ def devices(site: Site, request: Request, session: Session) -> Response:
         )
         found = updates.rollouts(connection)
         settings = device_settings.listed(connection) if session.role is Role.ADMINISTRATOR else []
+        to_sign = _limits_page.waiting(connection, session)
         sent: dict[str, list[deliveries.Sent]] = {}
         for one in deliveries.latest(connection):
             sent.setdefault(one.device, []).append(one)
@@ -191,6 +193,7 @@ def devices(site: Site, request: Request, session: Session) -> Response:
         sent=sent,
         may_set=session.role is Role.ADMINISTRATOR and bool(rows),
         settings=settings,
+        to_sign=to_sign,
         keys=tuple(REMOTE),
         clinics=sorted({row.clinic for row in rows if row.clinic}),
         broker=site.broker_connected() if site.broker_connected else None,

@@ -144,7 +144,7 @@ def withdraw(site: Site, request: Request, session: Session, form: Form) -> Resp
             if other is not None:
                 _must_exist(connection, session, other)
             patients.withdraw(connection, row, other, session.user, reason, now_ms())
-            _tell_device(connection, site, session, row, report, f"Withdrawn: another patient's exam. {reason}")
+            _tell_device(connection, site, session, row, report, f"{patients.WITHDRAWN} {reason}")
     site.wake()
     return RedirectResponse(f"/exams/{exam}", 303)
 

@@ -28,6 +28,7 @@ from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.second_factor import SecondFactors
 from aidpost.sync.hub.users import Role, Session
+from aidpost.sync.rules import Judge
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class Site:
         Whether the broker answers; None where the hub has none.
     trouble
         A value of `service.Trouble`.
+    judge_limits
+        Holds clinical limits to the golden cases; None where the hub was started without.
     """
 
     def __init__(
@@ -67,9 +70,11 @@ class Site:
         wake: Callable[[], None],
         broker_connected: Callable[[], bool] | None,
         trouble: Callable[[], str],
+        judge_limits: Judge | None = None,
     ) -> None:
         self.config, self.database, self.files = config, database, files
         self.wake, self.broker_connected, self.trouble = wake, broker_connected, trouble
+        self.judge_limits = judge_limits
         self.attempts = Attempts()
         self.factors = SecondFactors(identity.signing_key(config.state).private_bytes_raw())
         self._remembered: dict[tuple[str, ...], tuple[int, Any]] = {}

@@ -32,8 +32,13 @@ def open_findings(connection: Connection, now_ms: int) -> int:
         select(exams).where(exams.c.state == "open", exams.c.triage >= LEAST, ~known).limit(_MOST)
     ).all()
     for row in rows:
-        _open(connection, "finding", row.report, row, row.triage, now_ms)
+        open_finding(connection, row, now_ms)
     return len(rows)
+
+
+def open_finding(connection: Connection, exam: Any, now_ms: int) -> None:
+    """Opens the alert of an exam, a row of `exams`, where there is none yet."""
+    _open(connection, "finding", exam.report, exam, exam.triage, now_ms)
 
 
 def open_recall(connection: Connection, review: Review, now_ms: int) -> None:

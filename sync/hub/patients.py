@@ -63,6 +63,10 @@ def part(connection: Connection, number: uuid.UUID, by: str, now_ms: int) -> Non
         audit.append(connection, by, "patients-parted", str(number))
 
 
+WITHDRAWN = "Withdrawn: another patient's exam."
+"""How the word to the device begins, which a hub that was restored from a backup takes back from there."""
+
+
 def withdraw(
     connection: Connection, exam: Any, right_patient: uuid.UUID | None, by: str, reason: str, now_ms: int
 ) -> None:

@@ -62,7 +62,7 @@ def sign(
         if not group:
             continue
         review = _review(connection, report, signature, group, now_ms)
-        connection.execute(insert(schema.reviews).values(**_row(review)))
+        connection.execute(insert(schema.reviews).values(**row_of(review)))
         for part in group:
             readings.note(connection, part, review, signature.user, states[part], signature.opened_ms)
         if group is settled:
@@ -143,7 +143,8 @@ def arrived(connection: Connection, device: str, reviews: Sequence[Review]) -> d
     return {decode(Review, bytes(row.body)).id: row.received_ms for row in rows}
 
 
-def _row(review: Review) -> dict[str, Any]:
+def row_of(review: Review) -> dict[str, Any]:
+    """A review as the table `reviews` has it."""
     return {
         "id": review.id,
         "exam": review.exam,

@@ -59,15 +59,26 @@ def sign(
     Raises
     ------
     UsageError
-        Nothing of that number is open, the password is wrong, the user's role does not sign, or somebody in this role,
-        or this person, signed before.
+        The password is wrong; or as `add_signature`.
+    """
+    if not users.check_password(connection, user, password):
+        raise _refused(user, "the password is not this user's", "Try again.")
+    return add_signature(connection, hub_epoch, change, user, now_ms)
+
+
+def add_signature(connection: Connection, hub_epoch: bytes, change: uuid.UUID, user: str, now_ms: int) -> Proposed:
+    """Signs as a user who has just proven to be there.
+
+    Raises
+    ------
+    UsageError
+        Nothing of that number is open, the user's role does not sign, or somebody in this role, or this person, signed
+        before.
     """
     table, signatures = schema.rule_changes, schema.rule_signatures
     open_ = (table.c.id == change, table.c.state == "proposed")
     if connection.execute(select(table.c.id).where(*open_).with_for_update()).one_or_none() is None:
         raise _refused(str(change), "no change of that number is open", "aidpost hub rules list")
-    if not users.check_password(connection, user, password):
-        raise _refused(user, "the password is not this user's", "Try again.")
     person = connection.execute(select(schema.users).where(schema.users.c.name == user)).one()
     if person.role not in ROLES:
         raise _refused(user, f"a {person.role} does not sign clinical limits", f"Ask a {' or '.join(ROLES)}.")
@@ -101,13 +112,11 @@ def withdraw(connection: Connection, change: uuid.UUID, by: str) -> None:
 
 def send_due(connection: Connection, hub_epoch: bytes, device: str, now_ms: int) -> bool:
     """Sends a device the last signed change of its clinic, where that is not what it was sent last."""
-    table, devices, sent = schema.rule_changes, schema.devices, schema.deliveries
+    devices, sent = schema.devices, schema.deliveries
     clinic = connection.execute(select(devices.c.clinic).where(devices.c.name == device)).scalar()
-    query = select(table.c.id).where(table.c.name == (clinic or ""), table.c.state == "sent")
-    signed = [get(connection, number) for number in connection.execute(query).scalars()]
-    if not clinic or not signed:
+    last = serving(connection, clinic) if clinic else None
+    if last is None:
         return False
-    last = max(signed, key=lambda one: max(signature.at_ms for signature in one.signatures))
     body = msgspec.json.encode(RuleChange(limits=last.limits, why=last.why, signatures=last.signatures), order="sorted")
     version = f"{hashlib.sha256(body).hexdigest()[:12]}"
     mine = (sent.c.device == device, sent.c.subject == SUBJECT, sent.c.state != "withdrawn")
@@ -117,6 +126,14 @@ def send_due(connection: Connection, hub_epoch: bytes, device: str, now_ms: int)
     by = " and ".join(one.user for one in last.signatures)[:100]
     deliveries.send(connection, hub_epoch, device, SUBJECT, version, body, by=by, now_ms=now_ms)
     return True
+
+
+def serving(connection: Connection, clinic: str) -> Proposed | None:
+    """The last change of a clinic that two people signed; None: its limits are as published, or its devices' own."""
+    table = schema.rule_changes
+    query = select(table.c.id).where(table.c.name == clinic, table.c.state == "sent")
+    signed = [get(connection, number) for number in connection.execute(query).scalars()]
+    return max(signed, key=lambda one: max(signature.at_ms for signature in one.signatures), default=None)
 
 
 def get(connection: Connection, change: uuid.UUID) -> Proposed:

@@ -23,6 +23,7 @@ from aidpost.sync.hub.lock import StateLock
 from aidpost.sync.hub.mosquitto import Mosquitto, own_broker
 from aidpost.sync.hub.service import HubService
 from aidpost.sync.hub.web import create_app
+from aidpost.sync.rules import Judge
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class HubServer:
     ----------
     write_dicom
         Makes DICOM objects; without it, `hub.dicom_url` gets nothing.
+    judge_limits
+        Holds clinical limits to the golden cases; without it, none are signed on a page.
 
     Attributes
     ----------
@@ -41,8 +44,8 @@ class HubServer:
         Where the pages are, once `start` has returned.
     """
 
-    def __init__(self, config: HubConfig, write_dicom: Writer | None = None) -> None:
-        self.config = config
+    def __init__(self, config: HubConfig, write_dicom: Writer | None = None, judge_limits: Judge | None = None) -> None:
+        self.config, self._judge_limits = config, judge_limits
         self.database = Database(config.url)
         self.files = BlobFiles(config.blobs)
         self.service = HubService(config, self.database, self.files) if config.broker_host else None
@@ -112,6 +115,7 @@ class HubServer:
             wake=service.wake if service else lambda: None,
             broker_connected=(lambda: service.connected) if service else None,
             trouble=(lambda: service.trouble.value) if service else lambda: "",
+            judge_limits=self._judge_limits,
         )
         return uvicorn.Config(
             app,
@@ -195,7 +199,12 @@ def _open(host: str, port: int, key: str) -> socket.socket:
         ) from None
 
 
-def serve(config: HubConfig, ready: Callable[[str], None] = lambda _: None, write_dicom: Writer | None = None) -> None:
+def serve(
+    config: HubConfig,
+    ready: Callable[[str], None] = lambda _: None,
+    write_dicom: Writer | None = None,
+    judge_limits: Judge | None = None,
+) -> None:
     """Runs the hub until SIGTERM or SIGINT. `ready` is told the URL of the pages once they are open.
 
     Raises
@@ -203,10 +212,15 @@ def serve(config: HubConfig, ready: Callable[[str], None] = lambda _: None, writ
     AidpostError
         The database, the port or the certificates cannot be used. A broker that is away is waited for.
     """
-    HubServer(config, write_dicom).run(ready)
+    HubServer(config, write_dicom, judge_limits).run(ready)
 
 
-def run(config: HubConfig, ready: Callable[[str], None] = lambda _: None, write_dicom: Writer | None = None) -> None:
+def run(
+    config: HubConfig,
+    ready: Callable[[str], None] = lambda _: None,
+    write_dicom: Writer | None = None,
+    judge_limits: Judge | None = None,
+) -> None:
     """Runs the hub with a broker of its own, Mosquitto, until SIGTERM or SIGINT.
 
     Raises
@@ -218,6 +232,6 @@ def run(config: HubConfig, ready: Callable[[str], None] = lambda _: None, write_
     mosquitto = Mosquitto(config)
     mosquitto.start()
     try:
-        serve(config, ready, write_dicom)
+        serve(config, ready, write_dicom, judge_limits)
     finally:
         mosquitto.stop()

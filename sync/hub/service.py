@@ -22,7 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from aidpost.errors import BrokerError, EnvelopeError
-from aidpost.sync import topics
+from aidpost.sync import proofs, topics
 from aidpost.sync.envelope import Chunks, Content, Records, pack_message
 from aidpost.sync.hub import _round_phases, identity, index, outgoing, shadow
 from aidpost.sync.hub.blobs import BlobFiles
@@ -329,4 +329,5 @@ class HubService:
             waiting = [item for device in sorted(back) for item in outgoing.take_due(connection, now_ms(), device)]
             waiting += outgoing.take_due(connection, now_ms())
         for device, cls, envelopes in waiting:
-            self._publish(topics.down(device, cls), device, Records(envelopes))
+            sent = Records(envelopes, proofs.prove(self._key, device, envelopes))
+            self._publish(topics.down(device, cls), device, sent)

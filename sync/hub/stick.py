@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from aidpost.errors import EnvelopeError
-from aidpost.sync import _stick_file, ranges
+from aidpost.sync import _stick_file, proofs, ranges
 from aidpost.sync.envelope import MAX_ENVELOPES, Envelope, Receipt, Records, pack_message, unpack_message
 from aidpost.sync.hub import identity, operations
 from aidpost.sync.hub.config import HubConfig
@@ -84,6 +84,8 @@ class _Import:
                     yield answer
         for records in _grouped(operations.waiting_for(self._config, self._device)):
             self.down += len(records.envelopes)
+            proven = proofs.prove(self._key, self._device, records.envelopes)
+            records = Records(records.envelopes, proven)
             yield pack_message(records, sender=self._config.name, key=self._key, recipient=self._device)
         for chunks in operations.delivery_chunks(self._config, self._device):
             yield pack_message(chunks, sender=self._config.name, key=self._key, recipient=self._device)
@@ -93,6 +95,8 @@ class _Import:
         message = unpack_message(answer, {self._config.name: self._key.public_key()}.get)
         if message.recipient != self._device or not isinstance(message.content, Receipt):
             return False
+        if message.content.answers:
+            return True  # names all that ever came, not what this stick brought
         for one in message.content.held:
             stream = (one.epoch, one.cls)
             self.held[stream] = ranges.merge([*self.held.get(stream, ()), *one.ranges])

@@ -24,6 +24,7 @@ from aidpost.sync.hub import (
     _exam_page,
     _export,
     _fhir_pages,
+    _limits_page,
     _login,
     _pages,
     _patient_page,
@@ -40,6 +41,7 @@ from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database
 from aidpost.sync.hub.users import Role
+from aidpost.sync.rules import Judge
 
 _log = logging.getLogger(__name__)
 
@@ -64,9 +66,10 @@ def create_app(
     wake: Callable[[], None] = lambda: None,
     broker_connected: Callable[[], bool] | None = None,
     trouble: Callable[[], str] = lambda: "",
+    judge_limits: Judge | None = None,
 ) -> ASGIApp:
     """The ASGI application of one hub; for the parameters see `Site`."""
-    site = Site(config, database, files, wake, broker_connected, trouble)
+    site = Site(config, database, files, wake, broker_connected, trouble, judge_limits)
 
     async def healthz(_request: Request) -> Response:
         return await run_in_threadpool(_health, site)
@@ -208,6 +211,10 @@ def _page_routes(site: Site) -> list[BaseRoute]:
         Route("/devices", site.page(_pages.devices)),
         Route("/unlock", site.page(_telephone_page.unlock, role=clinician), methods=["GET"]),
         Route("/unlock", site.action(_telephone_page.answer, role=clinician), methods=["POST"]),
+        Route("/limits", site.page(_limits_page.limits, role=clinician), methods=["GET"]),
+        Route("/limits", site.action(_limits_page.propose, role=clinician), methods=["POST"]),
+        Route("/limits/{change:uuid}/signatures", site.action(_limits_page.sign, role=clinician), methods=["POST"]),
+        Route("/limits/{change:uuid}/withdrawal", site.action(_limits_page.withdraw, role=clinician), methods=["POST"]),
         Route("/devices/settings", site.action(_pages.set_devices, role=Role.ADMINISTRATOR), methods=["POST"]),
         Route("/export.csv", site.page(_export.exams_csv, role=clinician)),
         Route("/rounds", site.page(_rounds_page.rounds_page, role=Role.ADMINISTRATOR)),

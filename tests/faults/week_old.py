@@ -8,8 +8,9 @@ the second line the device's disk was full on the last day, and it let the oldes
 
 `old` is what the backup has, `week` what was accepted since. `lost` are records and photographs that are neither at the
 hub nor gone by the policy of a full disk (`let go`); of those the hub must know that they will not come. `back` are
-records of the erased patient at the hub, `reviews` is how many the device has: once each, and a new one after the
-restore reaches it.
+records of the erased patient at the hub. `reviews` are those that the device has, each once, a new one after the
+restore among them, and `signed` those by which exams stand signed at the hub: where the device's disk was full, some
+reviews are of exams that it let go.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from aidpost.records import ExamReport, Review, ReviewDecision, decode
 from aidpost.sync import publisher, ranges
 from aidpost.sync._space import Budget
 from aidpost.sync.envelope import RecordClass
-from aidpost.sync.hub import backup, schema
+from aidpost.sync.hub import backup, readings, schema
 from aidpost.sync.hub._streams import stream_ranges
 from aidpost.sync.hub.database import Database
 from aidpost.sync.publisher import Publisher
@@ -55,7 +56,7 @@ class Week(storm.Scene):
     def __init__(self, folder: Path, chance: random.Random) -> None:
         super().__init__(folder, chance)
         self.patients: dict[str, uuid.UUID] = {}
-        self.reviews = 0
+        self.reviewed: list[uuid.UUID] = []
 
     def accept(self, store: Store, chance: random.Random, photographs: float = 0.3) -> None:
         """An exam, every third with a photograph."""
@@ -85,19 +86,15 @@ class Week(storm.Scene):
                 raise RuntimeError(f"not everything is at the hub: {sender.last_error}")
             database = Database(self.end.config.url)
             [report] = store.reports(1)
-            sign_review(database, report, ReviewDecision.CONFIRMED, f"review {self.reviews}")
+            sign_review(database, report, ReviewDecision.CONFIRMED, f"review {len(self.reviewed)}")
             database.close()
-            self.reviews += 1
+            self.reviewed.append(report.patient.id)
+            wanted = sum(patient not in store.erased() for patient in self.reviewed)
             deadline = time.monotonic() + WAIT_S
-            while len(store.inbox.records(Review, None)) < self.reviews - self.erased_reviews(store):
+            while len(store.inbox.records(Review, None)) < wanted:
                 if time.monotonic() > deadline:
                     raise RuntimeError("the review does not come down")
                 time.sleep(0.05)
-
-    def erased_reviews(self, store: Store) -> int:
-        """Reviews of patients who were erased went with them."""
-        ((held,),) = store.read("SELECT count(*) FROM patient_key WHERE wrapped IS NULL")
-        return int(held)
 
     def fill_disk(self) -> None:
         """The device's disk was full: photographs that the hub has go first, then the longest settled records."""
@@ -134,6 +131,20 @@ class Week(storm.Scene):
         database.close()
         return found
 
+    def signed(self, wanted: set[uuid.UUID]) -> list[uuid.UUID]:
+        """The reviews by which parts of exams stand signed at the hub, once it has those; all after a while."""
+        database = Database(self.end.config.url)
+        deadline = time.monotonic() + WAIT_S
+        table = schema.readings
+        query = select(table.c.review).where(table.c.state.in_(readings.DONE))
+        while True:
+            with database.read() as connection:
+                found = list(connection.execute(query).scalars())
+            if wanted <= set(found) or time.monotonic() > deadline:
+                database.close()
+                return found
+            time.sleep(0.1)
+
 
 def week(scene: Week, *, full: bool) -> tuple[int, ...]:
     """One line of the table."""
@@ -152,19 +163,30 @@ def week(scene: Week, *, full: bool) -> tuple[int, ...]:
     if full:
         scene.fill_disk()
     left = scene.at_device()
+    let_go = {one for one in scene.patients if one not in left and one not in old}
     scene.restore(kept.getvalue())
     scene.start_hub()
     with scene.store(off_ms=DAYS * DAY_MS) as store:
+        # read today, so that no review of the lost week is overtaken by this one
+        scene.accept(store, scene.chance, photographs=0)
         scene.evening(store)
-        reviews = [review.text for review in store.inbox.records(Review, None)]
+        reviews = store.inbox.records(Review, None)
+        here = {review.id for review in reviews if str(review.report) in scene.at_hub()}
+        with Publisher(store, scene.link) as sender:
+            signed = scene.signed(here)
+            if not sender.wait_until_empty(WAIT_S):
+                raise RuntimeError(f"not everything is at the hub: {sender.last_error}")
     found = scene.at_hub()
-    let_go = {one for one in scene.patients if one not in left and one not in old}
     photos = [json.loads(line) for line in scene.acks.read_text().splitlines()]
     wanted = set(scene.patients) - let_go - {erased}
     lost = len(wanted - set(found))
     lost += sum(not has_blob(scene, one["blob"]) for one in photos if one["id"] in wanted and one["blob"] and not full)
-    doubled = len(found) - len(set(found)) + len(reviews) - len(set(reviews))
-    return len(old), len(scene.patients) - len(old), len(found), len(let_go), lost, doubled, found.count(erased)
+    lost += len(here - set(signed))
+    doubled = len(found) - len(set(found)) + len(signed) - len(set(signed))
+    doubled += len(reviews) - len({review.text for review in reviews})
+    since = len(scene.patients) - len(old)
+    counts = (len(old), since, len(found), len(let_go), len(reviews), len(signed))
+    return *counts, lost, doubled, found.count(erased)
 
 
 def has_blob(scene: Week, sha256: str) -> bool:
@@ -186,10 +208,10 @@ def main() -> int:
     publisher._RESEND_S, publisher._HELLO_AGAIN_S = (1.0, 2.0, 4.0), (0.5, 1.0, 2.0)
     publisher._RECONNECT_S = (0.1, 0.2, 0.5)
     print(f"{'hub restored, a week old':28} {'old':>5} {'week':>5} {'at the hub':>11} {'let go':>7}", end="")
-    print(f" {'lost':>5} {'doubled':>8} {'back':>5}", flush=True)
+    print(f" {'reviews':>8} {'signed':>7} {'lost':>5} {'doubled':>8} {'back':>5}", flush=True)
     wrong = 0
     for title, full in (("all kept", False), ("device's disk was full", True)):
-        total = [0] * 7
+        total = [0] * 9
         for number in range(arguments.times):
             with tempfile.TemporaryDirectory() as name:
                 scene = Week(Path(name) / "scene", random.Random(arguments.seed * 100 + number))
@@ -198,8 +220,9 @@ def main() -> int:
                 finally:
                     scene.stop()
             total = [a + b for a, b in zip(total, row, strict=True)]
-        old, since, found, let_go, lost, doubled, back = total
-        print(f"{title:28} {old:5} {since:5} {found:11} {let_go:7} {lost:5} {doubled:8} {back:5}", flush=True)
+        old, since, found, let_go, reviews, signed, lost, doubled, back = total
+        print(f"{title:28} {old:5} {since:5} {found:11} {let_go:7} {reviews:8} {signed:7}", end="")
+        print(f" {lost:5} {doubled:8} {back:5}", flush=True)
         wrong += lost + doubled + back
     print("nothing lost, nothing doubled, nobody back" if not wrong else "BROKEN", flush=True)
     return 1 if wrong else 0

@@ -224,7 +224,7 @@ def test_forged_or_foreign_record_is_neither_kept_nor_receipted(
 def test_full_disk_keeps_the_receipt_back_and_the_sender_going(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     captured, sent = Captured(store, monkeypatch), envelope(make_review())
 
-    def full(self: Inbox, envelopes: object, now_ms: int) -> None:
+    def full(self: Inbox, envelopes: object, now_ms: int, proofs: object) -> None:
         raise StorageFullError(operation="writing to the store", target="x", cause="database or disk is full")
 
     with monkeypatch.context() as broken:

@@ -165,7 +165,7 @@ def test_a_chunk_has_the_length_that_its_place_demands(size: int, offset: int, l
 
 def test_a_later_version_s_added_fields_are_ignored() -> None:
     body = [EPOCH, "vitals", 1, "K", None, None, b"body", "a field of tomorrow"]
-    content = unpack_message(signed(msgspec.msgpack.encode(["records", [body], "and one more"])), enrolled).content
+    content = unpack_message(signed(msgspec.msgpack.encode(["records", [body], [], "and one more"])), enrolled).content
     assert content == Records((Envelope(EPOCH, "vitals", 1, "K", None, None, b"body"),))
 
 

@@ -118,15 +118,17 @@ def test_what_the_version_before_wrote_is_counted_when_this_one_opens_it(
     assert gone.patient is not None
     store.erase_patient(gone.patient)
     names = "SELECT type, name FROM sqlite_schema WHERE name IN ('tally', 'class_came', 'record_moved', 'record_went',"
-    added = store.read(f"{names} 'record_state', 'record_patient', 'record_report', 'blob_state', 'received_patient')")
+    names += " 'record_state', 'record_patient', 'record_report', 'blob_state', 'received_patient', 'received_proof')"
+    added = store.read(names)
     for kind, name in sorted(added, reverse=True):
         store.write(lambda db, what=f"DROP {kind} {name}": db.execute(what) and None)  # type: ignore[misc]
-    back = "UPDATE meta SET value = value - 2 WHERE name = 'additions'"
+    store.write(lambda db: db.execute("ALTER TABLE received DROP COLUMN proof") and None)
+    back = "UPDATE meta SET value = value - 3 WHERE name = 'additions'"
     store.write(lambda db: db.execute(back) and None)
     before = said(store)
     assert before == counted(store), "the doctor may look before this version has opened it"
     store.close()
     with open_store() as again:
         assert said(again) == before
-        assert len(added) == 9
+        assert len(added) == 10
         assert again.read("SELECT value FROM meta WHERE name = 'additions'") == [(str(len(_schema._ADDITIONS)),)]

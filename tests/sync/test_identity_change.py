@@ -119,6 +119,14 @@ def test_cut_off_behind_the_hub_s_word_the_next_call_ends_the_same_change(
     assert len(site.audited("key-changed")) == 1
 
 
+def test_a_process_that_runs_meanwhile_signs_with_the_new_key(site: Site, open_store: Callable[..., Store]) -> None:
+    running = open_store()
+    old = running.identity
+    site.change()
+    assert public_bytes(running.identity.public) == public_bytes(site.store.identity.public) != public_bytes(old.public)
+    assert site.is_taken(running.identity)
+
+
 def test_a_hub_that_cannot_be_reached_or_refuses_changes_nothing_here(site: Site) -> None:
     old = public_bytes(site.store.identity.public)
     operations.revoke(site.config, site.store.identity.name)

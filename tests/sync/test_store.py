@@ -89,6 +89,42 @@ def test_erasing_a_patient_leaves_nothing_that_opens_and_a_tombstone(store: Stor
         store.append(make_item(patient=gone.patient))
 
 
+ERASE = """
+import sys, uuid
+from pathlib import Path
+from aidpost.sync.clock import SystemClock
+from aidpost.sync.keys import DeviceKey
+from aidpost.sync.store import Store
+with Store.open(Path(sys.argv[1]), DeviceKey(bytes.fromhex(sys.argv[2]), "test"), clock=SystemClock()) as store:
+    store.erase_patient(uuid.UUID(sys.argv[3]))
+"""
+
+
+def test_what_another_process_erased_opens_no_longer_in_one_that_had_it_open(store: Store) -> None:
+    kept, gone = make_item(RecordClass.REPORT, PHOTO), make_item(RecordClass.REPORT, b"other" * 9_000)
+    store.append_many([kept, gone])
+    assert gone.patient is not None
+    assert kept.patient is not None
+    drafts = {one: store.seal_for(one, b"draft", b"place") for one in (gone.patient, kept.patient)}
+    assert store.open_for(gone.patient, drafts[gone.patient], b"place") == b"draft"
+    rows = store.read("SELECT cls, seq, patient, body FROM record WHERE patient = ?", (gone.patient.bytes,))
+    before = store.version()
+    command = [sys.executable, "-c", ERASE, str(store.folder), KEY.secret.hex(), str(gone.patient)]
+    subprocess.run(command, check=True, timeout=120)
+    assert store.version() != before
+    with pytest.raises(StoreError, match="erased"):
+        store.open_for(gone.patient, drafts[gone.patient], b"place")
+    for row in rows:  # as whoever has read them a moment before
+        with pytest.raises(StoreError, match="erased"):
+            store._open(*row)
+    with pytest.raises(StoreError, match="erased"):
+        store.seal_for(gone.patient, b"another step", b"place")
+    with pytest.raises(StoreError, match="erased"):
+        store.append(make_item(patient=gone.patient))
+    assert store.open_for(kept.patient, drafts[kept.patient], b"place") == b"draft"
+    assert store.read_blob(kept.blobs[0].ref.sha256) == PHOTO
+
+
 def test_an_erased_patient_s_key_is_in_no_file(store: Store, tmp_path: Path) -> None:
     item = make_item()
     store.append(item)
@@ -136,7 +172,7 @@ def test_a_full_disk_refuses_before_anything_is_touched(open_store: Callable[...
 
 
 def test_a_full_disk_gives_up_what_the_hub_has_and_nothing_else(open_store: Callable[..., Store]) -> None:
-    store = open_store(budget=Budget(bytes=1_000_000, reserve=0))
+    store = open_store(budget=Budget(bytes=1_100_000, reserve=0))
     items = [make_item(RecordClass.REPORT, os.urandom(300_000)) for _ in range(3)]
     store.append_many(items[:2])
     first, second = (bytes.fromhex(one.blobs[0].ref.sha256) for one in items[:2])

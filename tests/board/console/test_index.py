@@ -84,6 +84,23 @@ def test_a_patient_of_the_clinic_is_found_shown_examined_and_gone_with_their_era
     assert device.running.ask("GET", f"/patients/{PATIENT.id}")[0] == 409
 
 
+def test_an_open_exam_of_somebody_whom_another_process_erases_is_gone_from_the_screen(device: Device) -> None:
+    exam = device.running.register(name="Baraka Ouma")
+    other = device.running.register(name="Juma Kamau")
+    assert "Baraka" in device.running.page("/")
+    patient = uuid.UUID(device.find("baraka").split('href="/patients/')[1][:36])
+    device.running.tap(f"{exam}/questions", question="chest-pain", answer="no")
+    device.get(Erasure(patient=patient, at=AT), patient)
+    page = device.running.page("/")
+    assert "Baraka" not in page
+    assert "Juma" in page
+    status, _, said = device.running.ask("GET", exam)
+    assert status >= 400
+    assert "Baraka" not in said
+    assert device.running.ask("POST", f"{exam}/questions", {"question": "chest-pain", "answer": "no"})[0] == 409
+    assert device.running.ask("GET", other)[0] == 200
+
+
 def test_one_person_under_two_numbers_is_found_once_as_this_device_knows_them(device: Device) -> None:
     device.running.register(name="Neema Achieng")
     own = device.find("neema")

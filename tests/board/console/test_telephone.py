@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from console import SENSORS, Running
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from device_records import KEY
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from aidpost.board.configuration import load
 from aidpost.board.console.database import ConsoleDatabase
 from aidpost.board.console.people import LOCK_S, LONGEST_LOCK_S, TRIES, Workers
 from aidpost.board.console.telephone import PAUSE_S, Telephone
+from aidpost.board.device import device_key, open_store
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.store import Store
 from aidpost.sync.telephone import Line, spaced
 
 HUB = Ed25519PrivateKey.from_private_bytes(b"h" * 32)
 PINS = {"Rose": "2580", "Amani": "3691"}
+
+
+def test_the_line_follows_an_identity_that_another_process_changes(tmp_path: Path) -> None:
+    (tmp_path / "hub.pub").write_text(HUB.public_key().public_bytes_raw().hex())
+    sync = f'[sync]\nenabled = false\nhub_key_file = "{tmp_path / "hub.pub"}"\n'
+    with Running(tmp_path / "device", SENSORS + sync, practice=False) as running:
+        running.set_up()
+        running.tap("/leave")
+        for _ in range(TRIES):
+            running.ask("POST", "/unlock", {"worker": "Rose", "pin": "0000"})
+
+        def heard() -> list[bool]:
+            """Whether the hub, with the device's key of before and with the new one, makes out what is read out."""
+            [shown] = re.findall(r"\d\d \d{5} \d{3}", running.page("/telephone?worker=Rose"))
+            return [Line(HUB, one, name).heard(shown.replace(" ", "")) for one in publics]
+
+        configuration = load(running.folder / "aidpost.toml")
+        key = device_key(configuration, running.state, lambda: "")
+        with open_store(configuration, running.state, key) as store:
+            name = store.identity.name
+            publics = [store.identity.public, store.next_identity().public]
+            assert heard() == [True, False]
+            store.take_identity()
+            assert heard() == [False, True]
 
 
 class Screen:

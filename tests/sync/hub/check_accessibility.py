@@ -37,6 +37,7 @@ def test_every_page_meets_wcag_aa(server: HubServer, device: FakeDevice, width: 
         f"patients/{report.patient.id}",
         "account",
         "unlock",
+        "limits",
         "nowhere",
     ]
     with Browser(width, 1000) as browser:
