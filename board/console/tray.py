@@ -160,7 +160,7 @@ class Tray:
                 _log.warning("a reading that waits to be assigned is lost: %s", error)
                 continue
             found.append(decode(VitalSign, plain))
-        found.sort(key=lambda one: _KINDS.index(one.kind))
+        found.sort(key=lambda one: (one.kind is VitalKind.PULSE_RATE, _KINDS.index(one.kind)))  # which comes last
         return sorted(measurements(found), key=lambda one: (one.time, one.id), reverse=True)
 
     def thrown(self) -> list[Discarded]:

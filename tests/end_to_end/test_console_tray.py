@@ -71,7 +71,7 @@ def test_a_cuffs_memory_is_given_at_once_undone_thrown_away_and_taken_back(
             screen.tap("form[action$='/vitals/read'] button")
             assert "Sent again, and not taken twice: 6" in seen("sent-again")
             screen.tap(".note .button")
-            screen.tap("footer a[href='/unassigned/thrown']")
+            screen.tap("main a[href='/unassigned/thrown']")
             text = seen("what-was-thrown-away")
             assert "sent again: 1" in text
             assert "Rose" in text
