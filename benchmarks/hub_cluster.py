@@ -1,12 +1,14 @@
 """A country's hub on one machine: a cluster of three MQTT brokers, ingest workers that share the devices, PostgreSQL.
 
-    python benchmarks/hub_cluster.py [--reports 6000] [--devices 12] [--seconds 60]
+    python benchmarks/hub_cluster.py [--reports 6000] [--devices 12] [--seconds 60] [--share 15]
 
 Two questions. How many exams a second do one, two and three workers commit, and what does that cost in processor time
 of workers, brokers and database; and is anything lost or doubled when a worker and a broker are killed (SIGKILL) under
 load. Brokers are Debian's nats-server behind HAProxy, PostgreSQL commits durably (fsync on). Load is real signed
 messages; for the kills it comes from devices' own stores and senders. All shares one machine, so the rate says when
-that machine is full; what scales is the processor time for each exam, which is what docs/hub.md extrapolates.
+that machine is full; what scales is the processor time for each exam, which is what docs/hub.md extrapolates. So the
+rates are measured twice: with workers as fast as the machine lets them be, and with each worker held to a share of one
+processor (it is stopped for the rest of each tenth of a second), so that the machine is not what limits them.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -66,6 +69,8 @@ from tests.sync.hub.conftest import FakeDevice, at, make_report, make_vital
 
 PER_MESSAGE = 8
 AGAIN_S = 10.0
+MOST = 0.95
+"""The rate is of the time until so much is in: a last message that nobody took is sent again after ten seconds."""
 
 
 def full_report(chance: random.Random) -> ExamReport:
@@ -114,11 +119,45 @@ class Worker:
         self.process.wait()
 
 
+class Throttle:
+    """Holds processes to a share of one processor each: stopped once they had it, until the next period begins."""
+
+    PERIOD_S = 0.1
+
+    def __init__(self, pids: Sequence[int], share: float) -> None:
+        self._ending = threading.Event()
+        self._threads = [threading.Thread(target=self._hold, args=(pid, share), daemon=True) for pid in pids]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _hold(self, pid: int, share: float) -> None:
+        began, least = time.monotonic(), self._cpu_s(pid)
+        while not self._ending.wait(0.005):
+            # what was not used is not saved up
+            due = least + share * (time.monotonic() - began)
+            spent = self._cpu_s(pid)
+            os.kill(pid, signal.SIGSTOP if spent > due else signal.SIGCONT)
+            if spent < due - share * self.PERIOD_S:
+                began, least = time.monotonic() - self.PERIOD_S, spent
+        os.kill(pid, signal.SIGCONT)
+
+    @staticmethod
+    def _cpu_s(pid: int) -> float:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
 class Load:
     """A device that has signed everything before: it only sends, waits for receipts and sends again."""
 
     def __init__(self, device: FakeDevice, messages: Sequence[tuple[int, bytes]], port: int, config: HubConfig) -> None:
         self.device, self._messages, self.held = device, messages, set[int]()
+        self.receipts: list[tuple[float, int]] = []
         self._hub, self._key = config.name, operations.public_key(config)
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=device.name)
         self._client.on_message = self._arrived
@@ -157,6 +196,7 @@ class Load:
         if isinstance(receipt, Receipt):
             for held in receipt.held:
                 self.held.update(numbers(held.ranges))
+            self.receipts.append((time.perf_counter(), len(self.held)))
 
 
 def cpu_s(pids: Sequence[int]) -> float:
@@ -206,7 +246,23 @@ def wait_for_workers(url: str, count: int) -> None:
     database.close()
 
 
-def throughput(folder: Path, postgres: Postgres, workers: int, devices: int, reports: int) -> None:
+def time_of(loads: Sequence[Load], count: int) -> float:
+    """When so many were in."""
+    steps = sorted(
+        (moment, now - before)
+        for load in loads
+        for (moment, now), (_, before) in zip(load.receipts, [(0.0, 0), *load.receipts], strict=False)
+    )
+    for moment, more in steps:
+        count -= more
+        if count <= 0:
+            return moment
+    raise AssertionError("not all came")
+
+
+def throughput(
+    folder: Path, postgres: Postgres, workers: int, devices: int, reports: int, share: float | None = None
+) -> None:
     with layout(folder, postgres, workers) as (end, cluster, made):
         loads, chance = [], random.Random(1)
         for number in range(devices):
@@ -220,7 +276,12 @@ def throughput(folder: Path, postgres: Postgres, workers: int, devices: int, rep
         total = sum(len(load._messages) for load in loads) * PER_MESSAGE
         size = sum(len(message) for load in loads for _, message in load._messages) / total
         pids = [worker.process.pid for worker in made]
-        before, empty = (cpu_s(pids), cpu_s(cluster.pids()), postgres.cpu_s()), database_bytes(end.config)
+        throttle = Throttle(pids, share) if share else None
+
+        def cpu() -> tuple[float, ...]:
+            return cpu_s(pids), cpu_s(cluster.pids()), postgres.cpu_s(), time.process_time()
+
+        empty, before = database_bytes(end.config), cpu()
         stop, began = threading.Event(), time.perf_counter()
         threads = [threading.Thread(target=load.run, args=(stop,)) for load in loads]
         for thread in threads:
@@ -228,18 +289,21 @@ def throughput(folder: Path, postgres: Postgres, workers: int, devices: int, rep
         for thread in threads:
             thread.join(600)
         elapsed = time.perf_counter() - began
+        most = time_of(loads, int(total * MOST)) - began
         stop.set()
-        spent = [
-            now - then for now, then in zip((cpu_s(pids), cpu_s(cluster.pids()), postgres.cpu_s()), before, strict=True)
-        ]
+        spent = [now - then for now, then in zip(cpu(), before, strict=True)]
+        if throttle:
+            throttle.stop()
         held = sum(len(load.held) for load in loads)
         for load in loads:
             load.close()
         assert held == total, f"{held} of {total}"
         each = [1000 * value / total for value in spent]
         kept = (database_bytes(end.config) - empty) / total
-        figures = (f"{total / elapsed:10.0f}", *(f"{value:10.2f}" for value in each), f"{size:10.0f}{kept:10.0f}")
-        print(f"{workers:7} {total:10}", *figures, flush=True)
+        busy = sum(spent) / elapsed
+        figures = (f"{MOST * total / most:10.0f}", *(f"{value:10.2f}" for value in each), f"{busy:10.2f}")
+        load = f"{os.getloadavg()[0]:10.1f}"
+        print(f"{workers:7} {total:10}", *figures, f"{size:10.0f} {kept:10.0f}", load, flush=True)
 
 
 def kills(folder: Path, postgres: Postgres, seconds: float) -> bool:
@@ -284,16 +348,23 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     arguments.add_argument("--reports", type=int, default=6000)
     arguments.add_argument("--devices", type=int, default=12)
-    arguments.add_argument("--seconds", type=float, default=60)
+    arguments.add_argument("--seconds", type=float, default=60, help="0: nothing is killed")
+    arguments.add_argument("--share", type=float, default=15, help="per cent of a processor for each worker")
     chosen = arguments.parse_args()
     postgres = Postgres(fsync="on", shared_buffers="256MB")
     try:
         with tempfile.TemporaryDirectory() as name:
-            print("Exams committed, three brokers, PostgreSQL; processor ms and bytes for each exam:")
-            names = ("exams", "a second", "by workers", "brokers", "database", "bytes", "kept")
-            print(f"{'workers':>7}", *(f"{name:>10}" for name in names))
-            for workers in (1, 2, 3):
-                throughput(Path(name) / f"rate-{workers}", postgres, workers, chosen.devices, chosen.reports)
+            names = ("exams", "a second", "by workers", "brokers", "database", "load", "processors", "bytes", "kept")
+            for share in (None, chosen.share / 100):
+                held = f", each worker held to {chosen.share:.0f} % of a processor" if share else ""
+                print(f"Exams committed, three brokers, PostgreSQL{held}; processor ms and bytes for each exam:")
+                print(f"{'workers':>7}", *(f"{name:>10}" for name in (*names, "machine's")))
+                for workers in (1, 2, 3):
+                    folder = Path(name) / f"rate-{workers}-{bool(share)}"
+                    reports = int(chosen.reports * (share * workers if share else 1))
+                    throughput(folder, postgres, workers, chosen.devices, reports, share)
+            if not chosen.seconds:
+                return
             print("Three workers, three brokers, load from devices' own stores:")
             good = kills(Path(name) / "kills", postgres, chosen.seconds)
             print("  nothing lost, nothing doubled" if good else "  LOST OR DOUBLED", flush=True)

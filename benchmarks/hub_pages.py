@@ -6,8 +6,8 @@ On PostgreSQL a server of its own is started (fsync off, 512 MB of shared buffer
 its own. Exams are rows copied from one real one, spread over clinics, days, patients and states; a twentieth is open.
 CPU time is of the whole process, server and client in one, so that the pages' own share is a little less than what is
 printed. Wall time is of a machine that may be doing other things.
-The quality page and the metrics are counted once in five minutes: the median of several requests is of a remembered
-count, and the counting itself has a row of its own.
+The quality page's counts are kept, and its figures remembered for half a minute: its first request has a row of its
+own. What it takes to count all exams once, as after an update, is printed before.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 
 from postgres import Postgres
-from sqlalchemy import Table, create_engine, insert
+from sqlalchemy import Table, create_engine, insert, true
 
-from aidpost.sync.hub import operations, schema, search
+from aidpost.sync.hub import operations, schema, search, tally
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.server import HubServer
@@ -150,6 +150,17 @@ def bulk_loading(server: HubServer) -> Iterator[Load]:
         engine.dispose()
 
 
+def count(server: HubServer, database_s: Callable[[], float]) -> None:
+    """Every exam is counted for the quality page, as after an update from a hub that did not keep counts."""
+    with server.database.write() as connection:
+        tally.changed_where(connection, true())
+    began, cpu, of_database = time.perf_counter(), time.process_time(), database_s()
+    while server.tally.turn():
+        pass
+    spent = time.perf_counter() - began, time.process_time() - cpu, database_s() - of_database
+    print("counted in {:.0f} s: CPU of the hub {:.0f} s, of the database {:.0f} s".format(*spent), flush=True)
+
+
 def measure(client: Client, paths: Sequence[str], database_s: Callable[[], float]) -> tuple[float, float, float, float]:
     """Processor time of the hub (median) and of the database (mean), median and longest wall time, in milliseconds."""
     cpu, wall = [], []
@@ -187,6 +198,7 @@ def main() -> None:
         began = time.perf_counter()
         exams, patients = fill(server, device, number)
         print(f"filled in {time.perf_counter() - began:.0f} s", flush=True)
+        count(server, database_s)
         server.start()
         server.notifier.stop()
         client, eye_reader = (logged_in(server, name, 600) for name in ("okoro", "eyes"))
@@ -213,7 +225,7 @@ def main() -> None:
                 began, of_database = time.process_time(), database_s()
                 assert who.get(paths[0]) == 200
                 anew = time.process_time() - began, database_s() - of_database
-                print(f"{'quality, counted anew':28}", *(f"{1000 * value:8.1f}" for value in anew), flush=True)
+                print(f"{'quality, the first time':28}", *(f"{1000 * value:8.1f}" for value in anew), flush=True)
             print(f"{name:28}", *(f"{value:8.1f}" for value in measure(who, paths, database_s)), flush=True)
         server.stop()
 

@@ -16,10 +16,11 @@ from aidpost.board import device
 from aidpost.board.configuration import Configuration
 from aidpost.board.console.database import ConsoleDatabase
 from aidpost.board.console.drafts import ATTEMPTS, Draft, Drafts
+from aidpost.board.console.measurements import stays_known
 from aidpost.board.console.people import Known, Patients
 from aidpost.board.console.sensors import Sensor, look
 from aidpost.board.console.steps import Measure
-from aidpost.board.console.tray import Tray, stays_known
+from aidpost.board.console.tray import Tray
 from aidpost.board.console.watching import Watching
 from aidpost.board.console.words import N_
 from aidpost.board.exam import Analyst, ExamOutcome, ExamRunner, Plan, begin_exam
@@ -299,20 +300,23 @@ class Workspace:
         return self._change(exam, change, alarm=False)
 
     def give_up(self, exam: uuid.UUID) -> None:
-        """End an exam without a report: what was recorded in it is gone. With an urgent finding it is finished.
+        """End an exam without a report: what was recorded in it is gone. With an urgent finding it is finished, and so
+        is any whose recordings have an answer that is hidden here, or the refusal would tell which are urgent.
 
         Raises
         ------
         UsageError
-            There is an urgent finding.
+            There is an urgent finding, or a recording whose answer is not shown.
         """
         with self._lock:
             draft = self.drafts.get(exam)
-            if self._conclude(draft).triage.level >= TriageLevel.URGENT:
+            hidden = self.hidden()
+            urgent = self.shown(self._conclude(draft)).triage.level >= TriageLevel.URGENT
+            if urgent or ("dr" in hidden and draft.fundus) or ("af" in hidden and draft.ecg):
                 raise UsageError(
                     operation="giving up an exam",
                     target=str(exam),
-                    cause=N_("it has an urgent finding"),
+                    cause=N_("it has an urgent finding") if urgent else N_("it has recordings that a clinician reads"),
                     remedy=N_("Finish and send it: the hub must know."),
                 )
             self.drafts.close(exam)

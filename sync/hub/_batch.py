@@ -152,7 +152,7 @@ class Batch:
             stream.save(connection)
         for (device, sha256), size in self._manifests.items():
             self._answer_blob(device, self._intake.answer(connection, device, sha256, size))
-        for device, values in self._seen.items():
+        for device, values in sorted(self._seen.items()):  # in one order, so that two workers never wait for each other
             connection.execute(update(schema.devices).where(schema.devices.c.name == device).values(**values))
         for device in {device for device, _ in self._hellos}:
             # a device that is new, or was given to another clinic

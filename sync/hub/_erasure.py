@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, select, update
 
 from aidpost.sync.bodies import Erasure
-from aidpost.sync.hub import audit, clocks, dicom, outgoing, schema
+from aidpost.sync.hub import audit, clocks, dicom, outgoing, schema, tally
 from aidpost.sync.hub._rows import insert_new
 
 _ERASED = "this patient was erased"
@@ -35,6 +35,8 @@ def erase(connection: Connection, patient: uuid.UUID, actor: str, now: int) -> l
         .where(schema.envelopes.c.patient == patient, schema.envelopes.c.kind != "Erasure")
         .values(body=b"")
     )
+    tally.changed(connection, [(None, patient)])
+    tally.changed_where(connection, schema.exams.c.patient == patient)
     unwanted = _only_theirs(connection, patient)
     connection.execute(delete(schema.blobs).where(schema.blobs.c.sha256.in_(unwanted)))
     connection.execute(delete(schema.partials).where(schema.partials.c.sha256.in_(unwanted)))

@@ -168,9 +168,7 @@ def hidden_from(site: Site, session: Session, exam: Any, parts: Sequence[Part]) 
     configured, those of a clinic in shadow mode, and those of the random sample that measures the device."""
     config = site.config
     every = config.blinded_first_read or (config.blinded_sample and exam.sampled)
-    shadow = (
-        {TASKS[task] for clinic, task in site.shadowed(session) if clinic == exam.clinic} if config.shadow_bound else ()
-    )
+    shadow = {TASKS[task] for task in site.shadowed(exam.clinic)}
     return frozenset(
         part.name
         for part in parts

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from aidpost.records import TriageLevel
-from aidpost.sync.hub import _quality_data, audit, outgoing, referrals, schema, unusual
+from aidpost.sync.hub import _quality_data, audit, outgoing, referrals, schema, tally, unusual
 from aidpost.sync.hub._calls import TASKS
 from aidpost.sync.hub._site import Site
 from aidpost.sync.hub.clocks import day
@@ -36,6 +36,7 @@ def metrics(site: Site, request: Request) -> Response:
         session = site.session(request)
         if session is None or session.role is not Role.ADMINISTRATOR:
             raise HTTPException(401, "Metrics need the token of hub.metrics_token.")
+    site.tally.catch_up()
     with site.database.read() as connection:
         lines = list(_lines(site, connection))
     return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
@@ -80,11 +81,9 @@ def _cell(value: Any) -> str:
 
 
 def _lines(site: Site, connection: Connection) -> Iterator[str]:
-    exams, devices = schema.exams, schema.devices
+    devices = schema.devices
     yield "# TYPE aidpost_exams gauge"
-    for state, rank, number in connection.execute(
-        select(exams.c.state, exams.c.triage, func.count()).group_by(exams.c.state, exams.c.triage)
-    ):
+    for (state, rank), number in _quality_data.states(connection).items():
         yield f'aidpost_exams{{state="{state}",triage="{list(TriageLevel)[rank].value}"}} {number}'
     yield "# TYPE aidpost_device_last_seen_seconds gauge"
     yield "# TYPE aidpost_device_queued gauge"
@@ -111,6 +110,8 @@ def _lines(site: Site, connection: Connection) -> Iterator[str]:
     yield "# TYPE aidpost_unusual_access gauge"
     yield f"aidpost_unusual_access {len(unusual.find(connection, now_ms()))}"
     yield from site.remembered(("metrics",), lambda one: tuple(_quality_lines(one)))
+    yield "# TYPE aidpost_counts_due gauge"
+    yield f"aidpost_counts_due {tally.standing(connection).due}"
     yield "# TYPE aidpost_disk_free_bytes gauge"
     yield f"aidpost_disk_free_bytes {site.files.free_bytes()}"
     yield "# TYPE aidpost_cannot_store gauge"

@@ -17,7 +17,10 @@ import anyio.from_thread
 import httpx2
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.starlette_client import OAuth, StarletteOAuth2App
-from joserfc.errors import JoseError
+from joserfc import jwt
+from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.jwk import KeySet
+from joserfc.jws import JWSRegistry
 from sqlalchemy.exc import IntegrityError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -33,9 +36,9 @@ from aidpost.sync.hub.oidc import Refused
 CALLBACK = "/login/oidc/callback"
 _log = logging.getLogger(__name__)
 _RENEW_S = 600.0
-_TIMEOUT_S = 10.0
-_LEEWAY_S = 60
-_LONGEST_SUBJECT = 255  # OpenID Connect Core 1.0, 2
+_TIMEOUT_S = _KEYS_EVERY_S = 10.0
+LEEWAY_S = 60
+LONGEST_SUBJECT = 255  # OpenID Connect Core 1.0, 2
 _ALGORITHMS = {f"{family}{bits}" for family in ("RS", "PS", "ES") for bits in (256, 384, 512)} | {"EdDSA", "Ed25519"}
 _NO_ANSWER = "The login provider does not answer. Try again, or log in with a password."
 _NOT_VALID = "The login provider's answer is not valid. Log in again."
@@ -54,6 +57,7 @@ class Provider:
         self._config = config
         self._tls = _tls(config)
         self._made: tuple[float, StarletteOAuth2App] | None = None
+        self._asked_anew = -_KEYS_EVERY_S
 
     async def client(self) -> StarletteOAuth2App:
         """Authlib's client with the provider's metadata.
@@ -106,12 +110,37 @@ class Provider:
             raise ValueError("the answer comes from another issuer")  # RFC 9207
         options = {"iss": {"essential": True, "values": [self._config.oidc_issuer]}}
         options["aud"] = {"essential": True, "values": [self._config.oidc_client_id]}
-        token = await client.authorize_access_token(request, claims_options=options, leeway=_LEEWAY_S)
+        token = await client.authorize_access_token(request, claims_options=options, leeway=LEEWAY_S)
         claims = dict(token.get("userinfo") or {})
         subject = claims.get("sub")
-        if not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT:
+        if not isinstance(subject, str) or not 0 < len(subject) <= LONGEST_SUBJECT:
             raise ValueError("it sent no ID token, or one without a subject")
         return claims
+
+    async def signed(self, token: str) -> dict[str, Any]:
+        """What a token says that a key of the provider's signed. Keys are asked for anew at an unknown one, but not
+        more than once in ten seconds: anybody may send tokens.
+
+        Raises
+        ------
+        JoseError, ValueError
+            It is not signed so, or is no token.
+        httpx2.HTTPError
+            The provider does not answer.
+        """
+        client = await self.client()
+        registry = JWSRegistry(
+            algorithms=client.server_metadata["id_token_signing_alg_values_supported"], strict_check_header=False
+        )
+        keys = KeySet.import_key_set(await client.fetch_jwk_set())
+        try:
+            return jwt.decode(token, keys, registry=registry).claims
+        except InvalidKeyIdError:
+            if time.monotonic() - self._asked_anew < _KEYS_EVERY_S:
+                raise
+            self._asked_anew = time.monotonic()
+            keys = KeySet.import_key_set(await client.fetch_jwk_set(force=True))
+            return jwt.decode(token, keys, registry=registry).claims
 
     async def logout_url(self) -> str:
         """Where the user's login at the provider ends, too (RP-Initiated Logout 1.0); empty: it has no such place."""
@@ -171,7 +200,9 @@ def _log_in(site: Site, request: Request, claims: dict[str, Any]) -> Response:
                 name = oidc.enter(connection, site.config, claims, now_ms())
             except Refused as refused:
                 return _refuse(site, request, refused, connection)
-            token = users.log_in(connection, name, now_ms(), site.config.oidc_issuer)
+            sid = claims.get("sid")
+            known = sid if isinstance(sid, str) and 0 < len(sid) <= LONGEST_SUBJECT else None
+            token = users.log_in(connection, name, now_ms(), site.config.oidc_issuer, known)
             audit.append(connection, name, "logged-in", name, f"{address} by {site.config.oidc_issuer}")
     except IntegrityError:  # two first logins of one person at once
         return RedirectResponse("/login", 303)

@@ -73,15 +73,15 @@ def worklist(site: Site, request: Request, session: Session) -> Response:
         photos=photos,
         held=held,
         standing={row.id: _standing(row, read.get(row.report, {})) for row in rows},
-        blinded=_blinded(site, session, rows),
+        blinded=_blinded(site, rows),
         levels=list(TriageLevel),
     )
 
 
-def _blinded(site: Site, session: Session, rows: list[Any]) -> set[Any]:
+def _blinded(site: Site, rows: list[Any]) -> set[Any]:
     """The exams of which the list does not tell what the device found."""
     config = site.config
-    shadow = {clinic for clinic, _ in site.shadowed(session)} if config.shadow_bound else set()
+    shadow = {clinic for clinic in {row.clinic for row in rows} if site.shadowed(clinic)}
     return {
         row.id
         for row in rows

@@ -1,24 +1,23 @@
-"""The counts behind "does it still work?", each from the rows of a whole group of live exams."""
+"""The figures behind "does it still work?", each from the counts of live exams that `tally` keeps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Integer, Select, Table, and_, case, cast, func, literal, select
-from sqlalchemy.sql.elements import SQLColumnExpression
+from sqlalchemy import Connection, func, select
 
-from aidpost.sync.hub import schema
+from aidpost.sync.hub import _facts, schema
 from aidpost.sync.hub._calls import TASKS
+from aidpost.sync.hub._facts import DAY_MS, TIME_BINS, TIMES, WEEK_MS, Decoded
 from aidpost.sync.hub.quality import Performance, Share, Stratum, performance, psi, share
 from aidpost.sync.hub.users import Role, Session
 
-_DAY_MS = 86_400_000
-_YEAR_MS = 31_556_952_000
 RECENT_DAYS, BEFORE_DAYS = 28, 84
 """Drift compares the last four weeks with the twelve before them."""
-_MOST = 20_000
-"""Times of which a median is taken: the newest."""
+WEEKS = 52
+"""Of which the times are that are shown."""
+_YEAR_DAYS = 365
 
 GROUPS = ("model", "clinic", "camera", "age", "sex")
 
@@ -61,245 +60,148 @@ class Times(NamedTuple):
     ninety_h: float | None
 
 
-def rows_of(connection: Connection, session: Session, task: str) -> list[Row]:
+class Count(NamedTuple):
+    """So many exams went in one way."""
+
+    of: Decoded
+    number: int
+
+
+def rows_of(connection: Connection, session: Session, task: str, groups: Sequence[str] = ("all", *GROUPS)) -> list[Row]:
     """Performance of a task over all exams and in each group."""
-    cells = connection.execute(_cells(session, task)).all()
-    found = [Row("all", "All", _performance(cells))]
-    for group in GROUPS:
-        names = sorted({str(getattr(cell, group)) for cell in cells})
-        found += [
-            Row(group, name, _performance([cell for cell in cells if str(getattr(cell, group)) == name]))
-            for name in names
-        ]
+    found = _groups(connection, session, task, groups)
+    if "all" in groups:
+        found.setdefault(("all", "All"), [])
+    in_order = sorted(found.items(), key=lambda item: (groups.index(item[0][0]), item[0][1]))
+    return [Row(group, name, _performance(counts)) for (group, name), counts in in_order]
+
+
+def _groups(
+    connection: Connection, session: Session, task: str, groups: Sequence[str]
+) -> dict[tuple[str, str], list[Count]]:
+    found: dict[tuple[str, str], list[Count]] = {}
+    for what, name, bucket, number in _counts(connection, session, [f"{task} {group}" for group in groups]):
+        key = (what.split(" ", 1)[1], name)
+        found.setdefault(key, []).append(Count(_facts.decoded(bucket), number))
     return found
 
 
-def _cells(session: Session, task: str) -> Select[Any]:
-    """Counts of exams by call, sample and every group at once."""
-    calls, exams, read = schema.calls, schema.exams, _answers(TASKS[task])
-    columns = (
-        calls.c.call.label("call"),
-        exams.c.sampled.label("sampled"),
-        calls.c.model.label("model"),
-        exams.c.clinic.label("clinic"),
-        calls.c.camera.label("camera"),
-        _age_band().label("age"),
-        exams.c.sex.label("sex"),
-    )
-    return (
-        select(
-            *columns,
-            func.count().label("total"),
-            func.count(read.c.call).label("read"),
-            func.sum(case((read.c.call.is_(True), 1), else_=0)).label("positive"),
-        )
-        .select_from(calls)
-        .join(exams, _shown(calls))
-        .outerjoin(read, read.c.report == calls.c.report)
-        .where(calls.c.task == task, exams.c.origin == "live", session.sees(exams.c.clinic))
-        .group_by(*columns)
-    )
+def _counts(
+    connection: Connection, session: Session, whats: Sequence[str], first: int | None = None, last: int | None = None
+) -> list[tuple[str, str, int, int]]:
+    """What the user sees of these, as (what, name, bucket, number), of the buckets from `first` to before `last`."""
+    table = schema.quality_counts
+    scopes = [_facts.scope_of(clinic) for clinic in session.clinics] or [""]
+    columns = (table.c.what, table.c.name, table.c.bucket)
+    query = select(*columns, func.sum(table.c.number)).where(table.c.clinic.in_(scopes), table.c.what.in_(whats))
+    if first is not None:
+        query = query.where(table.c.bucket >= first)
+    if last is not None:
+        query = query.where(table.c.bucket < last)
+    rows = connection.execute(query.where(table.c.number != 0).group_by(*columns).order_by(*columns))
+    return [(row[0], row[1], row[2], int(row[3])) for row in rows]
 
 
-def _shown(table: Table) -> ColumnElement[bool]:
-    """The rows about the report that is shown of an exam; by the exam's number, which is its key."""
-    return and_(schema.exams.c.id == table.c.exam, schema.exams.c.report == table.c.report)
-
-
-def _answers(part: str) -> Any:
-    """The reading that counts of each report's part: the last one, where it is signed."""
-    table = schema.readings
-    later = table.alias("later")
-    superseded = (
-        select(later.c.number)
-        .where(later.c.report == table.c.report, later.c.part == part, later.c.number > table.c.number)
-        .exists()
-    )
-    return (
-        select(table.c.report, table.c.call)
-        .where(table.c.part == part, table.c.state == "signed", ~superseded)
-        .subquery("answers")
-    )
-
-
-def _age_band() -> ColumnElement[str]:
-    exams = schema.exams
-    born = cast(func.substr(exams.c.birth_date, 1, 4), Integer)
-    age = exams.c.started_ms / literal(_YEAR_MS) + 1970 - born
-    return case(
-        (exams.c.birth_date.is_(None), "unknown"),
-        (age < 40, "under 40"),
-        (age < 60, "40 to 59"),
-        (age < 75, "60 to 74"),
-        else_="75 and over",
-    )
-
-
-def _performance(cells: Any) -> Performance:
+def _performance(counts: Iterable[Count]) -> Performance:
     """Of the exams called negative, those count that chance chose, unless all were read: who is read for another
     reason is not like the rest."""
+    counts = list(counts)
 
-    def stratum(wanted: Callable[[Any], bool]) -> Stratum:
-        chosen = [cell for cell in cells if wanted(cell)]
+    def stratum(call: bool | None, *, by_chance: bool = False) -> Stratum:
+        chosen = [one for one in counts if one.of.call is call and (one.of.sampled or not by_chance)]
         return Stratum(
-            *(sum(int(getattr(cell, name) or 0) for cell in chosen) for name in ("total", "read", "positive"))
+            sum(one.number for one in chosen),
+            sum(one.number for one in chosen if one.of.read),
+            sum(one.number for one in chosen if one.of.positive),
         )
 
-    negative = stratum(lambda cell: cell.call is False)
+    negative = stratum(False)
     if negative.read < negative.total:
-        chance = stratum(lambda cell: cell.call is False and cell.sampled)
+        chance = stratum(False, by_chance=True)
         negative = Stratum(negative.total, chance.read, chance.positive)
-    return performance(stratum(lambda cell: cell.call is True), negative, stratum(lambda cell: cell.call is None))
+    return performance(stratum(True), negative, stratum(None))
 
 
 def rates(connection: Connection, session: Session) -> list[Rate]:
     """How often recordings could not be interpreted, by camera and by worker."""
-    calls, exams = schema.calls, schema.exams
-    found = []
-    for group, column in (("camera", calls.c.camera), ("worker", exams.c.operator), ("clinic", exams.c.clinic)):
-        query = (
-            select(
-                column,
-                calls.c.task,
-                func.count(),
-                func.sum(case((calls.c.usable.is_(False), 1), else_=0)),
-                func.sum(case((and_(calls.c.usable.is_(True), calls.c.call.is_(None)), 1), else_=0)),
-            )
-            .join(exams, _shown(calls))
-            .where(exams.c.origin == "live", session.sees(exams.c.clinic))
-            .group_by(column, calls.c.task)
-            .order_by(column, calls.c.task)
-        )
-        found += [
-            Rate(group, row[0] or "–", row[1], row[2], int(row[3]), int(row[4])) for row in connection.execute(query)
-        ]
-    return found
+    groups, found = ("camera", "worker", "clinic"), []
+    for task in TASKS:
+        for (group, name), counts in _groups(connection, session, task, groups).items():
+            unusable = sum(one.number for one in counts if not one.of.usable)
+            abstained = sum(one.number for one in counts if one.of.usable and one.of.call is None)
+            found.append(Rate(group, name or "–", task, sum(one.number for one in counts), unusable, abstained))
+    return sorted(found, key=lambda rate: (groups.index(rate.group), rate.name, rate.task))
 
 
 def drifts(connection: Connection, session: Session, now_ms: int) -> list[Drift]:
     """Whether what comes in lately looks like what came before: the recordings' quality, and the models' scores."""
-    calls = schema.calls
-    found = []
-    for task in TASKS:
-        for quantity, column in (("quality", calls.c.quality), ("score", calls.c.score)):
-            bins = [
-                _histogram(connection, session, task, column, now_ms - start * _DAY_MS, now_ms - stop * _DAY_MS)
-                for start, stop in ((RECENT_DAYS, 0), (RECENT_DAYS + BEFORE_DAYS, RECENT_DAYS))
-            ]
-            found.append(Drift(task, quantity, sum(bins[0]), sum(bins[1]), psi(bins[0], bins[1])))
-    return found
+    tomorrow = now_ms // DAY_MS + 1
+    recent, before = tomorrow - RECENT_DAYS, tomorrow - RECENT_DAYS - BEFORE_DAYS
+    bins = {(task, quantity): ([0] * 10, [0] * 10) for task in TASKS for quantity in ("quality", "score")}
+    whats = [f"{task} drift" for task in TASKS]
+    for what, quantity, bucket, number in _counts(connection, session, whats, before * 10, tomorrow * 10):
+        bins[what.split(" ")[0], quantity][bucket // 10 < recent][bucket % 10] += number
+    return [Drift(*key, sum(new), sum(old), psi(new, old)) for key, (new, old) in bins.items()]
 
 
-def _histogram(
-    connection: Connection, session: Session, task: str, column: ColumnElement[Any], start: int, stop: int
-) -> list[int]:
-    calls, exams = schema.calls, schema.exams
-    tenth = case(*((column >= number / 10, number) for number in range(9, 0, -1)), else_=0)
-    query = (
-        select(tenth, func.count())
-        .select_from(calls)
-        .join(exams, _shown(calls))
-        .where(calls.c.task == task, calls.c.at_ms > start, calls.c.at_ms <= stop, column.is_not(None))
-        .where(exams.c.origin == "live", session.sees(exams.c.clinic))
-        .group_by(tenth)
-    )
-    counts = [0] * 10
-    for number, count in connection.execute(query):
-        counts[number] += count
-    return counts
+def turnaround(connection: Connection, session: Session, now_ms: int) -> list[Times]:
+    """From arrival to signature by part, from opening to signature, from referral to attendance; of the last year."""
+    first = (now_ms // WEEK_MS + 1 - WEEKS) * TIME_BINS
+    lengths: dict[str, dict[float, int]] = {name: {} for name in TIMES}
+    for _, name, bucket, number in _counts(connection, session, ["time"], first):
+        hours = _facts.hours_of(bucket)
+        lengths[name][hours] = lengths[name].get(hours, 0) + number
+    return [_times(name, found) for name, found in lengths.items()]
 
 
-def turnaround(connection: Connection, session: Session) -> list[Times]:
-    """From arrival to signature by part, and from opening to signature."""
-    readings, exams = schema.readings, schema.exams
-    found = []
-    for name, part, since in (
-        ("Arrival to signature, eyes", "eyes", exams.c.received_ms),
-        ("Arrival to signature, heart", "heart", exams.c.received_ms),
-        ("Opening to signature", None, readings.c.opened_ms),
-    ):
-        query = (
-            select(readings.c.at_ms - since)
-            .join(exams, _shown(readings))
-            .where(readings.c.state == "signed", since.is_not(None), exams.c.origin == "live")
-            .where(session.sees(exams.c.clinic))
-        )
-        if part is not None:
-            query = query.where(readings.c.part == part)
-        found.append(_times(name, connection, query.order_by(readings.c.at_ms.desc())))
-    later, first = schema.referrals, schema.referrals.alias("first")
-    query = (
-        select(later.c.at_ms - first.c.at_ms)
-        .join(first, and_(first.c.exam == later.c.exam, first.c.supersedes.is_(None)))
-        .join(exams, exams.c.id == later.c.exam)
-        .where(later.c.current.is_(True), later.c.status == "attended", session.sees(exams.c.clinic))
-    )
-    return [*found, _times("Referral to attendance", connection, query.order_by(later.c.at_ms.desc()))]
-
-
-def _times(name: str, connection: Connection, query: Select[Any]) -> Times:
-    values = sorted(max(0, int(value)) for value in connection.execute(query.limit(_MOST)).scalars())
-    if not values:
+def _times(name: str, hours: dict[float, int]) -> Times:
+    total = sum(hours.values())
+    if not total:
         return Times(name, 0, None, None)
-    hours = [values[len(values) // 2] / 3_600_000, values[min(len(values) - 1, len(values) * 9 // 10)] / 3_600_000]
-    return Times(name, len(values), *hours)
+
+    def at(rank: int) -> float:
+        for length in sorted(hours):
+            rank -= hours[length]
+            if rank < 0:
+                return length
+        return max(hours)
+
+    return Times(name, total, at(total // 2), at(min(total - 1, total * 9 // 10)))
 
 
-def outcomes(connection: Connection, session: Session, today: str, now_ms: int) -> list[Share]:
+def outcomes(connection: Connection, session: Session, now_ms: int) -> list[Share]:
     """What became of people: exams read, referrals kept, blood pressure and glucose at the last visit of the year."""
-    exams, referrals = schema.exams, schema.referrals
-    live = (exams.c.origin == "live", session.sees(exams.c.clinic))
-    read = connection.execute(
-        select(func.count(), func.sum(case((exams.c.state == "reviewed", 1), else_=0))).where(*live)
-    ).one()
-    due = connection.execute(
-        select(func.count(), func.sum(case((referrals.c.status == "attended", 1), else_=0)))
-        .join(exams, exams.c.id == referrals.c.exam)
-        .where(referrals.c.current.is_(True), referrals.c.due < today, *live)
-    ).one()
-    return [
-        share("Exams whose reading is complete", int(read[1] or 0), read[0]),
-        share("Referrals due by now that were attended", int(due[1] or 0), due[0]),
-        _controlled(
-            connection, session, now_ms, "Patients whose last systolic BP is under 140 mmHg", "systolic_bp", 140
-        ),
-        _controlled(
-            connection, session, now_ms, "Patients whose last diastolic BP is under 90 mmHg", "diastolic_bp", 90
-        ),
-        _controlled(connection, session, now_ms, "Patients whose last HbA1c is under 7 %", "hba1c", 7),
-        _controlled(connection, session, now_ms, "Patients whose last glucose is under 10 mmol/L", "glucose", 10),
-    ]
-
-
-def _controlled(connection: Connection, session: Session, now_ms: int, name: str, kind: str, limit: float) -> Share:
-    vitals, exams = schema.vitals, schema.exams
-    last = (
-        select(vitals.c.patient, func.max(vitals.c.at_ms).label("at_ms"))
-        .join(exams, exams.c.id == vitals.c.exam)
-        .where(vitals.c.kind == kind, vitals.c.value.is_not(None), vitals.c.origin == "live")
-        .where(vitals.c.at_ms > now_ms - _YEAR_MS, session.sees(exams.c.clinic))
-        .group_by(vitals.c.patient)
-        .subquery()
-    )
-    below: SQLColumnExpression[int] = case((vitals.c.value < limit, 1), else_=0)
-    total, good = connection.execute(
-        select(func.count(), func.sum(below)).select_from(
-            last.join(
-                vitals, and_(vitals.c.patient == last.c.patient, vitals.c.at_ms == last.c.at_ms, vitals.c.kind == kind)
-            )
-        )
-    ).one()
-    return share(name, int(good or 0), total)
-
-
-def shadowed(connection: Connection, session: Session, bound: float) -> set[tuple[str, str]]:
-    """The clinics in which a task's model has not shown yet that it works: (clinic, task)."""
-    found = set()
-    for task in TASKS:
-        for row in rows_of(connection, session, task):
-            if row.group == "clinic" and not _proven(row.performance, bound):
-                found.add((row.name, task))
+    today, found = now_ms // DAY_MS, []
+    read = _shares(_counts(connection, session, ["exams"]))
+    found.append(share("Exams whose reading is complete", read.get("reviewed", 0), sum(read.values())))
+    due = _shares(_counts(connection, session, ["referral"], last=today))
+    found.append(share("Referrals due by now that were attended", due.get("attended", 0), sum(due.values())))
+    last = _shares(_counts(connection, session, ["last"], today - _YEAR_DAYS))
+    for kind, name in _CONTROLLED.items():
+        under, over = (last.get(f"{kind} {side}", 0) for side in ("under", "over"))
+        found.append(share(name, under, under + over))
     return found
+
+
+_CONTROLLED = {
+    "systolic_bp": "Patients whose last systolic BP is under 140 mmHg",
+    "diastolic_bp": "Patients whose last diastolic BP is under 90 mmHg",
+    "hba1c": "Patients whose last HbA1c is under 7 %",
+    "glucose": "Patients whose last glucose is under 10 mmol/L",
+}
+
+
+def _shares(counts: Iterable[tuple[str, str, int, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for _, name, _, number in counts:
+        found[name] = found.get(name, 0) + number
+    return found
+
+
+def states(connection: Connection) -> dict[tuple[str, int], int]:
+    """How many exams there are of each state and triage, whatever their origin."""
+    everybody = _shares(_counts(connection, _EVERYWHERE, ["state"]))
+    return {(name.split(" ")[0], int(name.split(" ")[1])): number for name, number in everybody.items()}
 
 
 def proven(connection: Connection, bound: float) -> set[tuple[str, str]]:
@@ -307,8 +209,8 @@ def proven(connection: Connection, bound: float) -> set[tuple[str, str]]:
     return {
         (row.name, task)
         for task in TASKS
-        for row in rows_of(connection, _EVERYWHERE, task)
-        if row.group == "clinic" and _proven(row.performance, bound)
+        for row in rows_of(connection, _EVERYWHERE, task, ["clinic"])
+        if _proven(row.performance, bound)
     }
 
 

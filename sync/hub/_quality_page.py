@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from aidpost.sync.hub import _quality_data, audit
+from aidpost.sync.hub import _quality_data, audit, tally
 from aidpost.sync.hub._calls import TASKS
 from aidpost.sync.hub._site import Site
 from aidpost.sync.hub.clocks import day
@@ -30,11 +30,13 @@ def quality(site: Site, request: Request, session: Session) -> Response:
             "tables": [(TITLES[task], _quality_data.rows_of(connection, session, task)) for task in TASKS],
             "rates": _quality_data.rates(connection, session),
             "drifts": _quality_data.drifts(connection, session, now),
-            "times": _quality_data.turnaround(connection, session),
-            "outcomes": _quality_data.outcomes(connection, session, day(now), now),
-            "counted_ms": now,
+            "times": _quality_data.turnaround(connection, session, now),
+            "outcomes": _quality_data.outcomes(connection, session, now),
+            "standing": tally.standing(connection),
         }
 
+    found = site.remembered(("quality", *session.clinics), find, counts=True)
+    clinics = sorted({row.name for _, rows in found["tables"] for row in rows if row.group == "clinic"})
     return site.render(
         request,
         "quality.html",
@@ -43,8 +45,10 @@ def quality(site: Site, request: Request, session: Session) -> Response:
         least=LEAST_READ,
         least_drift=LEAST_DRIFT,
         sample=SAMPLE_PERCENT,
-        shadowed=site.shadowed(session) if site.config.shadow_bound else None,
-        **site.remembered(("quality", *session.clinics), find),
+        shadowed={task: [clinic for clinic in clinics if task in site.shadowed(clinic)] for task in TASKS}
+        if site.config.shadow_bound
+        else None,
+        **found,
     )
 
 
@@ -55,6 +59,7 @@ def quality_csv(site: Site, _request: Request, session: Session) -> Response:
     write(("what", "group", "name", "value", "low", "high", "numerator", "denominator"))
     with site.database.write() as connection:
         audit.append(connection, session.user, "exported", "quality.csv")
+    site.tally.catch_up()
     with site.database.read() as connection:
         for task in TASKS:
             for group, name, found in _quality_data.rows_of(connection, session, task):
@@ -83,9 +88,9 @@ def quality_csv(site: Site, _request: Request, session: Session) -> Response:
                     before,
                 )
             )
-        for name, number, median, ninety in _quality_data.turnaround(connection, session):
+        for name, number, median, ninety in _quality_data.turnaround(connection, session, now):
             write((f"{name}, hours: median, nine of ten", "all", "", median, "", ninety, "", number))
-        for name, part, total, interval in _quality_data.outcomes(connection, session, day(now), now):
+        for name, part, total, interval in _quality_data.outcomes(connection, session, now):
             write((name, "all", "", *_interval(interval), part, total))
     headers = {"content-disposition": f'attachment; filename="quality-{day(now)}.csv"'}
     return Response(buffer.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)

@@ -22,19 +22,21 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from aidpost.records import TriageLevel
 from aidpost.sync.hub import _quality_data, alerts, catalogue, identity, second_factor, users
 from aidpost.sync.hub._attempts import Attempts
+from aidpost.sync.hub._calls import TASKS
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.second_factor import SecondFactors
+from aidpost.sync.hub.tally import Tally
 from aidpost.sync.hub.users import Role, Session
 from aidpost.sync.rules import Judge
 
 _log = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
-_REMEMBER_MS = 300_000
-"""How old a count over all exams may be."""
+_REMEMBER_MS = 30_000
+"""How old the quality page's figures may be beyond their counts."""
 T = TypeVar("T")
 _MAX_FORM = 64 * 1024
 _TOUCH_MS = 60_000
@@ -75,7 +77,7 @@ class Site:
         self.config, self.database, self.files = config, database, files
         self.wake, self.broker_connected, self.trouble = wake, broker_connected, trouble
         self.judge_limits = judge_limits
-        self.attempts = Attempts()
+        self.attempts, self.tally = Attempts(), Tally(database)
         self.factors = SecondFactors(identity.signing_key(config.state).private_bytes_raw())
         self._remembered: dict[tuple[str, ...], tuple[int, Any]] = {}
         loader = jinja2.FileSystemLoader(_FOLDER / "templates")
@@ -116,18 +118,24 @@ class Site:
             response.set_cookie("lang", language, max_age=_YEAR_S, httponly=True, samesite="lax")
         return response
 
-    def shadowed(self, session: Session) -> frozenset[tuple[str, str]]:
-        """The clinics and tasks in shadow mode, of those that the user sees."""
+    def shadowed(self, clinic: str) -> frozenset[str]:
+        """The tasks in shadow mode in a clinic: all of them, until it is known that their models work there."""
+        bound = self.config.shadow_bound
+        if not bound:
+            return frozenset()
 
-        def find(connection: Connection) -> frozenset[tuple[str, str]]:
-            return frozenset(_quality_data.shadowed(connection, session, self.config.shadow_bound))
+        def find(connection: Connection) -> set[tuple[str, str]]:
+            return _quality_data.proven(connection, bound)
 
-        return self.remembered(("shadow", *session.clinics), find)
+        proven = self.remembered(("proven",), find, counts=True)
+        return frozenset(task for task in TASKS if (clinic, task) not in proven)
 
-    def remembered(self, key: tuple[str, ...], find: Callable[[Connection], T]) -> T:
-        """What is counted over all exams, asked of the database once in a while only."""
+    def remembered(self, key: tuple[str, ...], find: Callable[[Connection], T], *, counts: bool = False) -> T:
+        """What takes long to work out, once in a while only; with `counts` as of now, where little is due."""
         at, known = self._remembered.get(key, (0, None))
         if now_ms() - at > _REMEMBER_MS:
+            if counts:
+                self.tally.catch_up()
             with self.database.read() as connection:
                 known = find(connection)
             self._remembered[key] = (now_ms(), known)

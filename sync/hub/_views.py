@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Table, delete, insert, select, update
 from aidpost.records import ExamReport, Origin, TriageLevel, VitalSign, decode
 from aidpost.sync.bodies import BlobManifest
 from aidpost.sync.envelope import Envelope
-from aidpost.sync.hub import exports, readings, schema, search
+from aidpost.sync.hub import exports, readings, schema, search, tally
 from aidpost.sync.hub._calls import calls_of
 from aidpost.sync.hub._rows import clean, insert_new
 from aidpost.sync.hub.clocks import Clock
@@ -62,6 +62,7 @@ def show_current(connection: Connection, exam: uuid.UUID) -> None:
     old = connection.execute(select(schema.exams).where(schema.exams.c.id == exam)).one_or_none()
     if old is not None and (current is None or old.report != current.id):
         connection.execute(delete(schema.exams).where(schema.exams.c.id == exam))
+        tally.changed(connection, [(exam, old.patient)])
     if current is None or (old is not None and old.report == current.id):
         return
     envelope = connection.execute(
@@ -100,6 +101,7 @@ def add_vitals(connection: Connection, stored: Sequence[Stored]) -> None:
             }
         )
     insert_new(connection, schema.vitals, rows)
+    tally.changed(connection, [(None, item.envelope.patient) for item in stored])
 
 
 def add_manifests(connection: Connection, stored: Sequence[Stored]) -> None:

@@ -13,7 +13,7 @@ import time
 from sqlalchemy import Connection, func, insert, select, update
 
 from aidpost.records import Timestamp
-from aidpost.sync.hub import schema
+from aidpost.sync.hub import schema, tally
 
 
 class TimeBasis(enum.Enum):
@@ -53,9 +53,11 @@ def note_anchor(connection: Connection, device: str, at: Timestamp, received_ms:
         if row.boot_began_ms <= began:
             return
     exams = schema.exams
+    theirs = (exams.c.device == device) & (exams.c.device_boot == at.boot) & exams.c.device_synced.is_(False)
+    tally.changed_where(connection, theirs)
     connection.execute(
         update(exams)
-        .where(exams.c.device == device, exams.c.device_boot == at.boot, exams.c.device_synced.is_(False))
+        .where(theirs)
         .values(started_ms=exams.c.device_monotonic_ms + began, time_basis=TimeBasis.ANCHORED.value)
     )
 

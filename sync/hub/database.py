@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select, update
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from aidpost.errors import ConfigurationError, SchemaError, StoreError
@@ -19,6 +20,7 @@ from aidpost.sync.hub import migrations, schema
 from aidpost.sync.ranges import Ranges, merge
 
 BUSY_TIMEOUT_S = 15
+_LOOK_S = 0.001
 _MIGRATION_LOCK = 0x41696470  # any number that no other program on the server takes
 
 
@@ -139,10 +141,34 @@ def _engine(url: str, *, write: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
-        # a writer takes the lock at once: two that first read and then write would dead-lock
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        if write:
+            _begin_writing(connection)
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     return engine
+
+
+def _begin_writing(connection: Connection) -> None:
+    """Takes SQLite's lock at once: two that first read and then write would dead-lock.
+
+    SQLite itself waits longer each time it finds the lock taken, up to 100 ms, while others come and go.
+    """
+    driver: Any = connection.connection.driver_connection
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    driver.execute("PRAGMA busy_timeout=0").close()
+    try:
+        while True:
+            try:
+                driver.execute("BEGIN IMMEDIATE").close()
+            except sqlite3.OperationalError as error:
+                if not str(error).startswith("database is locked") or time.monotonic() > deadline:
+                    raise OperationalError("BEGIN IMMEDIATE", None, error) from error
+                time.sleep(_LOOK_S)
+            else:
+                return
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_S * 1000}").close()
 
 
 _ranges_decoder = msgspec.msgpack.Decoder(tuple[tuple[int, int], ...])

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from aidpost.records import ExamReport, decode
-from aidpost.sync.hub import schema
+from aidpost.sync.hub import schema, tally
 from aidpost.sync.hub._rows import clean, insert_new
 
 FHIR, DICOM = TARGETS = ("fhir", "dicom")
@@ -21,7 +21,9 @@ _LONGEST_WAIT_MS = 3_600_000
 
 
 def changed(connection: Connection, exams: Sequence[tuple[uuid.UUID, uuid.UUID]]) -> None:
-    """Notes in the caller's transaction that exams, as (exam, patient), are to be sent, again where they were."""
+    """Notes in the caller's transaction that exams, as (exam, patient), are to be sent, again where they were, and
+    counted."""
+    tally.changed(connection, exams)
     touch(connection, [patient for _, patient in exams])
     table = schema.exports
     for start in range(0, len(exams), 400):

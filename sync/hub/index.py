@@ -68,16 +68,44 @@ def bring_up(database: Database, now_ms: int) -> int:
             if connection.execute(select(due.c.patient).limit(1)).first() is None:
                 return looked
         with database.write() as connection:
-            found = list(connection.execute(select(due.c.patient).limit(_AT_ONCE)).scalars())
+            # of several workers each takes its own: they would make the same entries, one after the other
+            mine = select(due.c.patient).limit(_AT_ONCE).with_for_update(skip_locked=True)
+            found = list(connection.execute(mine).scalars())
+            if not found:
+                return looked
+            _lock_devices(connection, found)
             # first, so that what changes meanwhile in another transaction makes them due again
             connection.execute(delete(due).where(due.c.patient.in_(found)))
-            for patient in found:
+            for patient in _concerned(connection, found):
                 try:
                     _person(connection, database.epoch, patient, now_ms)
                 except (AidpostError, LookupError, TypeError, ValueError):
                     # what is wrong with one person's records must not keep reviews from going down
                     _log.exception("the index entry of %s cannot be made", patient)
         looked += len(found)
+
+
+def _concerned(connection: Connection, people: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    """Those of whom a device was sent something or may be: asked of all at once, since of many it is none."""
+    exams, devices, entries, links = schema.exams, schema.devices, schema.index_entries, schema.patient_links
+    of_clinic = select(exams.c.patient).join(devices, devices.c.name == exams.c.device)
+    queries = (
+        of_clinic.where(exams.c.patient.in_(people), devices.c.clinic != ""),
+        select(entries.c.patient).where(entries.c.patient.in_(people)),
+        select(links.c.patient).where(links.c.patient.in_(people)),
+        select(links.c.same_as).where(links.c.same_as.in_(people)),
+    )
+    found = {patient for query in queries for patient in connection.execute(query).scalars()}
+    return [patient for patient in people if patient in found]
+
+
+def _lock_devices(connection: Connection, people: Sequence[uuid.UUID]) -> None:
+    """Locks the devices that may be sent something, all at once in the order of their names, as the ingest does: two
+    who lock them one by one as they come would wait for each other."""
+    devices, exams = schema.devices, schema.exams
+    clinics = select(devices.c.clinic).join(exams, exams.c.device == devices.c.name).where(exams.c.patient.in_(people))
+    theirs = select(devices.c.name).where(devices.c.clinic != "", devices.c.clinic.in_(clinics))
+    connection.execute(theirs.order_by(devices.c.name).with_for_update())
 
 
 def new_day(database: Database, now_ms: int) -> None:

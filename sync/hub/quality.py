@@ -8,6 +8,7 @@ the random sample of negatives. Intervals are from the Jeffreys posteriors of th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import uuid
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ SAMPLE_PERCENT = 10
 """Of the exams that the device calls negative, how many are put before a reader to measure the device."""
 LEAST_DRIFT = 100
 """Exams in each of the two times under which nothing is said about drift."""
-_DRAWS = 8000
+_DRAWS = 2000
+_REMEMBERED = 4096
+"""Results for the same numbers: most groups do not change between two looks at the page."""
 
 
 class Stratum(NamedTuple):
@@ -67,6 +70,7 @@ class Share(NamedTuple):
     interval: Interval | None
 
 
+@functools.lru_cache(_REMEMBERED)
 def performance(called_positive: Stratum, called_negative: Stratum, abstained: Stratum | None = None) -> Performance:
     """Sensitivity and specificity against the readers, and Cohen's kappa, weighted by stratum. Exams of which the model
     said nothing are counted beside them."""
@@ -87,6 +91,7 @@ def performance(called_positive: Stratum, called_negative: Stratum, abstained: S
     )
 
 
+@functools.lru_cache(_REMEMBERED)
 def share(name: str, part: int, total: int) -> Share:
     """A share with its Jeffreys interval."""
     if total == 0:

@@ -23,9 +23,10 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     desc,
+    text,
 )
 
-SCHEMA_VERSION = 14
+SCHEMA_VERSION = 15
 """Raised with each migration (migrations/README.md); a hub refuses a database with a higher one."""
 REVISION = f"{SCHEMA_VERSION:04d}"
 """The same as Alembic names it."""
@@ -42,6 +43,8 @@ hub = Table(
     Column("schema_version", Integer, nullable=False),
     Column("epoch", LargeBinary(8), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
+    Column("tally", BigInteger, nullable=False, server_default="0"),  # rises with each turn of counting
+    Column("tallied_ms", BigInteger),
 )
 
 devices = Table(
@@ -211,7 +214,8 @@ manifests = Table(
     Column("exam", Uuid),
     Column("preview", LargeBinary, nullable=False),
     Column("waiting", Boolean, nullable=False),  # until the blob is complete
-    Index("manifests_waiting", "device", "waiting"),
+    # waiting ones only: of millions of photographs, the few that have not come
+    Index("manifests_waiting", "device", sqlite_where=text("waiting"), postgresql_where=text("waiting")),
 )
 
 blobs = Table(
@@ -282,6 +286,15 @@ sessions = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("used_ms", BigInteger, nullable=False),
     Column("issuer", String(500)),  # the login provider; NULL: by password
+    Column("sid", String(255)),  # the provider's name for it
+)
+
+logout_tokens = Table(
+    "logout_tokens",
+    metadata,
+    # by which a login provider ended sessions: each counts once
+    Column("token_hash", LargeBinary(32), primary_key=True),
+    Column("until_ms", BigInteger, nullable=False),  # after which it has ended itself
 )
 
 reviews = Table(
@@ -372,6 +385,34 @@ calls = Table(
     Column("usable", Boolean, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Index("calls_time", "task", "at_ms"),
+)
+
+quality_due = Table(
+    "quality_due",
+    metadata,
+    # of what something changed since it was counted; a row for each change, so that none that comes meanwhile is missed
+    Column("id", _Id, primary_key=True),
+    Column("exam", Uuid),
+    Column("patient", Uuid),
+)
+
+quality_facts = Table(
+    "quality_facts",
+    metadata,
+    # what each exam and patient adds to the counts, to be taken off again when it changes
+    Column("subject", Uuid, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+quality_counts = Table(
+    "quality_counts",
+    metadata,
+    # how many there are of what the quality page shows, of each clinic and of all ("")
+    Column("clinic", String(201), primary_key=True),
+    Column("what", String(32), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
 )
 
 exports = Table(

@@ -1,8 +1,13 @@
-"""The hub as one process: ingest on the broker, pages on a port, until it is told to stop."""
+"""The hub: ingest on the broker, pages on a port, until it is told to stop.
+
+In tests and the demo it is one process. `serve` and `run`, for good, have the ingest in a process of its own, and give
+way to it.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import threading
@@ -14,6 +19,7 @@ from aidpost.errors import AidpostError, UsageError
 from aidpost.sync.hub import enrolment
 from aidpost.sync.hub._exporter import Exporter, Target
 from aidpost.sync.hub._fhir_push import FhirPush
+from aidpost.sync.hub._ingest_process import IngestProcess
 from aidpost.sync.hub._notifier import Notifier
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
@@ -22,10 +28,14 @@ from aidpost.sync.hub.dicom import DicomPush, Writer
 from aidpost.sync.hub.lock import StateLock
 from aidpost.sync.hub.mosquitto import Mosquitto, own_broker
 from aidpost.sync.hub.service import HubService
+from aidpost.sync.hub.tally import Tally
 from aidpost.sync.hub.web import create_app
 from aidpost.sync.rules import Judge
 
 _log = logging.getLogger(__name__)
+
+_GIVE_WAY = 10
+"""The niceness of all but the ingest: of a processor that both want, readers get a tenth."""
 
 
 class HubServer:
@@ -37,6 +47,8 @@ class HubServer:
         Makes DICOM objects; without it, `hub.dicom_url` gets nothing.
     judge_limits
         Holds clinical limits to the golden cases; without it, none are signed on a page.
+    apart
+        Whether the ingest runs in a process of its own.
 
     Attributes
     ----------
@@ -44,12 +56,22 @@ class HubServer:
         Where the pages are, once `start` has returned.
     """
 
-    def __init__(self, config: HubConfig, write_dicom: Writer | None = None, judge_limits: Judge | None = None) -> None:
+    def __init__(
+        self,
+        config: HubConfig,
+        write_dicom: Writer | None = None,
+        judge_limits: Judge | None = None,
+        *,
+        apart: bool = False,
+    ) -> None:
         self.config, self._judge_limits = config, judge_limits
         self.database = Database(config.url)
         self.files = BlobFiles(config.blobs)
-        self.service = HubService(config, self.database, self.files) if config.broker_host else None
+        self.service: HubService | IngestProcess | None = None
+        if config.broker_host:
+            self.service = IngestProcess(config) if apart else HubService(config, self.database, self.files)
         self.notifier = Notifier(config, self.database)
+        self.tally = Tally(self.database)
         targets: list[Target] = [FhirPush(config, self.database, self.files)] if config.fhir_url else []
         if config.dicom_url and write_dicom:
             targets.append(DicomPush(config, self.database, self.files, write_dicom))
@@ -70,6 +92,7 @@ class HubServer:
             The port is taken, or this user may not listen on it.
         """
         self._listen()
+        self._start_ingest()
         self._start_workers()
         self._thread = threading.Thread(target=self._serve, name="hub-web", daemon=True)
         self._thread.start()
@@ -86,6 +109,9 @@ class HubServer:
         for told in (signal.SIGTERM, signal.SIGINT):
             signal.signal(told, lambda *_: None)  # uvicorn raises it again when it has stopped, and we are not done yet
         self._listen()
+        self._start_ingest()
+        if isinstance(self.service, IngestProcess):
+            os.nice(_GIVE_WAY)  # of this thread, and of those that it starts from here on
         self._start_workers()
         ready(self.url)
         self._serve()
@@ -93,7 +119,7 @@ class HubServer:
 
     def close(self) -> None:
         """Leaves the broker and the database."""
-        for worker in (self._enrolment, self.notifier, *self.exporters, self.service):
+        for worker in (self._enrolment, self.notifier, self.tally, *self.exporters, self.service):
             if worker:
                 worker.stop()
         if self._socket:
@@ -101,8 +127,16 @@ class HubServer:
         self.database.close()
         self._lock.release()
 
+    def _start_ingest(self) -> None:
+        try:
+            if self.service:
+                self.service.start()
+        except AidpostError:
+            self.close()
+            raise
+
     def _start_workers(self) -> None:
-        for worker in (self._enrolment, self.service, self.notifier, *self.exporters):
+        for worker in (self._enrolment, self.notifier, self.tally, *self.exporters):
             if worker:
                 worker.start()
 
@@ -212,7 +246,7 @@ def serve(
     AidpostError
         The database, the port or the certificates cannot be used. A broker that is away is waited for.
     """
-    HubServer(config, write_dicom, judge_limits).run(ready)
+    HubServer(config, write_dicom, judge_limits, apart=True).run(ready)
 
 
 def run(

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from aidpost.errors import BrokerError, EnvelopeError
 from aidpost.sync import proofs, topics
 from aidpost.sync.envelope import Chunks, Content, Records, pack_message
-from aidpost.sync.hub import _round_phases, identity, index, outgoing, shadow
+from aidpost.sync.hub import _round_phases, identity, index, outgoing, shadow, tally
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.config import HubConfig
@@ -41,7 +41,8 @@ _RETRY_S = (0.2, 1.0, 5.0, 15.0)
 _RESEND_EVERY_S = 2.0
 _KEEPALIVE_S = 30
 _SHADOW_EVERY_S = 1800.0
-"""How often it is counted which models have shown that they work where: over all exams that were read."""
+"""How often it is looked which models have shown that they work where."""
+_SHADOW_AGAIN_S = 30.0
 
 
 class Trouble(enum.Enum):
@@ -310,6 +311,9 @@ class HubService:
         self._shadow_due_s = time.monotonic() + _SHADOW_EVERY_S
         try:
             with self._database.read() as connection:
+                if tally.is_behind(connection):  # as after an update: what is not counted yet has shown nothing
+                    self._shadow_due_s = time.monotonic() + _SHADOW_AGAIN_S
+                    return
                 found = shadow.wanted(connection, self._config.shadow_bound)
             if found:
                 with self._database.write() as connection:

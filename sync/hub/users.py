@@ -180,8 +180,8 @@ def role_of(connection: Connection, name: str) -> Role | None:
     return None if role is None else Role(role)
 
 
-def log_in(connection: Connection, name: str, now_ms: int, issuer: str | None = None) -> str:
-    """A new session's token, for the cookie. `issuer`: the login provider that said who this is."""
+def log_in(connection: Connection, name: str, now_ms: int, issuer: str | None = None, sid: str | None = None) -> str:
+    """A new session's token, for the cookie. `issuer`: the login provider that said who this is; `sid`: its name."""
     token = secrets.token_urlsafe(32)
     connection.execute(
         insert(schema.sessions).values(
@@ -191,9 +191,25 @@ def log_in(connection: Connection, name: str, now_ms: int, issuer: str | None = 
             created_ms=now_ms,
             used_ms=now_ms,
             issuer=issuer,
+            sid=sid,
         )
     )
     return token
+
+
+def end_by_provider(connection: Connection, issuer: str, subject: str | None, sid: str | None) -> list[str]:
+    """Ends the sessions that a login provider says are over: that of `sid`, or all of `subject`, or what both name.
+    Who came by password stays. Returns whose they were."""
+    table, people = schema.sessions, schema.users
+    query = select(table.c.token_hash, table.c.user).join(people, people.c.name == table.c.user)
+    query = query.where(table.c.issuer == issuer)
+    if subject is not None:
+        query = query.where(people.c.issuer == issuer, people.c.subject == subject)
+    if sid is not None:
+        query = query.where(table.c.sid == sid)
+    rows = connection.execute(query).all()
+    connection.execute(delete(table).where(table.c.token_hash.in_([row.token_hash for row in rows])))
+    return sorted({row.user for row in rows})
 
 
 def session_of(connection: Connection, token: str, now_ms: int, idle_ms: int, longest_ms: int) -> Session | None:

@@ -135,7 +135,7 @@ def _login_routes(site: Site) -> list[BaseRoute]:
         # an extra that most hubs do not need
         from starlette.middleware.sessions import SessionMiddleware
 
-        from aidpost.sync.hub import _oidc_login
+        from aidpost.sync.hub import _oidc_login, _oidc_logout
     except ImportError as error:
         raise ConfigurationError(
             operation="preparing the login provider",
@@ -157,6 +157,7 @@ def _login_routes(site: Site) -> list[BaseRoute]:
         *known,
         Route("/login/oidc", _oidc_login.begin(site, provider), middleware=[remembers]),
         Route(_oidc_login.CALLBACK, _oidc_login.finish(site, provider), middleware=[remembers]),
+        Route(_oidc_logout.PATH, _oidc_logout.endpoint(site, provider), methods=["POST"]),
         Route(
             "/logout",
             site.action(_login.log_out(lambda site, request: _oidc_login.log_out_there(site, request, provider))),

@@ -40,6 +40,8 @@ class Provider:
         Claims by name: who can log in there.
     forge
         Makes the ID token from its claims in place of `sign`.
+    sids
+        The last login of each, as the provider names it.
     asked
         The parameters of every authorization request.
     """
@@ -49,6 +51,7 @@ class Provider:
         self.forge: Callable[[Claims], str] | None = None
         self.asked: list[dict[str, str]] = []
         self.logged_out: list[dict[str, str]] = []
+        self.sids: dict[str, str] = {}
         self._codes: dict[str, tuple[dict[str, str], str]] = {}
         self.keys: list[RSAKey] = []
         self.rotate()
@@ -79,6 +82,14 @@ class Provider:
     def rotate(self) -> None:
         """Signs with a new key from now on; the old one is no longer published."""
         self.keys = [RSAKey.generate_key(2048, {"kid": secrets.token_hex(4), "use": "sig"}, private=True)]
+
+    def logout_token(self, user: str, **changes: Any) -> Claims:
+        """The claims of a token that says that a login of theirs is over; None takes one away."""
+        now = int(time.time())
+        claims = {"iss": self.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 120, "jti": secrets.token_hex(8)}
+        event = "http://schemas.openid.net/event/backchannel-logout"
+        claims |= {"sub": self.people[user]["sub"], "sid": self.sids.get(user), "events": {event: {}}} | changes
+        return {name: value for name, value in claims.items() if value is not None}
 
     def sign(self, claims: Claims, key: RSAKey | None = None, **header: str) -> str:
         key = key or self.keys[0]
@@ -126,7 +137,8 @@ class Provider:
         access, now = secrets.token_urlsafe(), int(time.time())
         half = base64.urlsafe_b64encode(hashlib.sha256(access.encode()).digest()[:16]).rstrip(b"=").decode()
         claims = {"iss": self.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 300, "nonce": asked["nonce"]}
-        claims |= {"at_hash": half} | self.people[user]
+        self.sids[user] = secrets.token_urlsafe(8)
+        claims |= {"at_hash": half, "sid": self.sids[user]} | self.people[user]
         token = (self.forge or self.sign)(claims)
         return JSONResponse({"access_token": access, "token_type": "Bearer", "expires_in": 300, "id_token": token})
 

@@ -15,9 +15,10 @@ from aidpost.board.console.receipt import receipt
 from aidpost.board.console.result import body_of, hidden_notes, result_of
 from aidpost.board.console.status import _answers
 from aidpost.board.console.workspace import Workspace
+from aidpost.errors import UsageError
 from aidpost.firmware_bridge.sources import open_source
 from aidpost.inference.worker import InferenceWorker
-from aidpost.records import ExamReport, Eye, Finding, Patient, Sex, Timestamp, TriageLevel, encode
+from aidpost.records import ExamReport, Eye, Finding, Patient, Sex, Timestamp, Triage, TriageLevel, encode
 from aidpost.sync.bodies import Shadow
 from aidpost.sync.envelope import Envelope
 from aidpost.sync.store import Store
@@ -127,3 +128,34 @@ def test_hidden_urgency_holds_no_screen_and_what_is_urgent_without_the_model_doe
     workspace.acknowledge(exam, "Rose")
     workspace.finish(exam)
     assert _answers(workspace) == (0, 1)
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+def test_giving_up_an_exam_tells_nobody_whether_a_hidden_answer_is_urgent(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, urgent: bool
+) -> None:
+    exam = examine(workspace)
+    conclude = workspace._conclude
+
+    def concluded(draft: object) -> ExamReport:
+        report = conclude(draft)  # type: ignore[arg-type]
+        level = TriageLevel.URGENT if urgent else TriageLevel.ROUTINE
+        return msgspec.structs.replace(report, triage=Triage(level=level))
+
+    monkeypatch.setattr(workspace, "_conclude", concluded)
+    said(workspace.store, *BOTH)
+    with pytest.raises(UsageError) as refused:
+        workspace.give_up(exam)
+    assert refused.value.cause == "it has recordings that a clinician reads", "the same whatever the model says"
+    assert workspace.drafts.get(exam)
+    if not urgent:
+        said(workspace.store, seq=2)
+        workspace.give_up(exam)
+        assert workspace.drafts.all() == []
+
+
+def test_exam_without_recordings_of_a_hidden_model_may_be_given_up(workspace: Workspace) -> None:
+    said(workspace.store, *BOTH)
+    exam = workspace.begin(Known(patient=Patient(id=uuid.uuid4(), name="Otieno", sex=Sex.MALE)), "Rose").exam.id
+    workspace.give_up(exam)
+    assert workspace.drafts.all() == []

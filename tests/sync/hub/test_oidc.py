@@ -330,6 +330,106 @@ def test_logging_out_ends_the_session_here_and_leads_to_the_providers_end(
     assert not is_in(stolen)
 
 
+def tell(server: HubServer, token: str) -> int:
+    """What a provider does when a login ends there."""
+    return Client(server.url).post("/login/oidc/logout", {"logout_token": token})
+
+
+def test_login_that_ended_at_the_provider_ends_here_and_others_stay(server: HubServer, provider: Provider) -> None:
+    _, first = come_back(server, provider, "amina")
+    _, second = come_back(server, provider, "amina")
+    provider.people["bo"]["groups"] = ["watchers"]
+    _, other = come_back(server, provider, "bo")
+    by_password = Client(server.url)
+    assert by_password.log_in("okoro") == 303
+    assert tell(server, provider.sign(provider.logout_token("amina"))) == 200
+    assert [is_in(one) for one in (first, second, other, by_password)] == [True, False, True, True]
+    assert tell(server, provider.sign(provider.logout_token("amina", sid=None), typ="logout+jwt")) == 200
+    assert [is_in(one) for one in (first, other, by_password)] == [False, True, True]
+    assert tell(server, provider.sign(provider.logout_token("bo", sub=None))) == 200
+    assert [is_in(one) for one in (other, by_password)] == [False, True]
+    assert audited(server, "logged-out-by-provider") == [(name, provider.issuer) for name in ("amina", "amina", "bo")]
+
+
+def test_provider_that_ends_a_login_unknown_here_is_answered_that_it_is_over(
+    server: HubServer, provider: Provider
+) -> None:
+    assert tell(server, provider.sign(provider.logout_token("amina", sid="unheard-of"))) == 200
+    assert audited(server, "logged-out-by-provider") == []
+
+
+def test_logout_token_is_taken_once(server: HubServer, provider: Provider) -> None:
+    _, client = come_back(server, provider, "amina")
+    token = provider.sign(provider.logout_token("amina", sid=None))
+    assert tell(server, token) == 200
+    _, client = come_back(server, provider, "amina")
+    assert tell(server, token) == 400
+    assert is_in(client)
+
+
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"iss": "https://elsewhere.example"},
+        {"aud": "another-client"},
+        {"aud": None},
+        {"iat": 1_700_000_000},
+        {"iat": None},
+        {"exp": 1_700_000_000},
+        {"exp": 4_000_000_000},
+        {"exp": True},
+        {"nonce": "n"},
+        {"events": None},
+        {"events": {LOGOUT_EVENT: "yes"}},
+        {"events": {"http://schemas.openid.net/event/other": {}}},
+        {"jti": None},
+        {"sub": None, "sid": None},
+        {"sid": 7},
+        {"sub": "x" * 300},
+    ],
+    ids=str,
+)
+def test_logout_token_that_is_not_one_ends_nothing(
+    server: HubServer, provider: Provider, wrong: dict[str, Any]
+) -> None:
+    _, client = come_back(server, provider, "amina")
+    assert tell(server, provider.sign(provider.logout_token("amina", **wrong))) == 400
+    assert is_in(client)
+    assert audited(server, "logout-refused")
+
+
+@pytest.mark.parametrize("forge", [of_secret, not_signed, of_public_key])
+def test_logout_token_that_the_provider_did_not_sign_ends_nothing(
+    server: HubServer, provider: Provider, forge: Callable[[Provider, Claims], str]
+) -> None:
+    _, client = come_back(server, provider, "amina")
+    assert tell(server, forge(provider, provider.logout_token("amina"))) == 400
+    assert tell(server, "") == 400
+    assert tell(server, "not.a.token") == 400
+    assert is_in(client)
+
+
+def test_logout_by_a_new_key_counts_and_forgeries_by_anybody_keep_none_out(
+    server: HubServer, provider: Provider
+) -> None:
+    _, client = come_back(server, provider, "amina")
+    for _ in range(8):
+        assert tell(server, "x.y.z") == 400
+    assert len(audited(server, "logout-refused")) == 5, "a flood does not fill the log"
+    provider.rotate()
+    assert tell(server, provider.sign(provider.logout_token("amina"))) == 200
+    assert not is_in(client)
+
+
+def test_logout_is_answered_503_while_the_provider_does_not_answer(server: HubServer, provider: Provider) -> None:
+    token = provider.sign(provider.logout_token("amina", sid="s"))
+    provider.stop()
+    assert tell(server, token) == 503
+
+
 def test_who_came_by_password_is_not_sent_to_the_provider_at_the_end(server: HubServer) -> None:
     client = Client(server.url)
     assert client.log_in("okoro") == 303

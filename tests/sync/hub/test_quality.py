@@ -6,6 +6,8 @@ import uuid
 
 import pytest
 
+from aidpost.sync.hub import _facts, _quality_data, _quality_page
+from aidpost.sync.hub._chinese import CHINESE
 from aidpost.sync.hub.quality import LEAST_DRIFT, LEAST_READ, Stratum, in_sample, performance, psi, share
 
 
@@ -62,3 +64,8 @@ def test_share_of_nobody_is_not_estimable() -> None:
     assert found is not None
     assert found.value == 0
     assert found.high > 0.1
+
+
+def test_names_that_the_page_gives_to_figures_are_in_chinese_too() -> None:
+    names = {*_quality_page.TITLES.values(), *_facts.TIMES, *_quality_data._CONTROLLED.values(), *_facts.GROUPS}
+    assert names - CHINESE.keys() == set()

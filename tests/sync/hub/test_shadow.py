@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from device_records import KEY
 from hub_end import HubEnd
@@ -13,8 +14,9 @@ from sqlalchemy import select, update
 from aidpost.records import decode
 from aidpost.sync.bodies import Shadow
 from aidpost.sync.clock import SystemClock
-from aidpost.sync.hub import operations, schema, service, shadow
+from aidpost.sync.hub import operations, schema, service, shadow, tally
 from aidpost.sync.hub.blobs import BlobFiles
+from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.server import HubServer
 from aidpost.sync.hub.service import HubService
@@ -76,6 +78,20 @@ def test_device_that_moves_to_another_clinic_is_told_of_that_one(server: HubServ
         connection.execute(update(schema.exams).values(clinic="South clinic"))
     assert announce(server, 0.6) == 1
     assert told(server)[-1] == ("unit-1", "South clinic", ("dr", "af"))
+
+
+def test_hub_that_has_not_counted_yet_tells_devices_nothing(
+    config: HubConfig, server: HubServer, device: FakeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_report(server, device)
+    monkeypatch.setattr(tally, "_BEHIND", -1)
+    hub = HubService(msgspec.structs.replace(config, shadow_bound=0.7), server.database, server.files)
+    hub._tell_shadow()
+    assert told(server) == []
+    monkeypatch.setattr(tally, "_BEHIND", 2000)
+    hub._shadow_due_s = 0.0
+    hub._tell_shadow()
+    assert told(server) == [("unit-1", "North clinic", ("dr", "af"))]
 
 
 def test_what_the_hub_says_is_on_the_device_and_stays_there(

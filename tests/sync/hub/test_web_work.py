@@ -16,7 +16,7 @@ from aidpost.records import (
     TriageLevel,
     decode,
 )
-from aidpost.sync.hub import _site, audit, operations, schema
+from aidpost.sync.hub import _site, audit, operations, schema, tally
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.server import HubServer
 
@@ -202,6 +202,7 @@ def add_exams(server: HubServer, report: ExamReport, number: int, **changes: Any
         model = connection.execute(schema.calls.select().where(schema.calls.c.task == "dr").limit(1)).one()._asdict()
         for _ in range(number):
             mine = {"report": uuid.uuid4(), "exam": uuid.uuid4()}
+            tally.changed(connection, [(mine["exam"], None)])
             row = exam | {"id": mine["exam"], "report": mine["report"]} | changes
             connection.execute(schema.exams.insert().values(row))
             connection.execute(schema.calls.insert().values(model | mine | {"call": call}))
@@ -211,6 +212,8 @@ def add_exams(server: HubServer, report: ExamReport, number: int, **changes: Any
                     values = {"patient": exam["patient"], "review": uuid.uuid4(), "reader": f"r{place}", "at_ms": place}
                     values |= mine | {"part": "eyes", "number": place, "state": "signed", "call": said}
                     connection.execute(schema.readings.insert().values(values))
+    while server.tally.turn():
+        pass
 
 
 def test_quality_page_compares_the_devices_calls_with_the_latest_readings_in_each_group(

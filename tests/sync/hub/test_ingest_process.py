@@ -1,0 +1,120 @@
+"""The ingest as a process beside the pages: as it serves for good, killed, and left alone by a hub that was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from sqlalchemy import func, select
+
+from aidpost.errors import BrokerError, StoreLockedError
+from aidpost.sync.hub import schema
+from aidpost.sync.hub._ingest_process import IngestProcess
+from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.lock import StateLock
+from aidpost.sync.hub.server import HubServer
+from aidpost.sync.hub.service import Trouble
+from aidpost.sync.store import Store
+
+from .conftest import make_report
+from .test_with_device import accept, config, exams, sender, store, wait_for
+
+__all__ = ["config", "store"]
+
+
+@pytest.fixture
+def hub(config: HubConfig) -> Iterator[HubServer]:
+    made = HubServer(config, apart=True)
+    made.start()
+    yield made
+    made.stop()
+
+
+def ingest_of(hub: HubServer) -> IngestProcess:
+    assert isinstance(hub.service, IngestProcess)
+    return hub.service
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_ingest_that_is_killed_is_started_again_and_nothing_is_lost_or_doubled(hub: HubServer, store: Store) -> None:
+    ingest, reports = ingest_of(hub), [make_report() for _ in range(60)]
+    first = ingest.pid
+    assert first not in (None, os.getpid())
+    with sender(store, hub.config) as publisher:
+        for number, report in enumerate(reports):
+            accept(store, report)
+            if number == 20:
+                wait_for(lambda: exams(hub), "the first exams arrive")
+                assert first is not None
+                os.kill(first, signal.SIGKILL)
+                wait_for(lambda: ingest.trouble is Trouble.STORE, "the pages know that nothing is stored")
+        wait_for(lambda: ingest.trouble is Trouble.NONE and ingest.connected, "it serves again", 90)
+        assert publisher.wait_until_empty(90)
+    assert ingest.pid != first
+    assert exams(hub) == {str(report.exam.id) for report in reports}
+    with hub.database.read() as connection:
+        assert connection.execute(select(func.count()).select_from(schema.envelopes)).scalar_one() == len(reports)
+        assert connection.execute(select(func.count()).select_from(schema.conflicts)).scalar_one() == 0
+
+
+def test_ingest_of_a_hub_that_was_killed_ends_by_itself_and_keeps_a_restore_away_till_then(config: HubConfig) -> None:
+    code = (
+        "import sys, threading, msgspec\n"
+        "from aidpost.sync.hub.config import HubConfig\n"
+        "from aidpost.sync.hub.server import HubServer\n"
+        "hub = HubServer(msgspec.json.decode(sys.argv[1], type=HubConfig), apart=True)\n"
+        "hub.start()\n"
+        "print(hub.service.pid, flush=True)\n"
+        "threading.Event().wait()\n"
+    )
+    command = [sys.executable, "-c", code, msgspec.json.encode(config).decode()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ingest = int(process.stdout.readline())
+        os.kill(ingest, signal.SIGSTOP)
+        process.kill()
+        process.wait()
+        with pytest.raises(StoreLockedError), StateLock(config.state).alone("restoring"):
+            pass
+        assert not gone(ingest)
+        os.kill(ingest, signal.SIGCONT)
+        wait_for(lambda: gone(ingest), "the ingest ends", 60)
+    with StateLock(config.state).alone("restoring"):
+        pass
+
+
+def test_hub_that_ends_commits_what_is_in_hand_and_leaves_no_process(config: HubConfig, store: Store) -> None:
+    hub = HubServer(config, apart=True)
+    hub.start()
+    pid = ingest_of(hub).pid
+    report = make_report()
+    accept(store, report)
+    with sender(store, config) as publisher:
+        assert publisher.wait_until_empty(60)
+    hub.stop()
+    assert pid is not None
+    assert gone(pid)
+
+
+def test_what_the_ingest_cannot_begin_with_is_said_at_the_start(config: HubConfig) -> None:
+    hub = HubServer(msgspec.structs.replace(config, broker_ca="/nowhere/ca.pem"), apart=True)
+    with pytest.raises(BrokerError, match=r"ca\.pem|No such file") as refused:
+        hub.start()
+    assert "hub.broker_ca" in refused.value.remedy
+    assert ingest_of(hub).pid is not None
+    began = time.monotonic()
+    hub.stop()
+    assert time.monotonic() - began < 60
