@@ -12,7 +12,8 @@ TOP = Path(__file__).parents[2]
 FOLDERS = ("kernels", "inference", "firmware_bridge", "sync", "board")
 
 # what each part may import of aidpost, besides itself; `records` stands for the values and their helpers
-VALUES = {"records", "errors", "_course", "_record", "_terms", "__version__"}
+VALUES = {"records", "errors", "__version__"}
+VALUES |= {"_course", "_people", "_record", "_recordings", "_results", "_terms"}
 ALLOWED: dict[str, set[str]] = {
     "aidpost": VALUES,
     "kernels": VALUES,

@@ -16,7 +16,7 @@ from aidpost.errors import StoreError
 from aidpost.records import ExamReport, Patient, Timestamp, TriageLevel, encode
 from aidpost.sync import outbox
 from aidpost.sync.bodies import Erasure, IndexEntry, LastVisit
-from aidpost.sync.envelope import Envelope, RecordClass
+from aidpost.sync.envelope import Envelope, Receipt, RecordClass, pack_message, unpack_message
 from aidpost.sync.store import Store
 
 EPOCHS = (b"hub-epo1", b"hub-epo2")
@@ -109,6 +109,18 @@ def test_an_erasure_from_the_hub_takes_all_that_the_device_has_of_them(
     assert store.inbox.keep([erasure(patient)], 3).rejected == ()
     store.close()
     assert open_store().erased() == {patient}
+
+
+def test_an_index_of_many_gaps_is_still_one_receipt(store: Store) -> None:
+    numbers = range(1, 25_000, 2)  # as years of entries that replaced each other leave them
+    rows = [(EPOCHS[0], "index", number, "IndexEntry", b"", bytes(32), 1) for number in numbers]
+    insert = "INSERT INTO received (epoch, cls, seq, kind, body, hash, at_ms) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    store.write(lambda db: db.executemany(insert, rows) and None)
+    held = store.inbox.held()
+    message = pack_message(Receipt(EPOCHS[0], held=held), sender="unit-1", key=store.identity.private)
+    said = unpack_message(message, lambda _: store.identity.public).content
+    assert isinstance(said, Receipt)
+    assert [number for one in said.held for start, stop in one.ranges for number in range(start, stop)] == [*numbers]
 
 
 def test_an_erasure_that_comes_before_the_patient_keeps_them_out(store: Store) -> None:
