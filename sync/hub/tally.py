@@ -25,7 +25,8 @@ from aidpost.sync.hub.database import Database, now_ms
 
 _log = logging.getLogger(__name__)
 
-_EVERY_S = 1.0
+_EVERY_S = 5.0
+"""Who looks at the page sees what is newer, too (`Tally.catch_up`), and the ingest has the lock to itself meanwhile."""
 _BREATH_S = 0.05
 """Between two turns of a long count: others write, too."""
 _PAGE = 200
