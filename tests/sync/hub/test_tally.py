@@ -335,8 +335,7 @@ def test_of_two_turns_that_read_the_same_one_counts(hub: Hub, monkeypatch: pytes
         assert other.turn()
         return after(*arguments)
 
-    if hub.database.is_sqlite:  # one that read before the other wrote
-        monkeypatch.setattr(tally, "_after", meanwhile)
+    monkeypatch.setattr(tally, "_after", meanwhile)  # one that read before the other wrote
     assert story.tally.turn()
     story.end()
     assert_equal_to_a_recount(hub, EVERYBODY)
