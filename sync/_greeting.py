@@ -10,7 +10,7 @@ import msgspec
 
 from aidpost import __version__
 from aidpost.errors import StoreError
-from aidpost.sync.envelope import Hello
+from aidpost.sync.envelope import Dropped, Hello
 from aidpost.sync.store import Store
 
 _log = logging.getLogger(__name__)
@@ -62,6 +62,19 @@ def note_hub(db: sqlite3.Connection, epoch: bytes) -> None:
         (epoch,),
     )
     db.execute("INSERT OR REPLACE INTO meta VALUES ('hub_epoch', ?)", (epoch,))
+
+
+def note_gone(store: Store, gone: Dropped | None) -> None:
+    """What the hub asked for by a stick and this store no longer has, to be said on the next one; None: nothing."""
+    packed = msgspec.msgpack.encode(gone) if gone else b""
+    if packed or carried_gone(store):
+        store.write(lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES ('stick_gone', ?)", (packed,)))
+
+
+def carried_gone(store: Store) -> Dropped | None:
+    """What `note_gone` noted last."""
+    rows = store.read("SELECT value FROM meta WHERE name = 'stick_gone'")
+    return msgspec.msgpack.decode(rows[0][0], type=Dropped) if rows and rows[0][0] else None
 
 
 def _unpack(packed: bytes | None) -> list[bytes]:

@@ -9,6 +9,7 @@ import msgspec
 from aidpost.sync._lives import Lives
 from aidpost.sync._schema import DEAD, QUEUED, RECEIPTED
 from aidpost.sync.envelope import BlobHeld, Held, Reject
+from aidpost.sync.ranges import Ranges
 
 
 def mark_held(db: sqlite3.Connection, held: Held, epoch: bytes | None, now: int) -> None:
@@ -51,3 +52,8 @@ def mark_blob(db: sqlite3.Connection, blob: BlobHeld, now: int) -> None:
         "UPDATE blob SET state = ?, hub_ranges = ?, reason = ?, settled_ms = ? WHERE sha256 = ?",
         (state, msgspec.msgpack.encode(blob.ranges), blob.refused, None if state == QUEUED else now, blob.sha256),
     )
+
+
+def hub_ranges(packed: bytes) -> Ranges:
+    """The bytes of a blob that the hub has, from the store's column."""
+    return msgspec.msgpack.decode(packed, type=tuple[tuple[int, int], ...]) if packed else ()

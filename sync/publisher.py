@@ -367,7 +367,7 @@ class Publisher:
     def _give_back(self, receipts: list[Receipt]) -> None:
         """What the hub signed once and lacks now goes up like any other record."""
         try:
-            if given := returns.give_back(self._store, receipts):
+            if given := returns.give_back(self._store, receipts, self._link.hub_key):
                 _log.warning("the hub was restored from a backup and is given back %d records of its own", given)
         except StoreError as error:
             _log.error("what the hub lacks of its own cannot be queued yet: %s", error)

@@ -10,9 +10,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from aidpost.errors import StoreDamagedError
+from aidpost.records import decode
+from aidpost.sync import proofs
 from aidpost.sync.bodies import Erasure, Returned
-from aidpost.sync.envelope import Held, Receipt, RecordClass, RecordKey
+from aidpost.sync.envelope import Envelope, Held, Receipt, RecordClass, RecordKey
 from aidpost.sync.store import Item, Store
 
 _NAMES = uuid.UUID("7d5b7f1e-3a43-4a57-9d0c-6f2f0d5f3a11")
@@ -23,8 +27,13 @@ _WANTED = (
 )
 
 
-def give_back(store: Store, receipts: Iterable[Receipt]) -> int:
+def give_back(store: Store, receipts: Iterable[Receipt], hub_key: Ed25519PublicKey) -> int:
     """Put what the hub wants of its own, and this device can prove, into the outbox; what is there stays as it is.
+
+    Parameters
+    ----------
+    hub_key
+        Whose proof counts: a new hub in the place of the old one would refuse what that one signed.
 
     Returns
     -------
@@ -38,33 +47,31 @@ def give_back(store: Store, receipts: Iterable[Receipt]) -> int:
     """
     mine = {store.lives.first, *(bytes(row[0]) for row in store.read("SELECT epoch FROM life"))}
     wanted = [one for receipt in receipts for one in receipt.wanted if one.epoch not in mine]
-    items = list(_items(store, wanted)) if wanted else []
+    items = list(_items(store, wanted, hub_key)) if wanted else []
     for start in range(0, len(items), _PAGE):
         store.append_many(items[start : start + _PAGE])
     return len(items)
 
 
-def _items(store: Store, wanted: Sequence[Held]) -> Iterator[Item]:
+def _items(store: Store, wanted: Sequence[Held], hub_key: Ed25519PublicKey) -> Iterator[Item]:
     for one in wanted:
         for start, stop in one.ranges:
-            for row in store.read(_WANTED, (one.epoch, one.cls, start, stop)):
-                if (item := _item(store, *row)) is not None:
+            for *key, kind, patient, exam, body, proof in store.read(_WANTED, (one.epoch, one.cls, start, stop)):
+                if (item := _item(store, RecordKey(*key), kind, patient, exam, body, proof, hub_key)) is not None:
                     yield item
 
 
 def _item(
     store: Store,
-    epoch: bytes,
-    cls: str,
-    seq: int,
+    key: RecordKey,
     kind: str,
     patient: bytes | None,
     exam: bytes | None,
     body: bytes,
     proof: bytes,
+    hub_key: Ed25519PublicKey,
 ) -> Item | None:
     """None where it is in the outbox, or was, or does not open any more: one damaged row keeps no other from going."""
-    key = RecordKey(epoch, cls, seq)
     number = uuid.uuid5(_NAMES, str(key))
     if store.sent(Returned, number):
         return None
@@ -72,7 +79,10 @@ def _item(
         plain = store.inbox.open(key, patient, body)
     except StoreDamagedError:
         return None
-    made = Returned(id=number, epoch=epoch, cls=cls, seq=seq, kind=kind, body=plain, proof=proof, at=store.now())
-    # an erased patient's key is gone, so what says that they were erased is nobody's
-    of = uuid.UUID(bytes=patient) if patient and kind != Erasure.__name__ else None
-    return Item(RecordClass.RETURNED, made, of, uuid.UUID(bytes=exam) if exam else None)
+    about = [uuid.UUID(bytes=one) if one else None for one in (patient, exam)]
+    # an erased patient's key is gone, so what says that they were erased is nobody's, but names them
+    named = decode(Erasure, plain).patient if kind == Erasure.__name__ else about[0]
+    if not proofs.is_proven(hub_key, store.identity.name, Envelope(*key, kind, named, about[1], plain), proof):
+        return None
+    made = Returned(id=number, **key._asdict(), kind=kind, body=plain, proof=proof, at=store.now())
+    return Item(RecordClass.RETURNED, made, about[0], about[1])

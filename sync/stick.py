@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from aidpost.errors import EnvelopeError, StoreDamagedError
 from aidpost.sync import _stick_file, ranges, returns
-from aidpost.sync._greeting import carried_hello, carried_nonces, known_hub
+from aidpost.sync._greeting import carried_gone, carried_hello, carried_nonces, known_hub, note_gone
 from aidpost.sync.envelope import CHUNK, Chunk, Chunks, Content, Receipt, RecordClass, Records, pack_message
 from aidpost.sync.envelope import unpack_message as unpack
 from aidpost.sync.outbox import Outbox, hub_ranges
@@ -82,6 +82,8 @@ class _Export:
         for cls in sorted(classes, key=lambda cls: order.get(cls, len(order))):
             yield from self._class(cls)
         yield from self._blobs()
+        if gone := carried_gone(self._store):
+            yield gone
         # behind all that it would otherwise call missing
         yield carried_hello(self._store)
 
@@ -150,7 +152,9 @@ def import_receipts(store: Store, path: Path, *, hub_name: str, hub_key: Ed25519
     for content in contents():
         if isinstance(content, Receipt):
             _require_epoch(store, path, content, contents)
-            returns.give_back(store, [content])
+            returns.give_back(store, [content], hub_key)
+            if content.answers:
+                note_gone(store, box.gone(content))
             box.receive(content)
             receipts += 1
         elif isinstance(content, Records):

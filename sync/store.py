@@ -16,31 +16,27 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from aidpost import records
 from aidpost.errors import KeyUnavailableError, StorageFullError, StoreDamagedError, StoreError
-from aidpost.records import BlobRef, ExamReport, Origin, Patient, Record, Referral, Review, Timestamp, VitalSign
+from aidpost.records import BlobRef, Origin, Record, Timestamp
 from aidpost.sync import _integrity, _recovery, _schema, seal
 from aidpost.sync._durable import make_folder
 from aidpost.sync._lives import Lives
 from aidpost.sync._patient_keys import NOBODY, PatientKeys
 from aidpost.sync._space import SEND, Budget, Space, note_intake
+from aidpost.sync._stored import StoredRecords
 from aidpost.sync._writer import Writer, connect
 from aidpost.sync.blobs import BlobFiles
-from aidpost.sync.bodies import Acknowledgement, BlobManifest, Erasure
+from aidpost.sync.bodies import BlobManifest, Erasure
 from aidpost.sync.clock import Clock
 from aidpost.sync.deliveries import Deliveries
-from aidpost.sync.envelope import Envelope, RecordClass, RecordKey, content_hash
+from aidpost.sync.envelope import RecordClass, RecordKey, content_hash
 from aidpost.sync.inbox import Inbox
 from aidpost.sync.keys import DeviceKey, Identity
 
 R = TypeVar("R", bound=Record)
-
-_REPORTS = "SELECT cls, seq, patient, body FROM record WHERE kind = 'ExamReport'"
-_OF_PATIENT = (
-    "SELECT kind, cls, seq, patient, body FROM record WHERE patient = ? AND kind IN ('ExamReport', 'VitalSign')"
-)
 
 
 class Blob(NamedTuple):
@@ -87,7 +83,7 @@ class _SealedIdentity(NamedTuple):
     opened: Identity
 
 
-class Store:
+class Store(StoredRecords):
     """Open with `Store.open`; close when done. Every method may be called from any thread."""
 
     def __init__(self, folder: Path, key: DeviceKey, clock: Clock, budget: Budget) -> None:
@@ -421,141 +417,10 @@ class Store:
         rows = self.read("SELECT patient FROM patient_key WHERE wrapped IS NULL")
         return {uuid.UUID(bytes=row[0]) for row in rows}
 
-    # -- reading
-
-    def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Rows of the store; for the other modules of sync."""
-        with self._reading:
-            return self._reader.execute(query, values).fetchall()
-
-    def write(self, work: Callable[[sqlite3.Connection], object]) -> None:
-        """Run `work` in the writer's next transaction; for the other modules of sync."""
-        self._writer.run(work)
-
-    def reports(self, limit: int = 100) -> list[ExamReport]:
-        """The newest reports, newest first."""
-        rows = self.read(f"{_REPORTS} ORDER BY at_ms DESC, seq DESC LIMIT ?", (limit,))
-        return [records.decode(ExamReport, self._open(*row)) for row in rows]
-
-    def report(self, exam: uuid.UUID) -> ExamReport | None:
-        """The last report of an exam."""
-        return self._last_report("exam", exam)
-
-    def last_report_of(self, patient: uuid.UUID) -> ExamReport | None:
-        """The last report of a patient."""
-        return self._last_report("patient", patient)
-
-    def sent(self, kind: type[Record], number: uuid.UUID) -> bool:
-        """Whether a record of that kind and id was accepted, receipted or not."""
-        query = "SELECT 1 FROM record WHERE kind = ? AND id = ? LIMIT 1"
-        return bool(self.read(query, (kind.__name__, number.bytes)))
-
-    def patient(self, patient: uuid.UUID) -> Patient | None:
-        """A patient as the last report had them; None where this device knows no such patient."""
-        report = self._last_report("patient", patient)
-        return report.patient if report else None
-
-    def history(self, patient: uuid.UUID, limit: int = 200) -> list[VitalSign]:
-        """The vital signs of a patient's last exams on this device, and those assigned to them since, newest first."""
-        rows = self.read(f"{_OF_PATIENT} ORDER BY at_ms DESC, seq DESC LIMIT ?", (patient.bytes, limit))
-        out: dict[uuid.UUID, VitalSign] = {}
-        for kind, *row in rows:
-            try:
-                body = self._open(*row)
-            except StoreDamagedError:  # one damaged record of last year keeps nobody from being examined today
-                continue
-            found = (
-                records.decode(ExamReport, body).vitals if kind == "ExamReport" else (records.decode(VitalSign, body),)
-            )
-            out |= {one.id: one for one in found if one.id not in out}
-        return list(out.values())
-
-    def reviews(self, exam: uuid.UUID) -> list[Review]:
-        """What clinicians at the hub said of an exam, the last word last."""
-        return self.inbox.records(Review, exam)
-
-    def acknowledgements(self, exam: uuid.UUID | None = None) -> list[Acknowledgement]:
-        """Who answers for an alert of this device at the hub, oldest first: of one exam, or all."""
-        return self.inbox.records(Acknowledgement, exam)
-
-    def referrals(self, exam: uuid.UUID | None = None) -> list[Referral]:
-        """Referrals that the hub made or changed, oldest first: of one exam, or all."""
-        return self.inbox.records(Referral, exam)
-
-    def _last_report(self, column: str, of: uuid.UUID) -> ExamReport | None:
-        rows = self.read(f"{_REPORTS} AND {column} = ? ORDER BY at_ms DESC, seq DESC LIMIT 1", (of.bytes,))
-        return records.decode(ExamReport, self._open(*rows[0])) if rows else None
-
-    def envelopes(self, cls: str, seqs: Sequence[int]) -> list[Envelope]:
-        """These records as they go out. One that does not open any more is left out, and becomes a dead letter."""
-        out, damaged = [], []
-        marks = ",".join("?" * len(seqs))
-        query = f"SELECT cls, seq, patient, body, kind, exam, epoch FROM record WHERE cls = ? AND seq IN ({marks})"
-        ids: dict[bytes, uuid.UUID] = {}
-        openers: dict[bytes | None, Callable[[bytes, bytes], bytes]] = {}
-        for row in self.read(f"{query} ORDER BY seq", (cls, *seqs)):
-            patient, exam = _uuid(row[2], ids), _uuid(row[5], ids)
-            try:
-                body = self._open(row[0], row[1], row[2], row[3], openers)
-                if row[4] == Erasure.__name__:
-                    patient = records.decode(Erasure, body).patient
-                out.append(Envelope(row[6] or self.lives.first, cls, row[1], row[4], patient, exam, body))
-            except StoreDamagedError:
-                damaged.append(row[1])
-        for seq in damaged:
-            self.write(lambda db, seq=seq: _kill(db, cls, seq, "damaged", "it does not open any more"))  # type: ignore[misc]
-        return out
-
-    def read_blob(self, sha256: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Bytes [start, stop) of a photograph, waveform or heatmap.
-
-        Raises
-        ------
-        StoreDamagedError
-            There is none, or it does not open.
-        """
-        rows = self.read("SELECT patient FROM blob WHERE sha256 = ?", (bytes.fromhex(sha256),))
-        if not rows:
-            raise StoreDamagedError(operation="reading a stored body", target=sha256[:16], cause="there is none")
-        patient = uuid.UUID(bytes=rows[0][0])
-        return self.blobs.read(self._keys.find(self.read, patient), bytes.fromhex(sha256), patient, start, stop)
-
-    def _open(
-        self,
-        cls: str,
-        seq: int,
-        patient: bytes | None,
-        body: bytes,
-        openers: dict[bytes | None, Callable[[bytes, bytes], bytes]] | None = None,
-    ) -> bytes:
-        """`openers` keeps a patient's from one of many records to the next."""
-        opened = openers.get(patient) if openers is not None else None
-        if opened is None:
-            opened = seal.opener(self._keys.find(self.read, uuid.UUID(bytes=patient) if patient else NOBODY))
-            if openers is not None:
-                openers[patient] = opened
-        try:
-            return opened(body, self._place(cls, seq))
-        except seal.SealBrokenError:
-            raise StoreDamagedError(
-                operation="opening a record", target=f"{cls}/{seq}", cause="it does not open: damaged or moved"
-            ) from None
-
-    def _place(self, cls: str, seq: int) -> bytes:
-        # the first epoch whatever the record's is on the wire: that may change, and the row stays where it is
-        return f"record {self.lives.first.hex()}/{cls}/{seq}".encode()
-
 
 def _row(cls: str, record: Record, patient: uuid.UUID | None, exam: uuid.UUID | None) -> _Row:
     body, kind = records.encode(record), type(record).__name__
     return _Row(cls, kind, getattr(record, "id", None), patient, exam, body, content_hash(kind, patient, exam, body))
-
-
-def _uuid(raw: bytes | None, made: dict[bytes, uuid.UUID]) -> uuid.UUID | None:
-    """One of the few patients and exams of many records."""
-    if raw and raw not in made:
-        made[raw] = uuid.UUID(bytes=raw)
-    return made[raw] if raw else None
 
 
 def _class_of(blob: Blob) -> RecordClass:
@@ -567,10 +432,3 @@ def _reserve(db: sqlite3.Connection, cls: str, count: int) -> int:
     db.execute("INSERT INTO sequence VALUES (?, ?) ON CONFLICT DO UPDATE SET last = last + excluded.last", (cls, count))
     (last,) = db.execute("SELECT last FROM sequence WHERE cls = ?", (cls,)).fetchone()
     return int(last) - count
-
-
-def _kill(db: sqlite3.Connection, cls: str, seq: int, code: str, reason: str) -> None:
-    db.execute(
-        "UPDATE record SET state = ?, code = ?, reason = ? WHERE cls = ? AND seq = ? AND state = ?",
-        (_schema.DEAD, code, reason, cls, seq, _schema.QUEUED),
-    )

@@ -13,7 +13,7 @@ from ecg_golden import signals_with_rate, write_golden
 
 from aidpost.inference._rhythm_input import LIMIT, RHYTHM_INPUT_VERSION, rhythm_input
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 GOLDEN_TOLERANCE = 0.06  # a few steps of the int8 logits: runtimes differ by that much
 TERMS = (
     "Trained on PhysioNet/CinC 2017 and NSTDB, both Open Data Commons Attribution License 1.0: attribution required."
@@ -189,6 +189,9 @@ Hz, 9-61 s, labels of version 3. Noise from the MIT-BIH Noise Stress Test Databa
 Commons Attribution License 1.0: use is free, with attribution (Clifford et al., Computing in Cardiology 2017;
 Moody et al. 1984; Goldberger et al., Circulation 2000). No patient's data is in this folder: the golden
 recordings are simulated.
+
+Half of what was learned of each recording is its label, and half what networks and boosted trees that had not seen it
+said of it, because readers often disagreed and each recording has one label.
 """
 
 _LIMITS = f"""## Known failures and what was not tried

@@ -3,17 +3,21 @@
     python training/ecg_rhythm.py --data ../shared/data
 
 Members of a small ensemble are trained on three of the four folds of CinC 2017 and validated on the fourth; temperature
-and abstention threshold come from there. Then they are trained on for some passes with the validation fold included,
-and written as one int8 file. Interrupted, the command goes on where it was. `--tiny` is the same in a minute.
+and abstention threshold come from there. Before that, teachers are trained fold by fold (`ecg_rhythm_teachers.py`).
+Then the members are trained on for some passes with the validation fold included, and written as one int8 file.
+Interrupted, the command goes on where it was. `--tiny` is the same in a minute.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -23,11 +27,12 @@ import torch
 import torch.nn.functional as F
 from ecg_augment import Sampler
 from ecg_card import write_folder
-from ecg_data import INPUT_SCALE, Cache, Recordings, build_cache, read_cinc, read_noise
+from ecg_data import Cache, Recordings, build_cache, read_cinc, read_noise
 from ecg_evaluate import f1_scores, recording_probability, under_conditions, window_logits
 from ecg_export import Int8Model, to_int8
 from ecg_judge import as_floats, as_function, judge, representative_windows
 from ecg_rhythm_net import TINY, Average, Ensemble, FeatureNet, RhythmNet, Shape, macs, parameter_count
+from ecg_rhythm_teachers import by_network, by_trees, features_of, together
 from embedding import MOST, give_embedding
 
 from aidpost.inference._rhythm_input import WINDOW
@@ -48,6 +53,9 @@ class Plan:
     feature_noise: float = 0.3
     feature_weight: float = 0.4  # of the feature networks' logits in the mean
     variants: int = 3  # how often each recording is preprocessed, the first time undisturbed
+    teacher_passes: int = 22
+    trees: int = 5
+    taught: float = 0.5  # how much the teachers count, the rest being the label
     passes: int = 24
     final_passes: int = 6
     batch: int = 32
@@ -59,16 +67,43 @@ class Plan:
     condition_rows: int = 120  # recordings of the held-out fold that are tried under each condition
 
 
-TINY_PLAN = Plan(shape=TINY, signal_members=1, variants=2, passes=2, final_passes=1, limit=24, condition_rows=4)
+TINY_PLAN = Plan(
+    shape=TINY,
+    signal_members=1,
+    variants=2,
+    teacher_passes=1,
+    trees=1,
+    passes=2,
+    final_passes=1,
+    limit=24,
+    condition_rows=4,
+)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is to be said of each recording: its label and, where there were teachers, their probabilities."""
+
+    label: Ints
+    taught: Floats | None = None
+    share: float = 0.0
+
+    def loss(self, logits: torch.Tensor, rows: Ints) -> torch.Tensor:
+        """Cross-entropy with both. The labels are weighted by class; teachers learned from labels that were."""
+        label, weight = torch.from_numpy(self.label[rows]), torch.tensor(CLASS_WEIGHT)
+        loss = F.cross_entropy(logits, label, weight=weight, label_smoothing=0.05)
+        if self.taught is None:
+            return loss
+        return (1 - self.share) * loss + self.share * F.cross_entropy(logits, torch.from_numpy(self.taught[rows]))
 
 
 class Trainer:
     """One network, its optimiser and its moving average; the checkpoint holds all of it after each pass."""
 
     def __init__(
-        self, plan: Plan, sampler: Sampler, label: Ints, rows: Ints, passes: int, rate: float, path: Path
+        self, plan: Plan, sampler: Sampler, targets: Targets, rows: Ints, passes: int, rate: float, path: Path
     ) -> None:
-        self.plan, self.sampler, self.label = plan, sampler, label
+        self.plan, self.sampler, self.targets = plan, sampler, targets
         self.rows, self.passes, self.path = rows, passes, path
         self.net = RhythmNet(plan.shape).to(memory_format=torch.channels_last)
         self.steps = max(rows.size // plan.batch, 1)
@@ -105,13 +140,15 @@ class Trainer:
 
     def one_pass(self) -> float:
         """Train over all rows once; returns the mean loss."""
-        weight, total, start = torch.tensor(CLASS_WEIGHT), 0.0, time.monotonic()
+        total, start = 0.0, time.monotonic()
         order = self.sampler.rng.permutation(self.rows)
         self.net.train()
         for step in range(self.steps):
             rows = order[step * self.plan.batch : (step + 1) * self.plan.batch]
             x = self.sampler.batch(rows).contiguous(memory_format=torch.channels_last)
-            loss = F.cross_entropy(self.net(x), torch.from_numpy(self.label[rows]), weight=weight, label_smoothing=0.05)
+            with torch.autocast("cpu", torch.bfloat16):  # nearly twice as fast where the processor knows it
+                logits = self.net(x)
+            loss = self.targets.loss(logits.float(), rows)
             self.optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
@@ -136,31 +173,83 @@ class Trainer:
         return net.eval()
 
 
-def train_signal(
-    plan: Plan, variants: list[Cache], label: Ints, fold: Ints, member: int, work: Path
-) -> tuple[RhythmNet, RhythmNet]:
-    """Train a signal network without the held-out fold, then on with it; returns it as validated and as released."""
-    watched, everything = np.flatnonzero(fold == plan.holdout), np.arange(label.size)
+def train_teacher(plan: Plan, variants: list[Cache], recordings: Recordings, work: Path, left: int) -> Floats:
+    """What a signal network that saw neither the fold `left` nor the held-out one says of all of `left`."""
+    fold = recordings.fold
+    rows = np.flatnonzero(fold == left)
+    torch.manual_seed(plan.seed + 300 + left)
+    sampler = Sampler(variants, np.random.default_rng((plan.seed, 300 + left)))
+    fit = np.flatnonzero((fold != left) & (fold != plan.holdout))
+    path = work / f"teacher{left}.ckpt"
+    trainer = Trainer(plan, sampler, Targets(recordings.label), fit, plan.teacher_passes, plan.rate, path)
+    net = run(trainer, f"teacher of fold {left}", rows)
+    return by_network(as_function(Ensemble([net], [], 0.0)), variants[0], rows)
+
+
+def teach(plan: Plan, variants: list[Cache], recordings: Recordings, work: Path) -> Targets:
+    """The targets of all folds but the held-out one, whose rows are left at zero."""
+    path, folds = work / "taught.npy", [one for one in np.unique(recordings.fold) if one != plan.holdout]
+    label, table = recordings.label, features_of(variants)
+    if not path.exists():
+        jobs = [(plan, variants, recordings, work, int(left)) for left in folds]
+        taught = np.zeros((label.size, len(CLASS_WEIGHT)), np.float32)
+        for left, network in zip(folds, side_by_side(train_teacher, jobs), strict=True):
+            rows = np.flatnonzero(recordings.fold == left)
+            fit = np.flatnonzero((recordings.fold != left) & (recordings.fold != plan.holdout))
+            taught[rows] = together([network, by_trees(table, label, fit, rows, CLASS_WEIGHT, plan.trees)])
+        np.save(path, taught)
+    return Targets(label, np.load(path), plan.taught)
+
+
+def taught_held(
+    plan: Plan, variants: list[Cache], recordings: Recordings, targets: Targets, held: list[RhythmNet]
+) -> Targets:
+    """The held-out fold's targets besides, from networks that were judged on it and trees that did not see it."""
+    assert targets.taught is not None
+    fit, rows = (np.flatnonzero((recordings.fold == plan.holdout) == one) for one in (False, True))
+    network = by_network(as_function(Ensemble(held, [], 0.0)), variants[0], rows)
+    trees = by_trees(features_of(variants), recordings.label, fit, rows, CLASS_WEIGHT, plan.trees)
+    taught = targets.taught.copy()
+    taught[rows] = together([network, trees])
+    return replace(targets, taught=taught)
+
+
+def side_by_side(train: Callable[..., Any], jobs: list[tuple[Any, ...]]) -> list[Any]:
+    """What `train` gives for each job, two at a time: each is one thread."""
+    if len(jobs) < 2:
+        return [train(*job) for job in jobs]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.starmap(train, jobs, chunksize=1)
+
+
+def train_held(
+    plan: Plan, variants: list[Cache], recordings: Recordings, targets: Targets, member: int, work: Path
+) -> RhythmNet:
+    """A signal network without the held-out fold."""
     torch.manual_seed(plan.seed + member)
     sampler = Sampler(variants, np.random.default_rng((plan.seed, member)))
-    fit = np.flatnonzero(fold != plan.holdout)
-    first = Trainer(plan, sampler, label, fit, plan.passes, plan.rate, work / f"signal{member}-held.ckpt")
-    held = run(first, f"signal network {member + 1}, without fold {plan.holdout}", watched)
-    if not plan.final_passes:
-        return held, held
+    watched, fit = (np.flatnonzero((recordings.fold == plan.holdout) == one) for one in (True, False))
+    trainer = Trainer(plan, sampler, targets, fit, plan.passes, plan.rate, work / f"signal{member}-held.ckpt")
+    return run(trainer, f"signal network {member + 1}, without fold {plan.holdout}", watched)
+
+
+def train_released(
+    plan: Plan, variants: list[Cache], targets: Targets, member: int, work: Path, held: RhythmNet
+) -> RhythmNet:
+    """The same trained on, with all folds."""
     torch.manual_seed(plan.seed + 100 + member)
     sampler = Sampler(variants, np.random.default_rng((plan.seed, 100 + member)))
-    path = work / f"signal{member}-all.ckpt"
-    more = Trainer(plan, sampler, label, everything, plan.final_passes, plan.final_rate, path)
-    more.net.load_state_dict(held.state_dict())
-    more.average = Average(more.net, 0.997)
-    return held, run(more, f"signal network {member + 1}, all folds")
+    everything, path = np.arange(targets.label.size), work / f"signal{member}-all.ckpt"
+    trainer = Trainer(plan, sampler, targets, everything, plan.final_passes, plan.final_rate, path)
+    trainer.net.load_state_dict(held.state_dict())
+    trainer.average = Average(trainer.net, 0.997)
+    return run(trainer, f"signal network {member + 1}, all folds")
 
 
-def features_network(plan: Plan, table: Floats, label: Ints, rows: Ints, member: int, path: Path) -> FeatureNet:
+def features_network(plan: Plan, table: Floats, targets: Targets, rows: Ints, member: int, path: Path) -> FeatureNet:
     """A feature network, trained on the chosen rows or read from `path`; `table` is (variants, recordings, 100)."""
     if not path.exists():
-        net = train_features(plan, table, label, rows, member)
+        net = train_features(plan, table, targets, rows, member)
         torch.save(net.state_dict(), path)
         print(f"{path.name}: trained", flush=True)
     net = FeatureNet(plan.shape)
@@ -168,7 +257,7 @@ def features_network(plan: Plan, table: Floats, label: Ints, rows: Ints, member:
     return net.eval()
 
 
-def train_features(plan: Plan, table: Floats, label: Ints, rows: Ints, member: int) -> FeatureNet:
+def train_features(plan: Plan, table: Floats, targets: Targets, rows: Ints, member: int) -> FeatureNet:
     """Train a feature network, a disturbed variant of each recording half of the time."""
     torch.manual_seed(plan.seed + 200 + member)
     rng = np.random.default_rng((plan.seed, 200 + member))
@@ -177,18 +266,12 @@ def train_features(plan: Plan, table: Floats, label: Ints, rows: Ints, member: i
     steps = max(rows.size // batch, 1)
     optimizer = torch.optim.AdamW(net.parameters(), lr=plan.rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=plan.feature_passes * steps)
-    weight = torch.tensor(CLASS_WEIGHT)
     for _ in range(plan.feature_passes):
         order = rng.permutation(rows)
         for chosen in np.array_split(order[: steps * batch], steps):
             which = np.where(rng.random(chosen.size) < 0.5, 0, rng.integers(0, len(table), chosen.size))
             x = torch.from_numpy((table[which, chosen] - mean) / deviation)
-            loss = F.cross_entropy(
-                net(x + plan.feature_noise * torch.randn(x.shape)),
-                torch.from_numpy(label[chosen]),
-                weight=weight,
-                label_smoothing=0.05,
-            )
+            loss = targets.loss(net(x + plan.feature_noise * torch.randn(x.shape)), chosen)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -210,39 +293,36 @@ def run(trainer: Trainer, name: str, watched: Ints | None = None) -> RhythmNet:
             model = as_function(Ensemble([trainer.averaged()], [], 0.0))
             cache = trainer.sampler.variants[0]
             logits = window_logits(model, (as_floats(cache, row) for row in watched))
-            scores = f1_scores(trainer.label[watched], recording_probability(logits, 1.0).argmax(axis=1))
+            scores = f1_scores(trainer.targets.label[watched], recording_probability(logits, 1.0).argmax(axis=1))
             print(f", mean F1 {scores[:3].mean():.4f} {np.round(scores, 3)}", end="")
         print(flush=True)
     return trainer.averaged()
 
 
 def train_feature_members(
-    plan: Plan, variants: list[Cache], recordings: Recordings, work: Path
-) -> tuple[list[FeatureNet], list[FeatureNet]]:
-    """The feature networks without the held-out fold, and with it."""
-    table = np.stack([one.features() for one in variants]).astype(np.float32) * np.float32(INPUT_SCALE)
-    label, fold = recordings.label, recordings.fold
-    rows = {"held": np.flatnonzero(fold != plan.holdout), "released": np.arange(label.size)}
-    nets = {
-        name: [
-            features_network(plan, table, label, chosen, member, work / f"features{member}-{name}.pt")
-            for member in range(plan.feature_members)
-        ]
-        for name, chosen in rows.items()
-    }
-    return nets["held"], nets["released"]
+    plan: Plan, variants: list[Cache], targets: Targets, rows: Ints, work: Path, name: str
+) -> list[FeatureNet]:
+    """The feature networks, from some of the recordings."""
+    table = features_of(variants)
+    return [
+        features_network(plan, table, targets, rows, member, work / f"features{member}-{name}.pt")
+        for member in range(plan.feature_members)
+    ]
 
 
 def train_all(plan: Plan, variants: list[Cache], recordings: Recordings, work: Path) -> tuple[Ensemble, Ensemble]:
     """Every network, trained or taken from its checkpoint: (as validated without the held-out fold, as released)."""
-    label, fold = recordings.label, recordings.fold
-    pairs = [train_signal(plan, variants, label, fold, member, work) for member in range(plan.signal_members)]
-    signal = tuple(zip(*pairs, strict=True))
-    features = train_feature_members(plan, variants, recordings, work)
-    held, released = (
-        Ensemble(one, some, plan.feature_weight).eval() for one, some in zip(signal, features, strict=True)
-    )
-    return held, released
+    targets = teach(plan, variants, recordings, work)
+    members = range(plan.signal_members)
+    held = side_by_side(train_held, [(plan, variants, recordings, targets, member, work) for member in members])
+    fit = np.flatnonzero(recordings.fold != plan.holdout)
+    features = train_feature_members(plan, variants, targets, fit, work, "held")
+    judged = Ensemble(held, features, plan.feature_weight).eval()
+    targets = taught_held(plan, variants, recordings, targets, held)
+    jobs = [(plan, variants, targets, member, work, held[member]) for member in members]
+    released = side_by_side(train_released, jobs)
+    features = train_feature_members(plan, variants, targets, np.arange(recordings.label.size), work, "released")
+    return judged, Ensemble(released, features, plan.feature_weight).eval()
 
 
 def main() -> None:
@@ -253,7 +333,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=top / "training/work/ecg-rhythm", help="caches and checkpoints")
     parser.add_argument("--out", type=Path, default=top / "inference/models/ecg-rhythm", help="the model's folder")
     parser.add_argument("--tiny", action="store_true", help="a tiny network on a few recordings, in a minute")
-    parser.add_argument("--only", choices=["features"], help="do this stage, and leave the rest to a later call")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     plan = TINY_PLAN if arguments.tiny else Plan()
@@ -261,9 +340,6 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     recordings, noise = read_cinc(arguments.data, plan.limit), read_noise(arguments.data, half=0)
     variants = [build_cache(work, recordings, noise, variant, plan.seed) for variant in range(plan.variants)]
-    if arguments.only == "features":
-        train_feature_members(plan, variants, recordings, work)
-        return
     held, released = train_all(plan, variants, recordings, work)
     signal_macs = sum(macs(net, WINDOW, 5) for net in released.signal)
     print(f"{parameter_count(released)} parameters, {signal_macs / 1e6:.1f} M multiply-accumulates a window")

@@ -10,34 +10,36 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from aidpost.board.console import answers, steps
+from aidpost.board.console import steps
 from aidpost.board.console._who import BREAK_GLASS
 from aidpost.board.console.drafts import ATTEMPTS, Draft
 from aidpost.board.console.live import no_sensor
-from aidpost.board.console.result import body_of, notes_of, picture_rows, result_of
+from aidpost.board.console.result import picture_rows
 from aidpost.board.console.site import Form, Session, Site, exam_of
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace, implausible
-from aidpost.errors import DeviceError, StoreDamagedError
+from aidpost.errors import DeviceError
 from aidpost.inference._photo_quality import ADVICE
 from aidpost.inference.wording import advice
-from aidpost.records import EcgResult, ExamReport, Eye, ReviewDecision
+from aidpost.records import EcgResult, Eye
 
 
 def draft_of(site: Site, request: Request, session: Session) -> tuple[Workspace, Draft]:
     """The open exam in the address, for a worker who may see it."""
     workspace = site.workspace(session)
     draft = workspace.drafts.get(exam_of(request))
-    _allow(session, draft.exam.operator.id)
+    allow(session, draft.exam.operator.id)
     return workspace, draft
 
 
-def _allow(session: Session, operator: str) -> None:
+def allow(session: Session, operator: str) -> None:
+    """Whether whoever is at the screen may see an exam of this operator: an error where not."""
     if session.worker == BREAK_GLASS and operator != BREAK_GLASS:
         raise HTTPException(403, N_("An emergency exam opens no records of other patients."))
 
 
-def _to(draft: Draft, rest: str = "") -> Response:
+def to(draft: Draft, rest: str = "") -> Response:
+    """A page of this exam."""
     return RedirectResponse(f"/exams/{draft.exam.id}{rest}", 303)
 
 
@@ -52,7 +54,7 @@ def undo(site: Site, request: Request, session: Session, _form: Form) -> Respons
     """Take back the last step."""
     workspace, draft = draft_of(site, request, session)
     workspace.undo(draft.exam.id)
-    return _to(draft)
+    return to(draft)
 
 
 def give_up_page(site: Site, request: Request, session: Session) -> Response:
@@ -96,7 +98,7 @@ def answer(site: Site, request: Request, session: Session, form: Form) -> Respon
     draft = workspace.answer(draft.exam.id, question.code, form["answer"])
     if all(draft.answer(one.code) for one in asked) and "questions" not in draft.done:
         draft = workspace.close_step(draft.exam.id, "questions")
-    return _to(draft, "/questions")
+    return to(draft, "/questions")
 
 
 def none_of_these(site: Site, request: Request, session: Session, _form: Form) -> Response:
@@ -105,7 +107,7 @@ def none_of_these(site: Site, request: Request, session: Session, _form: Form) -
     for one in steps.questions_for(draft.patient, workspace.store.now()):
         if not draft.answer(one.code) and one.choices[0][0] == "yes":
             draft = workspace.answer(draft.exam.id, one.code, "no")
-    return _to(draft, "/questions")
+    return to(draft, "/questions")
 
 
 def vitals_page(site: Site, request: Request, session: Session) -> Response:
@@ -140,7 +142,7 @@ def read_sensors(site: Site, request: Request, session: Session, _form: Form) ->
     workspace, draft = draft_of(site, request, session)
     arrived = workspace.read_sensors(draft.exam.id)
     again = f"?again={arrived.again}" if arrived.again else ""
-    return RedirectResponse(f"/unassigned{again}", 303) if arrived.apart else _to(draft, f"/vitals{again}")
+    return RedirectResponse(f"/unassigned{again}", 303) if arrived.apart else to(draft, f"/vitals{again}")
 
 
 def note_page(site: Site, request: Request, session: Session) -> Response:
@@ -163,7 +165,7 @@ def write_down(site: Site, request: Request, session: Session, form: Form) -> Re
     if not said or len(said) > steps.LONGEST_NOTE or (note.choices and said not in dict(note.choices)):
         raise HTTPException(400, N_("There is no such question or answer."))
     workspace.answer(draft.exam.id, note.code, said)
-    return _to(draft, "/vitals")
+    return to(draft, "/vitals")
 
 
 def measure_page(site: Site, request: Request, session: Session) -> Response:
@@ -204,7 +206,7 @@ def enter(site: Site, request: Request, session: Session, form: Form) -> Respons
     except ValueError:
         raise HTTPException(400, N_("The form is incomplete.")) from None
     workspace.measure(draft.exam.id, measure, values, method, context, number)
-    return _to(draft, "/vitals")
+    return to(draft, "/vitals")
 
 
 def _typed(text: str, label: str) -> float:
@@ -220,7 +222,7 @@ def close(site: Site, request: Request, session: Session, form: Form) -> Respons
     if step not in steps.STEPS:
         raise HTTPException(400, N_("There is no such step."))
     workspace.close_step(draft.exam.id, step)
-    return _to(draft)
+    return to(draft)
 
 
 def ecg_page(site: Site, request: Request, session: Session) -> Response:
@@ -294,14 +296,14 @@ def take_photo(site: Site, request: Request, session: Session, _form: Form) -> R
             remedy=N_("Look which eye it is, and take it under that eye."),
         )
     workspace.take_photo(draft.exam.id, photo)
-    return _to(draft, f"/eye/{eye.value}")
+    return to(draft, f"/eye/{eye.value}")
 
 
 def alarm(site: Site, request: Request, session: Session) -> Response:
     """What holds the screen until a human says that they saw it."""
     workspace, draft = draft_of(site, request, session)
     if draft.alarm is None:
-        return _to(draft)
+        return to(draft)
     report = workspace.shown(workspace.preview(draft.exam.id))
     telephone = site.configuration.clinic.emergency_telephone
     advised = advice(report, site.languages.translator(session.language))
@@ -315,119 +317,4 @@ def acknowledge(site: Site, request: Request, session: Session, _form: Form) -> 
         workspace.acknowledge(draft.exam.id, session.worker)
         at = workspace.store.now().wall_ms
         workspace.database.audit(at, session.worker, f"acknowledged {draft.alarm.value}", str(draft.exam.id))
-    return _to(draft)
-
-
-def _report(site: Site, request: Request, session: Session) -> tuple[Workspace, ExamReport, bool]:
-    workspace, exam = site.workspace(session), exam_of(request)
-    finished = workspace.store.report(exam)
-    report = workspace.shown(finished or workspace.preview(exam))
-    _allow(session, report.exam.operator.id)
-    return workspace, report, finished is not None
-
-
-def result(site: Site, request: Request, session: Session) -> Response:
-    """What the exam came to; preliminary before it is finished, and after."""
-    workspace, report, finished = _report(site, request, session)
-    shown = result_of(workspace, report)
-    part = request.query_params.get("part", "result")
-    part = part if part in ("result", "eyes", "heart", "vitals", "missing") else "result"
-    reviews = workspace.store.reviews(report.exam.id) if finished else []
-    if session.worker != BREAK_GLASS:
-        answers.read(workspace, reviews, session.worker)
-    return site.render(
-        request,
-        "result.html",
-        session,
-        report=report,
-        shown=shown,
-        notes=notes_of(report.answers, site.languages.translator(session.language)),
-        part=part,
-        finished=finished,
-        reviews=reviews,
-        taken=workspace.store.acknowledgements(report.exam.id) if finished else [],
-        console=site.configuration.console,
-        printed=request.query_params.get("printed") == "1",
-        advised=advice(report, site.languages.translator(session.language)),
-        telephone=site.configuration.clinic.emergency_telephone,
-    )
-
-
-def printed(site: Site, request: Request, session: Session) -> Response:
-    """The report on paper; only of a finished exam, so that no paper says less than the report."""
-    document = _document(site, request, session)
-    return Response(
-        document, media_type="application/pdf", headers={"content-disposition": "inline; filename=report.pdf"}
-    )
-
-
-def print_report(site: Site, request: Request, session: Session, form: Form) -> Response:
-    """Send the report to the printer, or its receipt to the receipt printer."""
-    from aidpost.board.console import printing, receipt
-
-    console, small = site.configuration.console, form.get("what") == "receipt"
-    document = _document(site, request, session, roll_mm=console.roll_mm if small else 0)
-    printer = console.receipt_printer if small else console.printer
-    if isinstance(document, bytes):
-        printing.send(document, printer)
-    else:
-        printing.send(receipt.escpos(document), printer, raw=True)
-    return RedirectResponse(f"/exams/{exam_of(request)}/result?printed=1", 303)
-
-
-def _document(site: Site, request: Request, session: Session, roll_mm: int = 0) -> Any:
-    """The PDF; the picture of the receipt where the paper is a roll."""
-    # a second of imports on a Pi, which the start does not wait for
-    from aidpost.board.console.paper import pdf
-    from aidpost.board.console.receipt import receipt
-
-    workspace, report, finished = _report(site, request, session)
-    if not finished:
-        raise HTTPException(404, N_("Finish the exam first."))
-    console = site.configuration.console
-    confirmed = [one for one in workspace.store.reviews(report.exam.id) if one.decision is not ReviewDecision.RETAKE]
-    how: dict[str, Any] = {
-        "language": session.language,
-        "offset_min": site.configuration.device.utc_offset_min,
-        "reviewer": confirmed[-1].reviewer if confirmed else "",
-        "large": console.large_print,
-        "limits": site.configuration.limits,
-    }
-    shown, translate = result_of(workspace, report), site.languages.translator(session.language)
-
-    def body(sha256: str) -> bytes:
-        return body_of(workspace, report, sha256)
-
-    if roll_mm:
-        return receipt(report, shown, body, translate, roll_mm=roll_mm, **how)
-    return pdf(report, shown, body, translate, size=console.paper, **how)
-
-
-def finish(site: Site, request: Request, session: Session, _form: Form) -> Response:
-    """Queue the report; a second tap finds it queued."""
-    workspace, exam = site.workspace(session), exam_of(request)
-    draft = workspace.drafts.find(exam)
-    if draft is not None:
-        _allow(session, draft.exam.operator.id)
-        if draft.alarm is not None:
-            return _to(draft, "/alarm")
-        workspace.finish(exam)
-    return RedirectResponse(f"/exams/{exam}/result", 303)
-
-
-def blob(site: Site, request: Request, session: Session) -> Response:
-    """A photograph or heatmap of this exam, and of no other."""
-    workspace, report, finished = _report(site, request, session)
-    refs = [ref for one in report.fundus for ref in (one.body, one.heatmap) if ref is not None]
-    ref = next((one for one in refs if one.sha256 == request.path_params["sha256"]), None)
-    if ref is None:
-        raise HTTPException(404, N_("This exam has no such picture."))
-    try:
-        data = (
-            workspace.store.read_blob(ref.sha256)
-            if finished
-            else workspace.drafts.body(report.exam.id, ref.sha256).data
-        )
-    except StoreDamagedError as error:
-        raise HTTPException(404, error.cause) from None
-    return Response(data, media_type=ref.media_type, headers={"cache-control": "private, max-age=600"})
+    return to(draft)

@@ -14,8 +14,8 @@ from starlette.responses import RedirectResponse, Response
 from aidpost.board.console._exam import again_of
 from aidpost.board.console._who import BREAK_GLASS
 from aidpost.board.console.drafts import Draft
+from aidpost.board.console.measurements import Measurement
 from aidpost.board.console.site import Form, Session, Site
-from aidpost.board.console.tray import Measurement
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
 
@@ -47,7 +47,7 @@ def page(site: Site, request: Request, session: Session) -> Response:
         ticked=len(waiting) == 1 or request.query_params.get("all") == "1",
         last=last,
         given=_draft(site.workspace(session), session, str(last.exam)) if last and last.exam else None,
-        thrown=len(tray.thrown()),
+        thrown=tray.thrown_number(),
         again=again_of(request),
     )
 

@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from aidpost.board.console import _exam, _lock, _sensors, _stick, _tray, _watch, _who
+from aidpost.board.console import _exam, _lock, _result, _sensors, _stick, _tray, _watch, _who
 from aidpost.board.console.live import Heard, Lights, Stopped, guide, open_ecg, record_ecg
 from aidpost.board.console.site import Site
 from aidpost.board.console.workspace import Workspace
@@ -136,11 +136,11 @@ def _exam_routes(site: Site) -> list[BaseRoute]:
         Route(f"{exam}/eye/{{side}}", site.action(_exam.take_photo), methods=post),
         Route(f"{exam}/alarm", site.page(_exam.alarm, held=False)),
         Route(f"{exam}/acknowledge", site.action(_exam.acknowledge), methods=post),
-        Route(f"{exam}/result", site.page(_exam.result)),
-        Route(f"{exam}/report.pdf", site.page(_exam.printed)),
-        Route(f"{exam}/print", site.action(_exam.print_report), methods=post),
-        Route(f"{exam}/finish", site.action(_exam.finish), methods=post),
-        Route(f"{exam}/blobs/{{sha256}}", site.page(_exam.blob, held=False)),
+        Route(f"{exam}/result", site.page(_result.result)),
+        Route(f"{exam}/report.pdf", site.page(_result.printed)),
+        Route(f"{exam}/print", site.action(_result.print_report), methods=post),
+        Route(f"{exam}/finish", site.action(_result.finish), methods=post),
+        Route(f"{exam}/blobs/{{sha256}}", site.page(_result.blob, held=False)),
     ]
 
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from aidpost.board.console.measurements import Measurement, measurements
 from aidpost.board.console.words import N_
 from aidpost.board.exam import measured_now
-from aidpost.errors import StoreDamagedError, UsageError
+from aidpost.errors import StoreDamagedError, StoreError, UsageError
 from aidpost.records import Record, VitalKind, VitalSign, decode, encode
 from aidpost.sync._patient_keys import NOBODY
 
@@ -38,60 +39,6 @@ SETTLED_KEPT = 20_000
 """Measurements of finished exams that are recognised: at most 3 MB."""
 _KINDS = list(VitalKind)
 _ROWS = "INSERT OR IGNORE INTO unassigned VALUES (?, ?, ?)"
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What a sensor measured at once: the readings of one `group`, or a single one."""
-
-    readings: tuple[VitalSign, ...]
-
-    @property
-    def id(self) -> uuid.UUID:
-        """By which a page names it."""
-        return self.readings[0].group or self.readings[0].id
-
-    @property
-    def sensor(self) -> str:
-        """Which sensor, as far as it can be told from another."""
-        device = self.readings[0].device
-        return device.address or device.serial or f"{device.manufacturer} {device.model} {device.name}"
-
-    @property
-    def time(self) -> str:
-        """When, by the sensor's own clock."""
-        return self.readings[0].device_time
-
-    @property
-    def pressure(self) -> tuple[VitalSign, VitalSign] | None:
-        """Upper and lower blood pressure, which are read together; None where there are not both."""
-        found = {one.kind: one for one in self.readings}
-        upper, lower = found.get(VitalKind.SYSTOLIC_BP), found.get(VitalKind.DIASTOLIC_BP)
-        return (upper, lower) if upper is not None and lower is not None else None
-
-    @property
-    def others(self) -> tuple[VitalSign, ...]:
-        """The readings that are not in `pressure`."""
-        return tuple(one for one in self.readings if one not in (self.pressure or ()))
-
-    @property
-    def numbered(self) -> bool:
-        """Whether the sensor numbers it: its id is made of the number then, and is the same when it comes again (see
-        `gatt_vitals.Context`)."""
-        return bool(self.time) and self.readings[0].id.version == 5
-
-    @property
-    def identity(self) -> tuple[str, str] | None:
-        """Where and when it was measured, and that with every value; None of one without a time of its own, which was
-        made just now and never comes again."""
-        if not self.time:
-            return None
-        if self.numbered:
-            number = str(min(one.id for one in self.readings))
-            return number, number
-        ordered = sorted(self.readings, key=lambda one: one.kind.value)
-        moment = "\n".join([self.sensor, self.time, *(one.kind.value for one in ordered)])
-        return moment, "\n".join([moment, *(str(one.absent.value if one.absent else one.value) for one in ordered)])
 
 
 class Split(NamedTuple):
@@ -128,14 +75,6 @@ class Decision:
     measurements: tuple[Measurement, ...]
 
 
-def measurements(readings: Iterable[VitalSign]) -> list[Measurement]:
-    """Readings by what was measured at once, in their order."""
-    found: dict[uuid.UUID, list[VitalSign]] = defaultdict(list)
-    for one in readings:
-        found[one.group or one.id].append(one)
-    return [Measurement(tuple(group)) for group in found.values()]
-
-
 class Tray:
     """The readings of one workspace that are nobody's. Methods may be called from any thread."""
 
@@ -158,8 +97,9 @@ class Tray:
         again: list[bytes] = []
         arrived = measurements(readings)
         with self._lock:
-            here = {mark for one in self.waiting() if (mark := self._mark(one)) is not None}
-            known = self._known(arrived)
+            waiting = self.waiting()
+            here = {mark for one in waiting if (mark := self._mark(one)) is not None}
+            known = self._known(arrived, waiting)
             for one in arrived:
                 mark, moment = self._mark(one), self._moment(one)
                 if mark is not None and (mark in here or known.get(moment) == {mark: True}):
@@ -171,7 +111,7 @@ class Tray:
             self._came_again(again)
         return out._replace(again=len(again))
 
-    def _known(self, arrived: Sequence[Measurement]) -> dict[bytes, dict[bytes, bool]]:
+    def _known(self, arrived: Sequence[Measurement], waiting: Sequence[Measurement]) -> dict[bytes, dict[bytes, bool]]:
         """Of the moments at which these were measured, each measurement that was heard of and whether it is decided."""
         found: dict[bytes, dict[bytes, bool]] = defaultdict(dict)
         for moment in {self._moment(one) for one in arrived}:
@@ -181,7 +121,7 @@ class Tray:
             for one in measurements(draft.vitals):
                 if (mark := self._mark(one)) is not None:
                     found[self._moment(one)][mark] = True
-        for one in (*arrived, *self.waiting()):
+        for one in (*arrived, *waiting):
             if (mark := self._mark(one)) is not None:
                 found[self._moment(one)].setdefault(mark, False)
         return found
@@ -220,7 +160,7 @@ class Tray:
                 _log.warning("a reading that waits to be assigned is lost: %s", error)
                 continue
             found.append(decode(VitalSign, plain))
-        found.sort(key=lambda one: _KINDS.index(one.kind))
+        found.sort(key=lambda one: (one.kind is VitalKind.PULSE_RATE, _KINDS.index(one.kind)))  # which comes last
         return sorted(measurements(found), key=lambda one: (one.time, one.id), reverse=True)
 
     def thrown(self) -> list[Discarded]:
@@ -234,6 +174,10 @@ class Tray:
                 continue
             found.append(Discarded(Measurement(decode(Thrown, plain).readings), worker, at_ms, again))
         return sorted(found, key=lambda one: (one.at_ms, one.measurement.time), reverse=True)
+
+    def thrown_number(self) -> int:
+        """How many can be taken back."""
+        return int(self._database.read("SELECT count(*) FROM settled WHERE sealed IS NOT NULL")[0][0])
 
     def chosen(self, ids: Iterable[uuid.UUID]) -> tuple[Measurement, ...]:
         """Those of what waits; what somebody decided meanwhile is not among them."""
@@ -311,7 +255,8 @@ class Tray:
             self.last = None
 
     def settle(self, vitals: Sequence[VitalSign]) -> None:
-        """The exam of these is finished: they are recognised, and nothing of them waits."""
+        """The exam of these is finished: they are recognised, and nothing of them waits. Its report is queued by now:
+        where the disk fails here they are asked about once more."""
         found = [one for one in measurements(vitals) if one.time]
         at = self._store.now().wall_ms
         marks = [(self._mark(one), self._moment(one), at, "", None) for one in found]
@@ -321,8 +266,12 @@ class Tray:
             _insert(db, marks)
             db.executemany("DELETE FROM unassigned WHERE id = ?", numbers)
 
-        if found:
+        if not found:
+            return
+        try:
             self._database.write(work)
+        except StoreError as error:
+            _log.warning("readings of a finished exam will not be known again: %s", error)
 
     def _decided(
         self, chosen: Sequence[Measurement], worker: str, what: str, settled: Sequence[tuple[object, ...]] = ()
@@ -349,12 +298,6 @@ class Tray:
             made = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"measurements that were decided about")
             self._key = made.derive(self._store.nobodys_key())
         return hmac.digest(self._key, text.encode(), "sha256")[:16]
-
-
-def stays_known(reading: VitalSign) -> bool:
-    """Whether a reading that is taken out of an exam must wait for a person: its sensor may never send it again, or it
-    is perhaps another person's."""
-    return bool(reading.device_time) and (reading.id.version == 5 or not measured_now(reading))
 
 
 def _readings(chosen: Iterable[Measurement]) -> tuple[VitalSign, ...]:

@@ -19,9 +19,11 @@ RETRY_S = 0.25
 MAX_READ = 1 << 16
 
 
-def run(pipe: Connection, port: str, baud: int, start: bytes, stop: bytes) -> None:
-    """Read `port` until the pipe closes. `start` is written whenever it has been opened, `stop` before it is closed."""
-    board = Remembered(port)
+def run(pipe: Connection, port: str, baud: int, start: bytes, stop: bytes, board: Remembered | None = None) -> None:
+    """Read `port` until the pipe closes. `start` is written whenever it has been opened, `stop` before it is closed.
+    `board` is which one it is where that is known: a worker that is replaced goes on with the same."""
+    board = board or Remembered(port)
+    port = board.port() or port
     try:
         while True:
             try:

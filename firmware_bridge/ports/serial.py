@@ -20,6 +20,7 @@ from aidpost.firmware_bridge.ports import _serial_worker
 from aidpost.firmware_bridge.sources import BaseSource, Kind, SourceSpec
 from aidpost.firmware_bridge.states import STATES
 from aidpost.firmware_bridge.supervisor import STARTUP_S, Supervisor
+from aidpost.firmware_bridge.usb_boards import Remembered
 from aidpost.firmware_bridge.vitals import vital_signs
 from aidpost.records import EcgRecording, Origin, Timestamp, VitalSign
 
@@ -61,7 +62,8 @@ class SerialSource(BaseSource):
     def _open(self, board: Board | None, baud: int) -> Supervisor:
         if self._worker is None:
             start, stop = (board.start, board.stop) if board else (b"", b"")
-            self._worker = Supervisor(_serial_worker.run, self.spec.address, baud, start, stop)
+            remembered = Remembered(self.spec.address)
+            self._worker = Supervisor(_serial_worker.run, self.spec.address, baud, start, stop, remembered)
             self._worker.start()
         return self._worker
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from aidpost.firmware_bridge.decoders import cgm, racp
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime, encode_date_time
 from aidpost.firmware_bridge.decoders.medfloat import encode_sfloat
-from aidpost.firmware_bridge.simulators.bluez import Characteristic, Sensor
+from aidpost.firmware_bridge.simulators.sensor import Characteristic, Sensor
 
 Notes = list[tuple[str, bytes]]
 NOTIFY, INDICATE = ("notify",), ("indicate",)

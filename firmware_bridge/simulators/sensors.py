@@ -11,7 +11,7 @@ from aidpost.firmware_bridge.decoders.gatt import DeviceTime, encode_date_time
 from aidpost.firmware_bridge.decoders.heart_rate import encode_heart_rate
 from aidpost.firmware_bridge.decoders.medfloat import encode_float32, encode_sfloat
 from aidpost.firmware_bridge.simulators import glucose
-from aidpost.firmware_bridge.simulators.bluez import Characteristic, Sensor
+from aidpost.firmware_bridge.simulators.sensor import Characteristic, Sensor
 
 NOTIFY, INDICATE = ("notify",), ("indicate",)
 

@@ -71,7 +71,7 @@ def test_a_cuffs_memory_is_given_at_once_undone_thrown_away_and_taken_back(
             screen.tap("form[action$='/vitals/read'] button")
             assert "Sent again, and not taken twice: 6" in seen("sent-again")
             screen.tap(".note .button")
-            screen.tap("footer a[href='/unassigned/thrown']")
+            screen.tap("main a[href='/unassigned/thrown']")
             text = seen("what-was-thrown-away")
             assert "sent again: 1" in text
             assert "Rose" in text
@@ -79,6 +79,33 @@ def test_a_cuffs_memory_is_given_at_once_undone_thrown_away_and_taken_back(
             screen.tap("footer .primary")
             assert "Thrown away (5)" in seen("taken-back")
             assert screen.complaints == []
+
+
+def test_what_was_decided_is_as_it_was_after_the_power_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL to all of the device as soon as the screen has answered; then the cuff sends its memory again."""
+    with private_bus(tmp_path) as address:
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+        configuration = CONFIGURATION.replace(', "ble:thermometer"', "")
+        cuff = sensors.blood_pressure_cuff(readings=MEMORY)
+        with FakeBluez(address, (cuff,)), Running(tmp_path / "device", configuration, practice=False) as device:
+            device.set_up()
+            exam = device.register("Amina Yusuf")
+            assert device.tap(f"{exam}/vitals/read") == "/unassigned"
+            ticks = re.findall(r'name="(m-[0-9a-f-]+)"', device.page("/unassigned"))
+            assert len(ticks) == len(MEMORY)
+            device.tap("/unassigned/choose", to="nobody", **dict.fromkeys(ticks[:3], "1"))
+            device.kill()
+            device.start()
+            device.unlock()
+            device.tap("/unassigned/give", exam=exam.split("/")[-1], **dict.fromkeys(ticks[3:5], "1"))
+            device.kill()
+            device.start()
+            device.unlock()
+            assert device.tap(f"{exam}/vitals/read") == f"{exam}/vitals?again=6"
+            assert re.findall(r'name="(m-[0-9a-f-]+)"', device.page("/unassigned")) == ticks[5:]
+            assert len(re.findall("sent again: 1", device.page("/unassigned/thrown"))) == 3
+            assert "122/72" not in device.page("/unassigned")
+            assert "122" in device.page(f"{exam}/result?part=vitals")
 
 
 def test_an_emergency_exam_sees_no_other_patient_where_readings_wait(tmp_path: Path) -> None:

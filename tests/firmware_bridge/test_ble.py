@@ -22,8 +22,9 @@ from aidpost.firmware_bridge.decoders.device_info import decode_current_time
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.ports import _ble, _ble_link
 from aidpost.firmware_bridge.simulators import sensors
-from aidpost.firmware_bridge.simulators.bluez import Characteristic, FakeBluez, Sensor
+from aidpost.firmware_bridge.simulators.bluez import FakeBluez
 from aidpost.firmware_bridge.simulators.bus import private_bus
+from aidpost.firmware_bridge.simulators.sensor import Characteristic, Sensor
 from aidpost.firmware_bridge.sources import open_source
 from aidpost.firmware_bridge.states import STATES
 from aidpost.firmware_bridge.together import read_together

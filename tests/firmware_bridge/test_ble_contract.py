@@ -18,8 +18,9 @@ from aidpost.firmware_bridge.gatt_vitals import MEASUREMENTS
 from aidpost.firmware_bridge.ports import _ble, _ble_loop
 from aidpost.firmware_bridge.ports.ble import PROFILES
 from aidpost.firmware_bridge.simulators import sensors
-from aidpost.firmware_bridge.simulators.bluez import FakeBluez, Link, Sensor
+from aidpost.firmware_bridge.simulators.bluez import FakeBluez
 from aidpost.firmware_bridge.simulators.bus import private_bus
+from aidpost.firmware_bridge.simulators.sensor import Link, Sensor
 from aidpost.firmware_bridge.together import read_together
 
 EXPECTED: dict[str, list[tuple[str, float]]] = {

@@ -22,8 +22,9 @@ from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.gatt_vitals import CgmReading, Context, vital_signs_of
 from aidpost.firmware_bridge.marks import NONE, FileMarks
 from aidpost.firmware_bridge.simulators import glucose, sensors
-from aidpost.firmware_bridge.simulators.bluez import Characteristic, FakeBluez, Sensor
+from aidpost.firmware_bridge.simulators.bluez import FakeBluez
 from aidpost.firmware_bridge.simulators.bus import private_bus
+from aidpost.firmware_bridge.simulators.sensor import Characteristic, Sensor
 from aidpost.firmware_bridge.sources import open_source
 from aidpost.records import Device, Origin, Timestamp, VitalKind, VitalSign
 

@@ -25,10 +25,11 @@ from aidpost.errors import AidpostError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.ports import _ble
 from aidpost.firmware_bridge.simulators import sensors
-from aidpost.firmware_bridge.simulators.bluez import FakeBluez, Sensor
+from aidpost.firmware_bridge.simulators.bluez import FakeBluez
 from aidpost.firmware_bridge.simulators.boards import ENCODERS, BoardSimulator, PseudoTerminal, frames
 from aidpost.firmware_bridge.simulators.bus import private_bus
 from aidpost.firmware_bridge.simulators.fundus import encode_fundus, render_fundus
+from aidpost.firmware_bridge.simulators.sensor import Sensor
 from aidpost.firmware_bridge.sources import open_source
 
 AIDPOST = [sys.executable, "-c", "from aidpost.board.cli import main\nif __name__ == '__main__': main()", "devices"]

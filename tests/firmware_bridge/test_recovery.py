@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import pickle
 import random
 import subprocess
 import sys
@@ -148,15 +149,32 @@ def test_boards_without_serial_numbers_that_come_back_under_each_others_names_ar
         assert all(set(worker.heard) <= set(counts) for worker, counts in zip(workers, sends, strict=True))
 
 
+def test_a_worker_that_is_replaced_goes_on_with_its_own_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hung, and meanwhile its board came back under another name, and another board under its own."""
+    listed: list[SimpleNamespace] = []
+    monkeypatch.setattr(usb_boards.list_ports, "comports", lambda: list(listed))
+    names = [tmp_path / f"ttyUSB{n}" for n in range(2)]
+    usb = [{"vid": 0x1A86, "pid": 0x7523, "serial_number": None, "location": f"1-1.{n}"} for n in range(2)]
+    listed += [SimpleNamespace(device=str(names[n]), **usb[n]) for n in range(2)]
+    board = pickle.loads(pickle.dumps(usb_boards.Remembered(str(names[0]))))  # as it goes to a spawned process
+    listed[:] = [SimpleNamespace(device=str(names[n]), **usb[1 - n]) for n in range(2)]
+    with contextlib.ExitStack() as stack:
+        for name, counts in zip(names, (range(100), range(200, 300)), strict=True):
+            name.symlink_to(stack.enter_context(BoardSimulator("olimex", itertools.cycle(counts))).port)
+        worker = stack.enter_context(_Listening("olimex", str(names[0]), board))
+        worker.until(lambda: len(worker.heard) > 20)
+        assert (worker.port, min(worker.heard) >= 200) == (str(names[1]), True)
+
+
 class _Listening:
     """A port's worker in a thread, and the counts that the board's decoder makes of what it passes on."""
 
-    def __init__(self, kind: str, port: str) -> None:
+    def __init__(self, kind: str, port: str, board: usb_boards.Remembered | None = None) -> None:
         self.heard: list[int] = []
         self.lost, self.port = "", ""
         self._decoder = BOARDS[kind].decoder()
         self._here, there = multiprocessing.Pipe()
-        arguments = (there, port, 115200, b"", b"")
+        arguments = (there, port, 115200, b"", b"", board)
         self._thread = threading.Thread(target=_serial_worker.run, args=arguments, daemon=True)
 
     def __enter__(self) -> _Listening:

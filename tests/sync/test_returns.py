@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -15,110 +12,27 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from device_records import KEY, FakeClock, make_item
 from hub_end import HubEnd, sign_review
 from sqlalchemy import select
+from stick_ends import Ends
 
 from aidpost.errors import EnvelopeError
-from aidpost.records import ExamReport, Referral, ReferralStatus, Review, ReviewDecision, TriageLevel, encode
-from aidpost.sync import keys, outbox, proofs, returns, stick
+from aidpost.records import Referral, ReferralStatus, Review, ReviewDecision, TriageLevel, encode
+from aidpost.sync import keys, outbox, proofs, returns
 from aidpost.sync.bodies import Acknowledgement, Returned
-from aidpost.sync.envelope import Envelope, Receipt, RecordClass, Records, pack_message, unpack_message
+from aidpost.sync.envelope import Envelope, Receipt, RecordClass
 from aidpost.sync.hub import (
     alerts,
     audit,
-    backup,
     identity,
     operations,
     outgoing,
     patients,
-    readings,
     referrals,
     reviews,
     schema,
 )
-from aidpost.sync.hub import stick as hub_stick
 from aidpost.sync.hub.clocks import hub_time
-from aidpost.sync.hub.database import Database, now_ms
+from aidpost.sync.hub.database import Database, now_ms, unpack_ranges
 from aidpost.sync.store import Item, Store
-
-
-class Ends(NamedTuple):
-    """A device and a hub that nothing but sticks connects."""
-
-    store: Store
-    hub: HubEnd
-    folder: Path
-
-    @property
-    def hub_key(self) -> bytes:
-        return operations.public_key(self.hub.config)
-
-    def carry(self, *, back: bool = True) -> Path:
-        """The outbox to the hub, and the hub's answer to the device."""
-        known = {"hub_name": "hub", "hub_key": keys.public_key(self.hub_key)}
-        path = self.folder / f"{uuid.uuid4()}.aidpost"
-        stick.export_stick(self.store, path, **known)  # type: ignore[arg-type]
-        answer = hub_stick.import_stick(self.hub.config, path).receipts
-        if back:
-            stick.import_receipts(self.store, answer, **known)  # type: ignore[arg-type]
-        return answer
-
-    def take(self, path: Path) -> None:
-        stick.import_receipts(self.store, path, hub_name="hub", hub_key=keys.public_key(self.hub_key))
-
-    def exam(self, level: TriageLevel = TriageLevel.SOON) -> ExamReport:
-        """An exam that the hub has."""
-        item = make_item(RecordClass.REPORT)
-        report = item.record
-        assert isinstance(report, ExamReport)
-        report = msgspec.structs.replace(report, triage=msgspec.structs.replace(report.triage, level=level))
-        self.store.append(item._replace(record=report))
-        self.carry()
-        return report
-
-    def sign(self, report: ExamReport, text: str = "", triage: TriageLevel | None = None) -> Review:
-        database = Database(self.hub.config.url)
-        said = reviews.Signature("okoro", "dr.okoro", ReviewDecision.CORRECTED, triage, text, {"rhythm": "af"})
-        with database.write() as connection:
-            row = connection.execute(select(schema.exams).where(schema.exams.c.report == report.id)).one()
-            parts = readings.parts(connection, row)
-            made = reviews.sign(connection, database.epoch, report, "unit-1", said, parts, readings.Rules(), now_ms())
-        database.close()
-        return made[0]
-
-    def keep(self) -> io.BytesIO:
-        kept = io.BytesIO()
-        backup.back_up(self.hub.config, kept)
-        return kept
-
-    def restore(self, kept: io.BytesIO) -> None:
-        """The hub's disk is lost, with all that a restore could read of it."""
-        shutil.rmtree(self.hub.config.state)
-        backup.restore(self.hub.config, io.BytesIO(kept.getvalue()))
-
-    def rows(self, query: object) -> list[tuple[object, ...]]:
-        database = Database(self.hub.config.url)
-        with database.read() as connection:
-            found = [tuple(row) for row in connection.execute(query)]  # type: ignore[call-overload]
-        database.close()
-        return found
-
-    def audited(self, *actions: str) -> list[tuple[object, ...]]:
-        table = schema.audit
-        return self.rows(select(table.c.action).where(table.c.action.in_(actions)).order_by(table.c.id))
-
-    def signed(self) -> list[uuid.UUID]:
-        table = schema.readings
-        return [row[0] for row in self.rows(select(table.c.review).order_by(table.c.number))]  # type: ignore[misc]
-
-    def send(self, returned: Returned, report: ExamReport, *, sender: Store | None = None, seq: int = 900) -> Receipt:
-        """As a device that says what it likes: the receipt of it."""
-        identity_ = (sender or self.store).identity
-        about = (report.patient.id, report.exam.id)
-        one = Envelope(b"whatever", "returned", seq, "Returned", *about, encode(returned))
-        message = pack_message(Records((one,)), sender=identity_.name, key=identity_.private)
-        [answer] = operations.take_messages(self.hub.config, [message])
-        content = unpack_message(answer, {"hub": keys.public_key(self.hub_key)}.get).content
-        assert isinstance(content, Receipt)
-        return content
 
 
 @pytest.fixture
@@ -382,6 +296,17 @@ def test_what_an_older_hub_sent_without_proof_is_not_given_back(ends: Ends) -> N
     assert ends.store.read("SELECT 1 FROM record WHERE kind = 'Returned'") == []
 
 
+def test_a_new_hub_in_the_place_of_the_old_one_is_given_nothing(ends: Ends) -> None:
+    report = ends.exam()
+    ends.sign(report)
+    ends.carry()
+    wanted = Receipt(b"new-hub!", wanted=ends.store.inbox.held())
+    other = Ed25519PrivateKey.generate().public_key()
+    assert returns.give_back(ends.store, [wanted], other) == 0
+    assert returns.give_back(ends.store, [wanted], keys.public_key(ends.hub_key)) == 1
+    assert returns.give_back(ends.store, [wanted], keys.public_key(ends.hub_key)) == 0, "once"
+
+
 # -- sticks and lives of the hub
 
 
@@ -394,6 +319,21 @@ def test_a_stick_from_before_the_restoration_is_not_believed_after_one_from_sinc
     ends.carry()
     with pytest.raises(EnvelopeError, match="another life of the hub"):
         ends.take(old)
+
+
+def test_what_the_device_no_longer_has_is_said_on_a_stick_too(ends: Ends) -> None:
+    ends.store.append(make_item(patient=uuid.uuid4()))
+    [(patient,)] = ends.store.read("SELECT patient FROM record")
+    ends.store.erase_patient(uuid.UUID(bytes=patient))  # before anything of them was carried
+    ends.exam()
+    table = schema.streams
+    for _ in range(2):
+        ends.carry()
+    [row] = ends.rows(select(table.c.held, table.c.dropped).where(table.c.cls == "report"))
+    assert [unpack_ranges(one) for one in row] == [((1, 3),), ((1, 2),)]  # type: ignore[arg-type]
+    assert len(ends.audited("dropped")) == 1
+    ends.carry()
+    assert len(ends.audited("dropped")) == 1, "said once"
 
 
 def test_a_stick_tells_the_hub_no_time(ends: Ends) -> None:
@@ -411,4 +351,3 @@ def test_returns_of_an_erased_patient_go_with_them(ends: Ends) -> None:
     assert ends.store.read("SELECT count(*) FROM record WHERE kind = 'Returned'") == [(1,)]
     ends.store.erase_patient(report.patient.id)
     assert ends.store.read("SELECT count(*) FROM record WHERE kind = 'Returned'") == [(0,)]
-    assert returns.give_back(ends.store, []) == 0

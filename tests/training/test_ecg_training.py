@@ -177,3 +177,7 @@ def test_a_tiny_model_goes_from_data_to_card(tmp_path: Path) -> None:
         "model.tflite", "card.toml", "CARD.md", "golden.npz", "embedding.npz"
     }  # fmt: skip
     assert "| muscle noise, 6 dB |" in done.stdout
+    taught = np.load(tmp_path / "work" / "tiny" / "taught.npy")
+    total = taught.sum(axis=1)
+    np.testing.assert_allclose(total[total > 0], 1.0, atol=1e-5)
+    assert (total == 0).sum() == tiny["metrics"]["recordings"], "the fold that judges has no teacher"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from device_records import KEY
@@ -17,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from aidpost.board.configuration import Configuration, SensorsSection
 from aidpost.board.console import tray
+from aidpost.board.console.measurements import Measurement, measurements
 from aidpost.board.console.workspace import Arrived, Workspace
 from aidpost.errors import StoreError, UsageError
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
@@ -75,12 +77,12 @@ def upload(workspace: Workspace, exam: uuid.UUID, *uploads: tuple[str, int], dev
     return workspace.keep_readings(exam, sent(workspace, *uploads, device=device), {})
 
 
-def uppers(measurements: Sequence[tray.Measurement]) -> list[int]:
+def uppers(measurements: Sequence[Measurement]) -> list[int]:
     return sorted(int(one.readings[0].value or 0) for one in measurements)
 
 
 def in_exam(workspace: Workspace, exam: uuid.UUID) -> list[int]:
-    return uppers(tray.measurements(workspace.drafts.get(exam).vitals))
+    return uppers(measurements(workspace.drafts.get(exam).vitals))
 
 
 def waiting(workspace: Workspace) -> list[int]:
@@ -183,6 +185,25 @@ def test_of_a_finished_exam_nothing_is_taken_back(workspace: Workspace) -> None:
     with pytest.raises(UsageError, match="finished"):
         workspace.tray.undo("Rose")
     assert waiting(workspace) == []
+
+
+def test_a_disk_that_fails_when_the_exam_is_queued_already_queues_it_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exam = begin(workspace)
+    upload(workspace, exam, (LAST_YEAR, 131))
+    workspace.tray.give(ids(workspace, 131), exam, "Rose")
+    write = workspace.database.write
+
+    def fail_once(work: Any) -> Any:
+        monkeypatch.setattr(workspace.database, "write", write)
+        raise StoreError(operation="writing", target="console.sqlite3", cause="the disk is full")
+
+    monkeypatch.setattr(workspace.database, "write", fail_once)
+    workspace.finish(exam)
+    assert (workspace.drafts.find(exam), len(workspace.store.reports())) == (None, 1)
+    upload(workspace, begin(workspace, "Joseph"), (LAST_YEAR, 131))
+    assert waiting(workspace) == [131], "asked about once more, and not lost"
 
 
 def test_as_reading_of_minutes_ago_is_not_bs(workspace: Workspace) -> None:
@@ -360,7 +381,7 @@ class NoReadingIsLost(RuleBasedStateMachine):
 
     @rule()
     def finish(self) -> None:
-        self.finished += self._times(tray.measurements(self.workspace.drafts.get(self.exam).vitals))
+        self.finished += self._times(measurements(self.workspace.drafts.get(self.exam).vitals))
         self.workspace.finish(self.exam)
         self.exam = begin(self.workspace)
 
@@ -375,10 +396,10 @@ class NoReadingIsLost(RuleBasedStateMachine):
             return
         found = self._times(self.workspace.tray.waiting())
         found += self._times([one.measurement for one in self.workspace.tray.thrown()])
-        found += self._times(tray.measurements(self.workspace.drafts.get(self.exam).vitals))
+        found += self._times(measurements(self.workspace.drafts.get(self.exam).vitals))
         assert sorted(found + self.finished) == sorted(self.came)
 
-    def _times(self, found: Sequence[tray.Measurement]) -> list[str]:
+    def _times(self, found: Sequence[Measurement]) -> list[str]:
         assert all(len(one.readings) == 3 for one in found), "a measurement stays whole"
         return [one.time for one in found]
 
