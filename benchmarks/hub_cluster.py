@@ -59,9 +59,11 @@ from aidpost.records import (
 from aidpost.sync import outbox, publisher, topics
 from aidpost.sync.clock import SystemClock
 from aidpost.sync.envelope import Receipt, unpack_message
-from aidpost.sync.hub import operations, schema
+from aidpost.sync.hub import index, operations, schema
+from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
-from aidpost.sync.hub.database import Database
+from aidpost.sync.hub.database import Database, now_ms
+from aidpost.sync.hub.ingest import Incoming, Ingest
 from aidpost.sync.publisher import Publisher
 from aidpost.sync.ranges import numbers
 from aidpost.sync.store import Store
@@ -306,6 +308,28 @@ def throughput(
         print(f"{workers:7} {total:10}", *figures, f"{size:10.0f} {kept:10.0f}", load, flush=True)
 
 
+def index_cost(folder: Path, postgres: Postgres, people: int = 400) -> None:
+    """What the patient index costs for each person: the clinic has three devices, and each gets the entry."""
+    with postgres.database() as url:
+        config, chance = HubConfig(state_dir=str(folder), broker_host="", database_url=url), random.Random(1)
+        devices = [FakeDevice(f"unit-{number}") for number in range(3)]
+        for device in devices:
+            operations.enroll(config, device.name, device.public_key, clinic="North clinic")
+        database = Database(url)
+        ingest, device = Ingest(database, BlobFiles(config.blobs), config), devices[0]
+        for _ in range(people // PER_MESSAGE):
+            message = device.message(*(device.envelope(full_report(chance)) for _ in range(PER_MESSAGE)))
+            ingest.ingest([Incoming(device.name, message, now_ms())])
+        before = time.process_time(), postgres.cpu_s()
+        looked = index.bring_up(database, now_ms())
+        hub, server = time.process_time() - before[0], postgres.cpu_s() - before[1]
+        database.close()
+    text = (
+        "Patient index of {} people, three devices in the clinic; processor ms a person: worker {:.2f}, database {:.2f}"
+    )
+    print(text.format(looked, 1000 * hub / looked, 1000 * server / looked), flush=True)
+
+
 def kills(folder: Path, postgres: Postgres, seconds: float) -> bool:
     """Devices' own stores and senders; a worker is killed after a third of the time, a broker after two thirds."""
     publisher._RESEND_S, publisher._HELLO_AGAIN_S = (2.0, 4.0), (2.0, 4.0)
@@ -363,6 +387,7 @@ def main() -> None:
                     folder = Path(name) / f"rate-{workers}-{bool(share)}"
                     reports = int(chosen.reports * (share * workers if share else 1))
                     throughput(folder, postgres, workers, chosen.devices, reports, share)
+            index_cost(Path(name) / "index", postgres)
             if not chosen.seconds:
                 return
             print("Three workers, three brokers, load from devices' own stores:")

@@ -25,7 +25,7 @@ from aidpost.errors import BrokerError
 from aidpost.inference.worker import InferenceWorker
 from aidpost.records import Answer, ExamReport, Eye, Patient, Sex
 from aidpost.sync import keys
-from aidpost.sync.hub import operations
+from aidpost.sync.hub import accounts, operations
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.server import HubServer
 from aidpost.sync.link import Link
@@ -83,7 +83,7 @@ def hub_in(folder: Path, broker_port: int, port: int, store: Store) -> Iterator[
     config = HubConfig(state_dir=str(folder / "hub"), broker_port=broker_port, listen_port=port, accept_simulated=True)
     password = secrets.token_urlsafe(12)
     operations.enroll(config, store.identity.name, keys.public_bytes(store.identity.public))
-    operations.add_user(config, USER, password, "clinician", "Demonstration")
+    accounts.add_user(config, USER, password, "clinician", "Demonstration")
     server = HubServer(config, judge_limits=judge)
     server.start()
     try:

@@ -57,11 +57,11 @@ def run_(settings: Settings) -> None:
     """
     from aidpost.board.remote_rules import judge
     from aidpost.firmware_bridge.formats.dicom_write import write_dicom
-    from aidpost.sync.hub import operations
+    from aidpost.sync.hub import accounts
     from aidpost.sync.hub.server import run as run_hub
 
     config = _config(settings)
-    if made := operations.first_user(config):
+    if made := accounts.first_user(config):
         click.echo(f"administrator {made[0]}, password {made[1]}: change it with `aidpost hub user {made[0]}`")
     run_hub(config, lambda url: click.echo(f"the hub's pages are at {url}"), write_dicom, judge)
 
@@ -129,22 +129,22 @@ def user(
 
     Example: aidpost hub user akinyi --role clinician --reads eyes --clinic "Kisumu North"
     """
-    from aidpost.sync.hub import operations
+    from aidpost.sync.hub import accounts
 
     config = _config(settings)
     if disable:
-        operations.disable_user(config, name)
+        accounts.disable_user(config, name)
         click.echo(f"{name} may log in no longer.")
         return
     if oidc_subject is not None:
-        operations.add_oidc_user(config, name, oidc_subject, role, full_name, parts=reads, clinics=clinics)
+        accounts.add_oidc_user(config, name, oidc_subject, role, full_name, parts=reads, clinics=clinics)
         click.echo(f"{name} may now log in as {role} by {config.oidc_issuer}.")
         return
     if password_file is not None:
         password = password_file.read_text(encoding="utf-8").rstrip("\n")
     else:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    operations.add_user(config, name, password, role, full_name, parts=reads, clinics=clinics)
+    accounts.add_user(config, name, password, role, full_name, parts=reads, clinics=clinics)
     click.echo(f"{name} may now log in as {role}.")
 
 
@@ -156,9 +156,9 @@ def reset_second_factor(settings: Settings, name: str) -> None:
 
     Example: aidpost hub reset-second-factor akinyi
     """
-    from aidpost.sync.hub import operations
+    from aidpost.sync.hub import accounts
 
-    operations.reset_second_factor(_config(settings), name)
+    accounts.reset_second_factor(_config(settings), name)
     click.echo(f"{name} logs in with the password alone until a new second factor is set up.")
 
 

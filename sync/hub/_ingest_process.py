@@ -142,7 +142,16 @@ class IngestProcess:
             with contextlib.suppress(OSError), self._writing:
                 assert self._process.stdin is not None
                 self._process.stdin.close()
+            while not self._spawned() and not self._stopping.wait(_LONGEST_WAIT_S):
+                pass
+
+    def _spawned(self) -> bool:
+        try:
             self._spawn()
+        except OSError as error:  # no memory for another process now
+            _log.error("the ingest cannot be started: %s", error)
+            return False
+        return True
 
     def _end(self) -> None:
         process = self._process

@@ -204,6 +204,12 @@ def states(connection: Connection) -> dict[tuple[str, int], int]:
     return {(name.split(" ")[0], int(name.split(" ")[1])): number for name, number in everybody.items()}
 
 
+def prepare(connection: Connection) -> None:
+    """Works out the intervals of all groups, which are remembered: whoever opens the page next has them at once."""
+    for task in TASKS:
+        rows_of(connection, _EVERYWHERE, task)
+
+
 def proven(connection: Connection, bound: float) -> set[tuple[str, str]]:
     """The clinics in which a task's model has shown that it works: (clinic, task)."""
     return {

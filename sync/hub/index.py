@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, case, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from aidpost.errors import AidpostError
 from aidpost.records import ConsentPurpose, Patient, Timestamp, TriageLevel, encode
@@ -76,12 +77,14 @@ def bring_up(database: Database, now_ms: int) -> int:
             _lock_devices(connection, found)
             # first, so that what changes meanwhile in another transaction makes them due again
             connection.execute(delete(due).where(due.c.patient.in_(found)))
+            sends: dict[tuple[str, uuid.UUID], IndexEntry] = {}
             for patient in _concerned(connection, found):
                 try:
-                    _person(connection, database.epoch, patient, now_ms)
+                    sends |= _person(connection, patient, now_ms)
                 except (AidpostError, LookupError, TypeError, ValueError):
                     # what is wrong with one person's records must not keep reviews from going down
                     _log.exception("the index entry of %s cannot be made", patient)
+            _send(connection, database.epoch, sends, now_ms)
         looked += len(found)
 
 
@@ -118,31 +121,24 @@ def new_day(database: Database, now_ms: int) -> None:
         exports.touch(connection, list(connection.execute(late.distinct()).scalars()))
 
 
-def _person(connection: Connection, hub_epoch: bytes, patient: uuid.UUID, now_ms: int) -> None:
-    """Sends the entries of a person to all who are to have them, and takes them back from others."""
+def _person(connection: Connection, patient: uuid.UUID, now_ms: int) -> dict[tuple[str, uuid.UUID], IndexEntry]:
+    """What is to be sent of a person, by device and number: entries to all who are to have them, and entries that take
+    them back from others."""
     everybody = patients.group(connection, patient)
     exams = _exams(connection, everybody)
     table = schema.index_entries
     clinics = {row.of_clinic for row in exams if row.of_clinic}
-    if not clinics and connection.execute(select(table).where(table.c.patient.in_(everybody)).limit(1)).first() is None:
-        return
-    wanted: dict[str, dict[uuid.UUID, IndexEntry]] = {}
+    had = connection.execute(select(table.c.device, table.c.patient).where(table.c.patient.in_(everybody))).all()
+    if not clinics and not had:
+        return {}
+    found: dict[tuple[str, uuid.UUID], IndexEntry] = {}
     for clinic in () if consents.refuses(connection, patient, ConsentPurpose.SHARING) else clinics:
         entry = _entry(connection, everybody, exams, clinic, now_ms)
         if entry is not None:
-            for device in _devices(connection, clinic):
-                wanted.setdefault(device, {})[entry.patient.id] = entry
-    for row in connection.execute(select(table).where(table.c.patient.in_(everybody))).all():
-        gone = IndexEntry(patient=Patient(id=row.patient), at=clocks.hub_time(now_ms), removed=True)
-        if row.patient not in wanted.get(row.device, {}):
-            _send(connection, hub_epoch, row.device, gone, bytes(row.digest), now_ms)
-    known = {
-        (row.device, row.patient): bytes(row.digest)
-        for row in connection.execute(select(table).where(table.c.patient.in_(everybody)))
-    }
-    for device, entries in wanted.items():
-        for number, entry in entries.items():
-            _send(connection, hub_epoch, device, entry, known.get((device, number)), now_ms)
+            found |= {(device, entry.patient.id): entry for device in _devices(connection, clinic)}
+    at = clocks.hub_time(now_ms)
+    gone = {(row.device, row.patient): IndexEntry(patient=Patient(id=row.patient), at=at, removed=True) for row in had}
+    return gone | found
 
 
 def _exams(connection: Connection, everybody: Sequence[uuid.UUID]) -> list[Any]:
@@ -202,23 +198,33 @@ def _devices(connection: Connection, clinic: str) -> list[str]:
 
 
 def _send(
-    connection: Connection, hub_epoch: bytes, device: str, entry: IndexEntry, before: bytes | None, now_ms: int
+    connection: Connection, hub_epoch: bytes, sends: Mapping[tuple[str, uuid.UUID], IndexEntry], now_ms: int
 ) -> None:
-    """Sends an entry that differs from the one sent before; one that still waits is replaced by it."""
-    digest = hashlib.sha256(encode(_timeless(entry))).digest()
-    if digest == before:
+    """Sends the entries that differ from those sent before; one that still waits is replaced."""
+    table, numbers = schema.index_entries, list({number for _, number in sends})
+    known = {
+        (row.device, row.patient): bytes(row.digest)
+        for row in connection.execute(select(table).where(table.c.patient.in_(numbers)))
+    }
+    digests = {key: hashlib.sha256(encode(_timeless(entry))).digest() for key, entry in sends.items()}
+    new = sorted(key for key, digest in digests.items() if digest != known.get(key))
+    if not new:
         return
-    table, number = schema.index_entries, entry.patient.id
-    mine = (table.c.device == device, table.c.patient == number)
-    if connection.execute(update(table).where(*mine).values(digest=digest)).rowcount == 0:
-        connection.execute(insert(table).values(device=device, patient=number, digest=digest))
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    put = dialect.insert(table)
+    put = put.on_conflict_do_update(index_elements=["device", "patient"], set_={"digest": put.excluded.digest})
+    rows = [{"device": device, "patient": number, "digest": digests[device, number]} for device, number in new]
+    connection.execute(put, rows)
     down = schema.outgoing
-    waiting = (down.c.device == device, down.c.cls == CLASS, down.c.patient == number, down.c.received_ms.is_(None))
-    connection.execute(update(down).where(*waiting, down.c.refused == "").values(refused="a later one was sent"))
     # what the device has had is not kept here: the exams have it
-    had = (down.c.device == device, down.c.cls == CLASS, down.c.patient == number)
-    connection.execute(update(down).where(*had).values(body=b""))
-    outgoing.put(connection, hub_epoch, device, CLASS, entry, patient=number, exam=None, now_ms=now_ms)
+    waits = down.c.received_ms.is_(None) & (down.c.refused == "")
+    refused = case((waits, "a later one was sent"), else_=down.c.refused)
+    before = (down.c.device == bindparam("its"), down.c.cls == CLASS, down.c.patient == bindparam("whose"))
+    connection.execute(
+        update(down).where(*before).values(body=b"", refused=refused),
+        [{"its": device, "whose": number} for device, number in new],
+    )
+    outgoing.put_all(connection, hub_epoch, CLASS, [(*key, sends[key]) for key in new], now_ms)
 
 
 def _timeless(entry: IndexEntry) -> IndexEntry:

@@ -1,8 +1,8 @@
-"""What a person does with a hub: serve it, enrol a device, add a user. One call each, for the command line."""
+"""What a person does with a hub: enrol a device, erase a patient, open a round. One call each, for the command line;
+users are in `accounts`."""
 
 from __future__ import annotations
 
-import secrets
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,9 +27,7 @@ from aidpost.sync.hub import (
     rounds,
     rules,
     schema,
-    second_factor,
     updates,
-    users,
 )
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
@@ -73,7 +71,7 @@ def enroll(
     identity.device_key(public_key, device_id)
     table = schema.devices
     values = {"public_key": public_key, "clinic": clinic, "accept_simulated": accept_simulated, "revoked_ms": None}
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         row = connection.execute(select(table).where(table.c.name == device_id)).one_or_none()
         if row is not None and bytes(row.public_key) != public_key and not replace:
             raise _refused(device_id, "another key is enrolled under this name", "If the device is new, replace it.")
@@ -87,7 +85,7 @@ def enroll(
 
 def enrolment_code(config: HubConfig, device_id: str, *, clinic: str = "", hours: float = 24.0) -> str:
     """A code with which a device enrols itself, once: `enrolment.make_code`."""
-    with _database(config) as database:
+    with opened(config) as database:
         return enrolment.make_code(config, database, device_id, clinic=clinic, hours=hours)
 
 
@@ -100,109 +98,13 @@ def revoke(config: HubConfig, device_id: str) -> None:
         No such device.
     """
     table = schema.devices
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         changed = connection.execute(update(table).where(table.c.name == device_id).values(revoked_ms=now_ms()))
         if changed.rowcount == 0:
             raise UsageError(
                 operation="revoking a device", target=device_id, cause="no such device", remedy="See the devices page."
             )
         audit.append(connection, "command-line", "revoked", device_id)
-
-
-def add_user(
-    config: HubConfig,
-    name: str,
-    password: str,
-    role: str = "clinician",
-    full_name: str = "",
-    *,
-    parts: Sequence[str] = (),
-    clinics: Sequence[str] = (),
-) -> None:
-    """Adds a user, or gives one a new password, role and limits: the parts they read, the clinics they see.
-
-    Raises
-    ------
-    UsageError
-        The role is not one of viewer, clinician, administrator; the name or password cannot be used.
-    """
-    wanted = _role(name, role)
-    with _database(config) as database, database.write() as connection:
-        users.add(connection, name, password, wanted, full_name, now_ms(), parts=parts, clinics=clinics)
-        audit.append(connection, "command-line", "user-added", name, " ".join((role, *parts, *clinics)))
-
-
-def add_oidc_user(
-    config: HubConfig,
-    name: str,
-    subject: str,
-    role: str = "clinician",
-    full_name: str = "",
-    *,
-    parts: Sequence[str] = (),
-    clinics: Sequence[str] = (),
-) -> None:
-    """Adds a user who logs in by the login provider, where they are `subject`; or lets an existing one do so, who keeps
-    their password.
-
-    Raises
-    ------
-    UsageError
-        As `add_user`; or no provider is configured, or another user is that subject.
-    """
-    wanted, table = _role(name, role), schema.users
-    if not config.oidc_issuer:
-        raise _unusable(name, "no login provider is configured", "Set hub.oidc_issuer.")
-    values = {"full_name": full_name, "role": wanted.value, "disabled_ms": None}
-    values |= {"issuer": config.oidc_issuer, "subject": subject}
-    with _database(config) as database, database.write() as connection:
-        same = (table.c.issuer == config.oidc_issuer) & (table.c.subject == subject) & (table.c.name != name)
-        if other := connection.execute(select(table.c.name).where(same)).scalar_one_or_none():
-            raise _unusable(name, f"{other} is that subject already", "Check the subject at the provider.")
-        users.put(connection, name, now_ms(), values, parts, clinics)
-        users.end_sessions(connection, name)
-        detail = " ".join((role, *parts, *clinics, f"{config.oidc_issuer} {subject}"))
-        audit.append(connection, "command-line", "user-added", name, detail)
-
-
-def disable_user(config: HubConfig, name: str) -> None:
-    """Lets a user in no longer, and ends their logins. What they signed stays.
-
-    Raises
-    ------
-    UsageError
-        No such user.
-    """
-    with _database(config) as database, database.write() as connection:
-        if not users.disable(connection, name, now_ms()):
-            raise UsageError(
-                operation="disabling a user", target=name, cause="there is no such user", remedy="Check the name."
-            )
-        audit.append(connection, "command-line", "user-disabled", name)
-
-
-def _role(name: str, role: str) -> users.Role:
-    try:
-        return users.Role(role)
-    except ValueError:
-        roles = ", ".join(known.value for known in users.Role)
-        raise _unusable(name, f"{role!r} is no role", f"Take one of {roles}.") from None
-
-
-def reset_second_factor(config: HubConfig, name: str) -> None:
-    """Forgets a user's second factor: their telephone was lost.
-
-    Raises
-    ------
-    UsageError
-        They had none.
-    """
-    with _database(config) as database, database.write() as connection:
-        if not second_factor.reset(connection, name):
-            raise UsageError(
-                operation="resetting a second factor", target=name, cause="this user has none", remedy="Check the name."
-            )
-        audit.append(connection, "command-line", "second-factor-reset", name)
 
 
 def export_patient(config: HubConfig, patient: uuid.UUID, out: IO[bytes]) -> int:
@@ -213,7 +115,7 @@ def export_patient(config: HubConfig, patient: uuid.UUID, out: IO[bytes]) -> int
     UsageError
         There is nobody of that number.
     """
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         records = person.export(connection, BlobFiles(config.blobs), patient, out)
         if not records:
             raise _nobody("exporting a patient", patient)
@@ -229,7 +131,7 @@ def erase_patient(config: HubConfig, patient: uuid.UUID) -> int:
     UsageError
         There is nobody of that number.
     """
-    with _database(config) as database:
+    with opened(config) as database:
         found = person.erase(database, BlobFiles(config.blobs), patient, "command-line")
     if not found:
         raise _nobody("erasing a patient", patient)
@@ -243,31 +145,31 @@ def public_key(config: HubConfig) -> bytes:
 
 def verify_audit(config: HubConfig) -> audit.AuditState:
     """Recomputes the whole audit log."""
-    with _database(config) as database, database.read() as connection:
+    with opened(config) as database, database.read() as connection:
         return audit.verify(connection)
 
 
 def rollouts(config: HubConfig) -> list[updates.Rollout]:
     """Each version of releases and models in the fleet."""
-    with _database(config) as database, database.read() as connection:
+    with opened(config) as database, database.read() as connection:
         return updates.rollouts(connection)
 
 
 def halt_update(config: HubConfig, name: str, version: str, why: str) -> None:
     """Keeps devices from a version."""
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         updates.halt(connection, name, version, why, "command-line", now_ms())
 
 
 def resume_update(config: HubConfig, name: str, version: str) -> None:
     """Lets a halted version go on; raises UsageError where it is not halted."""
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         updates.resume(connection, name, version, "command-line", now_ms())
 
 
 def open_round(config: HubConfig, plan: rounds.Plan) -> rounds.Progress:
     """Announces a federated round: `rounds.open_round`."""
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         number = rounds.open_round(connection, database.epoch, plan, "command-line", now_ms())
         return rounds.progress(connection, schema.rounds.c.id == number)[0]
 
@@ -280,7 +182,7 @@ def close_round(config: HubConfig, which: str) -> rounds.Progress:
     UsageError
         There is no such round, or it is over.
     """
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         row = rounds.find(connection, which)
         if row.state != "open":
             raise UsageError(
@@ -293,7 +195,7 @@ def close_round(config: HubConfig, which: str) -> rounds.Progress:
 
 def round_progress(config: HubConfig, which: str = "") -> list[rounds.Progress]:
     """All rounds, or one, as they stand now."""
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         _round_phases.advance(connection, database.epoch, now_ms())
         where = schema.rounds.c.id == rounds.find(connection, which).id if which else None
         return rounds.progress(connection, where)
@@ -301,13 +203,13 @@ def round_progress(config: HubConfig, which: str = "") -> list[rounds.Progress]:
 
 def set_devices(config: HubConfig, scope: device_settings.Scope, name: str, key: str, value: Value | None) -> list[str]:
     """Sets a key of a clinic's devices, or of one; gives those it was sent to. Raises as `device_settings.change`."""
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         return device_settings.change(connection, database.epoch, scope, name, key, value, "command-line", now_ms())
 
 
 def settings_of(config: HubConfig) -> list[dict[str, object]]:
     """Every setting that devices are sent."""
-    with _database(config) as database, database.read() as connection:
+    with opened(config) as database, database.read() as connection:
         return [dict(row._mapping) for row in device_settings.listed(connection)]
 
 
@@ -319,7 +221,7 @@ def send_update(config: HubConfig, scope: device_settings.Scope, name: str, bund
     UsageError
         There is no such device or clinic.
     """
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         found = device_settings.devices_of(connection, scope, name)
         if not found:
             raise UsageError(
@@ -334,36 +236,26 @@ def send_update(config: HubConfig, scope: device_settings.Scope, name: str, bund
 
 def propose_limits(config: HubConfig, clinic: str, limits: Limits, why: str) -> uuid.UUID:
     """Puts a change of clinical limits before those who are to sign it; raises as `rules.propose`."""
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         return rules.propose(connection, clinic, limits, why, "command-line", now_ms())
 
 
 def sign_limits(config: HubConfig, change: uuid.UUID, user: str, password: str) -> rules.Proposed:
     """Signs it as a user; raises as `rules.sign`."""
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         return rules.sign(connection, database.epoch, change, user, password, now_ms())
 
 
 def withdraw_limits(config: HubConfig, change: uuid.UUID) -> None:
     """Takes a change back that is not signed yet; raises as `rules.withdraw`."""
-    with _database(config) as database, database.write() as connection:
+    with opened(config) as database, database.write() as connection:
         rules.withdraw(connection, change, "command-line")
 
 
 def limit_changes(config: HubConfig) -> list[rules.Proposed]:
     """Every change of clinical limits, newest first."""
-    with _database(config) as database, database.read() as connection:
+    with opened(config) as database, database.read() as connection:
         return rules.listed(connection)
-
-
-def first_user(config: HubConfig) -> tuple[str, str] | None:
-    """Name and new password of an administrator, where the hub has no user yet; else None."""
-    with _database(config) as database, database.read() as connection:
-        if connection.execute(select(schema.users.c.name).limit(1)).first() is not None:
-            return None
-    name, password = "admin", secrets.token_urlsafe(12)
-    add_user(config, name, password, users.Role.ADMINISTRATOR.value)
-    return name, password
 
 
 def take_messages(config: HubConfig, messages: Sequence[bytes]) -> list[bytes]:
@@ -377,7 +269,7 @@ def take_messages(config: HubConfig, messages: Sequence[bytes]) -> list[bytes]:
     """
     key = identity.signing_key(config.state)
     batch = [Incoming(None, message, now_ms()) for message in messages]
-    with _database(config) as database:
+    with opened(config) as database:
         ingest = Ingest(database, BlobFiles(config.blobs), config)
         try:
             try:
@@ -401,7 +293,7 @@ def device_keys(config: HubConfig) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The public keys of the devices that are enrolled and not revoked; and the keys before, of those whose are taken
     still."""
     table = schema.devices
-    with _database(config) as database, database.read() as connection:
+    with opened(config) as database, database.read() as connection:
         rows = connection.execute(select(table).where(table.c.revoked_ms.is_(None))).all()
     before = {row.name: key for row in rows if (key := identity.previous_key(row, now_ms()))}
     return {row.name: bytes(row.public_key) for row in rows}, before
@@ -409,7 +301,7 @@ def device_keys(config: HubConfig) -> tuple[dict[str, bytes], dict[str, bytes]]:
 
 def waiting_for(config: HubConfig, device: str) -> Iterator[Envelope]:
     """What waits to go down to a device, for a stick; rounds first go on by what it brought."""
-    with _database(config) as database:
+    with opened(config) as database:
         index.bring_up(database, now_ms())
         with database.write() as connection:
             _round_phases.advance(connection, database.epoch, now_ms())
@@ -419,27 +311,24 @@ def waiting_for(config: HubConfig, device: str) -> Iterator[Envelope]:
 
 def delivery_chunks(config: HubConfig, device: str) -> Iterator[Chunks]:
     """What a device lacks of the large bodies that go down to it, for a stick."""
-    with _database(config) as database, database.read() as connection:
+    with opened(config) as database, database.read() as connection:
         yield from deliveries.lacking(connection, device)
 
 
 def fleet(config: HubConfig) -> list[deliveries.Sent]:
     """What each device has of what was last sent down to it."""
-    with _database(config) as database, database.read() as connection:
+    with opened(config) as database, database.read() as connection:
         return deliveries.latest(connection)
 
 
 @contextmanager
-def _database(config: HubConfig) -> Iterator[Database]:
+def opened(config: HubConfig) -> Iterator[Database]:
+    """The hub's database, closed afterwards."""
     database = Database(config.url)
     try:
         yield database
     finally:
         database.close()
-
-
-def _unusable(name: str, cause: str, remedy: str) -> UsageError:
-    return UsageError(operation="adding a user", target=name, cause=cause, remedy=remedy)
 
 
 def _nobody(operation: str, patient: uuid.UUID) -> UsageError:

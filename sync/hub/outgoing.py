@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, insert, or_, select, update
@@ -60,6 +60,33 @@ def put(
         )
     )
     return (last or 0) + 1
+
+
+def put_all(
+    connection: Connection,
+    hub_epoch: bytes,
+    cls: str,
+    records: Sequence[tuple[str, uuid.UUID, Record]],
+    now_ms: int,
+) -> None:
+    """Keeps many records of one class, as (device, patient, record), as `put` does one."""
+    table, devices = schema.outgoing, schema.devices
+    names = sorted({device for device, _, _ in records})
+    locked = select(devices.c.name).where(devices.c.name.in_(names)).order_by(devices.c.name)
+    connection.execute(locked.with_for_update())
+    query = select(table.c.device, func.max(table.c.seq).label("last")).group_by(table.c.device)
+    query = query.where(table.c.device.in_(names), table.c.cls == cls, table.c.epoch == hub_epoch)
+    last = {row.device: row.last for row in connection.execute(query)}
+    about = {"cls": cls, "epoch": hub_epoch, "exam": None, "created_ms": now_ms}
+    rows = []
+    for device, patient, record in records:
+        last[device] = last.get(device, 0) + 1
+        rows.append(
+            about
+            | {"device": device, "seq": last[device], "kind": type(record).__name__, "patient": patient}
+            | {"body": encode(record)}
+        )
+    connection.execute(insert(table), rows)
 
 
 def anything(connection: Connection) -> bool:

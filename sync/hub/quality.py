@@ -24,7 +24,7 @@ SAMPLE_PERCENT = 10
 LEAST_DRIFT = 100
 """Exams in each of the two times under which nothing is said about drift."""
 _DRAWS = 2000
-_REMEMBERED = 4096
+_REMEMBERED = 16_384
 """Results for the same numbers: most groups do not change between two looks at the page."""
 
 

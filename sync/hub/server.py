@@ -16,7 +16,7 @@ from collections.abc import Callable
 import uvicorn
 
 from aidpost.errors import AidpostError, UsageError
-from aidpost.sync.hub import enrolment
+from aidpost.sync.hub import _quality_data, enrolment
 from aidpost.sync.hub._exporter import Exporter, Target
 from aidpost.sync.hub._fhir_push import FhirPush
 from aidpost.sync.hub._ingest_process import IngestProcess
@@ -71,7 +71,7 @@ class HubServer:
         if config.broker_host:
             self.service = IngestProcess(config) if apart else HubService(config, self.database, self.files)
         self.notifier = Notifier(config, self.database)
-        self.tally = Tally(self.database)
+        self.tally = Tally(self.database, _quality_data.prepare)
         targets: list[Target] = [FhirPush(config, self.database, self.files)] if config.fhir_url else []
         if config.dicom_url and write_dicom:
             targets.append(DicomPush(config, self.database, self.files, write_dicom))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,7 +26,9 @@ from aidpost.sync.hub.database import Database, now_ms
 
 _log = logging.getLogger(__name__)
 
-_EVERY_S = 1.0
+_EVERY_S = 5.0
+"""Who looks at the page sees what is newer, too (`Tally.catch_up`), and the ingest has the lock to itself meanwhile."""
+_PREPARE_EVERY_S = 30.0
 _BREATH_S = 0.05
 """Between two turns of a long count: others write, too."""
 _PAGE = 200
@@ -72,10 +75,16 @@ def is_behind(connection: Connection) -> bool:
 
 
 class Tally:
-    """Keeps the counts until `stop`."""
+    """Keeps the counts until `stop`.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    Parameters
+    ----------
+    prepare
+        Called twice a minute with the counts as they are: works out, and remembers, what takes a page long.
+    """
+
+    def __init__(self, database: Database, prepare: Callable[[Connection], None] | None = None) -> None:
+        self._database, self._prepare, self._prepare_due_s = database, prepare, 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hub-tally", daemon=True)
 
@@ -99,10 +108,16 @@ class Tally:
             _log.error("the quality page's counts cannot be kept up: %s", error.orig)
 
     def _run(self) -> None:
-        while not self._stopping.wait(_EVERY_S):
+        wait = 0.0
+        while not self._stopping.wait(wait):
+            wait = _EVERY_S
             try:
                 while self.turn() and not self._stopping.wait(_BREATH_S):
                     pass
+                if self._prepare and time.monotonic() >= self._prepare_due_s:
+                    with self._database.read() as connection:
+                        self._prepare(connection)
+                    self._prepare_due_s = time.monotonic() + _PREPARE_EVERY_S
             except (DBAPIError, OSError) as error:
                 _log.error("the quality page's counts cannot be kept up: %s", getattr(error, "orig", error))
 

@@ -225,13 +225,13 @@ def test_the_inference_process_goes_on_by_the_new_limits() -> None:
 def test_proposed_and_signed_at_the_command_line(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from aidpost.sync.hub import operations
+    from aidpost.sync.hub import accounts, operations
     from aidpost.sync.hub.config import HubConfig
 
     config = HubConfig(state_dir=str(tmp_path / "state/hub"))
     operations.enroll(config, "unit-1", bytes([88] + [102] * 31), clinic="north")
     for name, role in (("okoro", "clinician"), ("root", "administrator")):
-        operations.add_user(config, name, "correct horse battery", role)
+        accounts.add_user(config, name, "correct horse battery", role)
     (tmp_path / "password").write_text("correct horse battery\n")
     (tmp_path / "good.toml").write_text("[limits.vitals]\nhypoxaemia = 91\n")
     (tmp_path / "bad.toml").write_text("[limits.vitals]\nsevere_hypoxaemia = 60\n")

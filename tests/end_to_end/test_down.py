@@ -17,7 +17,7 @@ from aidpost.board.configuration import Configuration
 from aidpost.records import ExamReport
 from aidpost.sync import keys
 from aidpost.sync.applier import Applier, Subject
-from aidpost.sync.hub import operations
+from aidpost.sync.hub import accounts, operations
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.database import Database
 from aidpost.sync.hub.service import HubService
@@ -78,7 +78,7 @@ def test_a_patient_of_one_device_is_known_at_the_other_and_erased_at_both(tmp_pa
 
 def test_limits_that_two_people_signed_serve_on_the_device_and_the_hub_knows(tmp_path: Path, end: HubEnd) -> None:
     for name, role in (("okoro", "clinician"), ("root", "administrator")):
-        operations.add_user(end.config, name, PASSWORD, role)
+        accounts.add_user(end.config, name, PASSWORD, role)
     state, own = tmp_path / "one", Configuration()
     with Store.open(state, KEY, clock=FakeClock(), name="unit-1") as store:
         link = enrolled(end, store)

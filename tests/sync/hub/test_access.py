@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from aidpost.errors import UsageError
-from aidpost.sync.hub import operations, schema
+from aidpost.sync.hub import accounts, schema
 from aidpost.sync.hub.server import HubServer
 
 from .conftest import FakeDevice, hub_with
@@ -70,10 +70,10 @@ def test_secret_is_sealed_and_reset_by_command(server: HubServer, reader: Client
     app = set_up(reader)
     with server.database.read() as connection:
         assert app.secret.encode() not in bytes(connection.execute(select(schema.second_factors.c.secret)).scalar_one())
-    operations.reset_second_factor(server.config, "okoro")
+    accounts.reset_second_factor(server.config, "okoro")
     assert Client(server.url).log_in("okoro") == 303
     with pytest.raises(UsageError, match="none"):
-        operations.reset_second_factor(server.config, "okoro")
+        accounts.reset_second_factor(server.config, "okoro")
 
 
 @hub_with(second_factor=True)

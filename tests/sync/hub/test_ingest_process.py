@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from sqlalchemy import func, select
 
 from aidpost.errors import BrokerError, StoreLockedError
-from aidpost.sync.hub import schema
+from aidpost.sync.hub import _ingest_process, schema
 from aidpost.sync.hub._ingest_process import IngestProcess
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.lock import StateLock
@@ -25,6 +26,7 @@ from aidpost.sync.store import Store
 
 from .conftest import make_report
 from .test_with_device import accept, config, exams, sender, store, wait_for
+from .web_client import Client
 
 __all__ = ["config", "store"]
 
@@ -60,7 +62,7 @@ def test_ingest_that_is_killed_is_started_again_and_nothing_is_lost_or_doubled(h
                 wait_for(lambda: exams(hub), "the first exams arrive")
                 assert first is not None
                 os.kill(first, signal.SIGKILL)
-                wait_for(lambda: ingest.trouble is Trouble.STORE, "the pages know that nothing is stored")
+                wait_for(lambda: ingest.trouble is Trouble.STORE or ingest.pid != first, "it is known to have ended")
         wait_for(lambda: ingest.trouble is Trouble.NONE and ingest.connected, "it serves again", 90)
         assert publisher.wait_until_empty(90)
     assert ingest.pid != first
@@ -68,6 +70,27 @@ def test_ingest_that_is_killed_is_started_again_and_nothing_is_lost_or_doubled(h
     with hub.database.read() as connection:
         assert connection.execute(select(func.count()).select_from(schema.envelopes)).scalar_one() == len(reports)
         assert connection.execute(select(func.count()).select_from(schema.conflicts)).scalar_one() == 0
+
+
+def test_pages_say_that_nothing_is_stored_while_there_is_no_ingest(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest = ingest_of(hub)
+    wait_for(lambda: ingest.connected, "it is connected")
+    assert ingest.trouble is Trouble.NONE
+    client, begin = Client(hub.url), subprocess.Popen
+
+    def no_memory(*_arguments: object, **_more: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(_ingest_process, "_LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(subprocess, "Popen", no_memory)
+    assert ingest.pid is not None
+    os.kill(ingest.pid, signal.SIGKILL)
+    wait_for(lambda: client.get("/healthz") == 503, "the hub says so")
+    assert json.loads(client.body)["status"] == "records cannot be stored"
+    monkeypatch.setattr(subprocess, "Popen", begin)
+    wait_for(lambda: client.get("/healthz") == 200 and json.loads(client.body)["status"] == "ok", "it serves again", 90)
 
 
 def test_ingest_of_a_hub_that_was_killed_ends_by_itself_and_keeps_a_restore_away_till_then(config: HubConfig) -> None:

@@ -35,7 +35,7 @@ def engine(config: HubConfig) -> Iterator[Engine]:
 
 @pytest.fixture
 def wanted(database_url: str, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """A database made new from schema.py, on the same kind of server."""
+    """A database made new from the schema, on the same kind of server."""
     with ExitStack() as stack:
         postgres = request.getfixturevalue("postgres") if database_url else None
         made = create_engine(stack.enter_context(postgres.database()) if postgres else "sqlite://")

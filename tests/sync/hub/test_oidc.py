@@ -24,7 +24,7 @@ from oidc_provider import CLIENT_ID, CLIENT_SECRET, Claims, Provider
 from sqlalchemy import select
 
 from aidpost.errors import ConfigurationError, UsageError
-from aidpost.sync.hub import operations, schema
+from aidpost.sync.hub import accounts, operations, schema
 from aidpost.sync.hub.config import HubConfig, OidcGrant
 from aidpost.sync.hub.oidc import grant
 from aidpost.sync.hub.server import HubServer
@@ -229,19 +229,19 @@ def test_no_account_is_made_beyond_what_is_configured(server: HubServer, provide
     status, client = come_back(server, provider, "amina")
     assert (status, account(server, "amina")) == (403, None)
     assert "no account here" in client.text
-    operations.add_oidc_user(server.config, "reader7", "a-1", "viewer")
+    accounts.add_oidc_user(server.config, "reader7", "a-1", "viewer")
     status, client = come_back(server, provider, "amina")
     assert status == 200
     assert is_in(client)
     assert account(server, "reader7").role == "clinician", "the grants decide where there are any"
     with pytest.raises(UsageError, match="already"):
-        operations.add_oidc_user(server.config, "reader8", "a-1", "viewer")
+        accounts.add_oidc_user(server.config, "reader8", "a-1", "viewer")
 
 
 @hub_with(oidc_grants={}, oidc_create=False)
 def test_without_grants_the_role_is_the_one_that_an_administrator_gave(server: HubServer, provider: Provider) -> None:
     assert come_back(server, provider, "amina")[0] == 403
-    operations.add_oidc_user(server.config, "amina", "a-1", "viewer", clinics=("South clinic",))
+    accounts.add_oidc_user(server.config, "amina", "a-1", "viewer", clinics=("South clinic",))
     assert come_back(server, provider, "amina")[0] == 200
     assert account(server, "amina").role == "viewer"
 
@@ -277,11 +277,11 @@ def test_account_of_the_same_name_is_not_given_over(server: HubServer, provider:
 
 def test_disabled_user_is_out_at_once_and_stays_out(server: HubServer, provider: Provider) -> None:
     _, client = come_back(server, provider, "amina")
-    operations.disable_user(server.config, "amina")
+    accounts.disable_user(server.config, "amina")
     assert not is_in(client)
     assert come_back(server, provider, "amina")[0] == 403
     with pytest.raises(UsageError, match="no such user"):
-        operations.disable_user(server.config, "nobody")
+        accounts.disable_user(server.config, "nobody")
 
 
 @hub_with(second_factor=True)

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import select
 
 from aidpost.errors import ConfigurationError, UnreadableInputError
-from aidpost.sync.hub import identity, operations, schema
+from aidpost.sync.hub import accounts, identity, schema
 from aidpost.sync.hub.backup import back_up, restore
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database
@@ -144,4 +144,4 @@ def test_one_command_runs_hub_and_broker_and_makes_an_administrator(tmp_path: Pa
     with (tmp_path / "b.tar").open("rb") as source:
         again = subprocess.run([*command, "hub", "restore", "-"], stdin=source, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert operations.first_user(HubConfig(state_dir=str(tmp_path / "state/hub"))) is None, "the user is back, too"
+    assert accounts.first_user(HubConfig(state_dir=str(tmp_path / "state/hub"))) is None, "the user is back, too"

@@ -13,7 +13,7 @@ from aidpost.records import decode
 from aidpost.sync import rules as wire
 from aidpost.sync.bodies import Delivery
 from aidpost.sync.envelope import Hello
-from aidpost.sync.hub import operations, outgoing, rules, schema
+from aidpost.sync.hub import accounts, operations, outgoing, rules, schema
 from aidpost.sync.hub.config import HubConfig
 
 from .conftest import FakeDevice, Hub, at
@@ -30,7 +30,7 @@ def devices(config: HubConfig) -> list[FakeDevice]:
     for device, clinic in zip(made, ("north", "north", "south"), strict=True):
         operations.enroll(config, device.name, device.public_key, clinic=clinic)
     for name, role in (("okoro", "clinician"), ("eze", "clinician"), ("root", "administrator"), ("vi", "viewer")):
-        operations.add_user(config, name, PASSWORD, role, f"Dr {name.title()}")
+        accounts.add_user(config, name, PASSWORD, role, f"Dr {name.title()}")
     return made
 
 
@@ -79,7 +79,7 @@ def test_two_people_of_two_roles_send_it_and_one_alone_does_not(hub: Hub, device
 def test_who_changes_role_between_two_signatures_is_still_one_person(hub: Hub, devices: list[FakeDevice]) -> None:
     number = propose(hub)
     sign(hub, number, "okoro")
-    operations.add_user(hub.config, "okoro", PASSWORD, "administrator")
+    accounts.add_user(hub.config, "okoro", PASSWORD, "administrator")
     with pytest.raises(UsageError):
         sign(hub, number, "okoro")
     assert waiting(hub, devices[0]) == []

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 
 from aidpost.records import (
     Beats,
@@ -59,7 +59,7 @@ from aidpost.sync.hub.tally import Tally
 from aidpost.sync.hub.users import Role, Session
 
 from . import recount
-from .conftest import FakeDevice, Hub, at, make_report, make_vital
+from .conftest import FakeDevice, Hub, at, make_report, make_vital, wait_for
 
 DAY_MS = 86_400_000
 NOW_MS = 20_400 * DAY_MS - 1  # the last millisecond of a day, so that windows of milliseconds and of days are the same
@@ -335,8 +335,7 @@ def test_of_two_turns_that_read_the_same_one_counts(hub: Hub, monkeypatch: pytes
         assert other.turn()
         return after(*arguments)
 
-    if hub.database.is_sqlite:  # one that read before the other wrote
-        monkeypatch.setattr(tally, "_after", meanwhile)
+    monkeypatch.setattr(tally, "_after", meanwhile)  # one that read before the other wrote
     assert story.tally.turn()
     story.end()
     assert_equal_to_a_recount(hub, EVERYBODY)
@@ -379,6 +378,20 @@ def test_exam_whose_clock_is_known_later_counts_by_its_right_time(hub: Hub) -> N
         rows = _quality_data.rows_of(connection, EVERYBODY, "dr", ["age"])
     assert [row.name for row in rows] == ["under 40"]
     assert_equal_to_a_recount(hub, EVERYBODY)
+
+
+def test_what_takes_a_page_long_is_prepared_beside_the_work(hub: Hub) -> None:
+    story, seen = Story(hub, random.Random(13)), list[int]()
+
+    def prepare(connection: Connection) -> None:
+        seen.append(tally.standing(connection).due)
+
+    story.exam()
+    runs = Tally(hub.database, prepare)
+    runs.start()
+    wait_for(lambda: seen, "it was prepared")
+    runs.stop()
+    assert seen[0] == 0, "from counts that are up to date"
 
 
 def test_page_says_how_much_is_not_counted_yet(hub: Hub) -> None:

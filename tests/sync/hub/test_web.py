@@ -19,7 +19,7 @@ from aidpost.records import (
     TriageLevel,
 )
 from aidpost.sync.bodies import Erasure
-from aidpost.sync.hub import operations, schema
+from aidpost.sync.hub import accounts, schema
 from aidpost.sync.hub._chinese import CHINESE
 from aidpost.sync.hub.catalogue import GRADE_NAMES, VITALS
 from aidpost.sync.hub.database import now_ms
@@ -64,7 +64,7 @@ def test_session_ends_by_logging_out_by_idling_and_with_a_new_password(reader: C
         connection.execute(update(schema.sessions).values(used_ms=now_ms() - 31 * 60_000))
     assert reader.get("/") == 303
     reader.log_in("okoro")
-    operations.add_user(server.config, "okoro", PASSWORD + "!", "clinician")
+    accounts.add_user(server.config, "okoro", PASSWORD + "!", "clinician")
     assert reader.get("/") == 303
     reader.log_in("okoro", PASSWORD + "!")
     assert reader.submit("/", "/logout") == 303

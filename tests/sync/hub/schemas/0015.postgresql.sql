@@ -1,3 +1,310 @@
+CREATE TABLE enrolment_tokens (
+	token_hash BYTEA NOT NULL,
+	device VARCHAR(64) NOT NULL,
+	clinic VARCHAR(200) NOT NULL,
+	created_by VARCHAR(100) NOT NULL,
+	created_ms BIGINT NOT NULL,
+	expires_ms BIGINT NOT NULL,
+	used_by BYTEA,
+	used_ms BIGINT,
+	PRIMARY KEY (token_hash)
+);
+
+CREATE TABLE workers (
+	name VARCHAR(64) NOT NULL,
+	beat BIGINT NOT NULL,
+	PRIMARY KEY (name)
+);
+
+CREATE TABLE update_halts (
+	name VARCHAR(32) NOT NULL,
+	version VARCHAR(32) NOT NULL,
+	halted_ms BIGINT NOT NULL,
+	why VARCHAR(300) NOT NULL,
+	by VARCHAR(100) NOT NULL,
+	lifted_ms BIGINT,
+	PRIMARY KEY (name, version)
+);
+
+CREATE TABLE delivery_bodies (
+	sha256 VARCHAR(64) NOT NULL,
+	number INTEGER NOT NULL,
+	data BYTEA NOT NULL,
+	PRIMARY KEY (sha256, number)
+);
+
+CREATE TABLE device_settings (
+	scope VARCHAR(16) NOT NULL,
+	name VARCHAR(200) NOT NULL,
+	key VARCHAR(100) NOT NULL,
+	value TEXT NOT NULL,
+	by VARCHAR(64) NOT NULL,
+	at_ms BIGINT NOT NULL,
+	PRIMARY KEY (scope, name, key)
+);
+
+CREATE TABLE index_due (
+	patient UUID NOT NULL,
+	PRIMARY KEY (patient)
+);
+
+CREATE TABLE rule_changes (
+	id UUID NOT NULL,
+	name VARCHAR(64) NOT NULL,
+	text TEXT NOT NULL,
+	why VARCHAR(500) NOT NULL,
+	proposed_ms BIGINT NOT NULL,
+	proposed_by VARCHAR(64) NOT NULL,
+	state VARCHAR(16) NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE TABLE audit (
+	id BIGINT NOT NULL,
+	at_ms BIGINT NOT NULL,
+	actor VARCHAR(100) NOT NULL,
+	action VARCHAR(64) NOT NULL,
+	target VARCHAR(200) NOT NULL,
+	detail VARCHAR(1000) NOT NULL,
+	hash BYTEA NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE INDEX audit_time ON audit (at_ms);
+
+CREATE TABLE users (
+	name VARCHAR(64) NOT NULL,
+	full_name VARCHAR(200) NOT NULL,
+	role VARCHAR(16) NOT NULL,
+	password VARCHAR(200) NOT NULL,
+	created_ms BIGINT NOT NULL,
+	disabled_ms BIGINT,
+	issuer VARCHAR(500),
+	subject VARCHAR(255),
+	PRIMARY KEY (name)
+);
+
+CREATE UNIQUE INDEX users_subject ON users (issuer, subject);
+
+CREATE TABLE logout_tokens (
+	token_hash BYTEA NOT NULL,
+	until_ms BIGINT NOT NULL,
+	PRIMARY KEY (token_hash)
+);
+
+CREATE TABLE patient_words (
+	word VARCHAR(64) COLLATE "C" NOT NULL,
+	patient UUID NOT NULL,
+	PRIMARY KEY (word, patient)
+);
+
+CREATE INDEX ix_patient_words_patient ON patient_words (patient);
+
+CREATE TABLE withdrawn_consents (
+	id UUID NOT NULL,
+	patient UUID NOT NULL,
+	purpose VARCHAR(32) NOT NULL,
+	reason VARCHAR(500) NOT NULL,
+	at_ms BIGINT NOT NULL,
+	by VARCHAR(64) NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_withdrawn_consents_patient ON withdrawn_consents (patient);
+
+CREATE TABLE patient_links (
+	id UUID NOT NULL,
+	patient UUID NOT NULL,
+	same_as UUID NOT NULL,
+	reason VARCHAR(500) NOT NULL,
+	at_ms BIGINT NOT NULL,
+	by VARCHAR(64) NOT NULL,
+	parted_ms BIGINT,
+	parted_by VARCHAR(64) NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_patient_links_patient ON patient_links (patient);
+
+CREATE INDEX ix_patient_links_same_as ON patient_links (same_as);
+
+CREATE TABLE withdrawals (
+	id UUID NOT NULL,
+	exam UUID NOT NULL,
+	patient UUID NOT NULL,
+	right_patient UUID,
+	reason VARCHAR(500) NOT NULL,
+	at_ms BIGINT NOT NULL,
+	by VARCHAR(64) NOT NULL,
+	undone_ms BIGINT,
+	undone_by VARCHAR(64) NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_withdrawals_exam ON withdrawals (exam);
+
+CREATE INDEX ix_withdrawals_patient ON withdrawals (patient);
+
+CREATE INDEX ix_withdrawals_right_patient ON withdrawals (right_patient);
+
+CREATE TABLE quality_due (
+	id BIGSERIAL NOT NULL,
+	exam UUID,
+	patient UUID,
+	PRIMARY KEY (id)
+);
+
+CREATE TABLE quality_facts (
+	subject UUID NOT NULL,
+	body BYTEA NOT NULL,
+	PRIMARY KEY (subject)
+);
+
+CREATE TABLE quality_counts (
+	clinic VARCHAR(201) NOT NULL,
+	what VARCHAR(32) NOT NULL,
+	name VARCHAR(200) NOT NULL,
+	bucket BIGINT NOT NULL,
+	number BIGINT NOT NULL,
+	PRIMARY KEY (clinic, what, name, bucket)
+);
+
+CREATE TABLE reviews (
+	id UUID NOT NULL,
+	exam UUID NOT NULL,
+	report UUID NOT NULL,
+	patient UUID NOT NULL,
+	reviewer VARCHAR(64) NOT NULL,
+	decision VARCHAR(16) NOT NULL,
+	triage INTEGER,
+	dr_referable BOOLEAN,
+	af BOOLEAN,
+	at_ms BIGINT NOT NULL,
+	body BYTEA NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_reviews_exam ON reviews (exam);
+
+CREATE TABLE referrals (
+	id UUID NOT NULL,
+	exam UUID NOT NULL,
+	patient UUID NOT NULL,
+	status VARCHAR(16) NOT NULL,
+	due VARCHAR(10) NOT NULL,
+	supersedes UUID,
+	current BOOLEAN NOT NULL,
+	at_ms BIGINT NOT NULL,
+	entered_by VARCHAR(100) NOT NULL,
+	body BYTEA NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_referrals_exam ON referrals (exam);
+
+CREATE INDEX referrals_due ON referrals (current, status, due);
+
+CREATE TABLE readings (
+	report UUID NOT NULL,
+	part VARCHAR(16) NOT NULL,
+	number INTEGER NOT NULL,
+	exam UUID NOT NULL,
+	patient UUID NOT NULL,
+	review UUID NOT NULL,
+	reader VARCHAR(64) NOT NULL,
+	state VARCHAR(16) NOT NULL,
+	call BOOLEAN,
+	triage INTEGER,
+	at_ms BIGINT NOT NULL,
+	opened_ms BIGINT,
+	PRIMARY KEY (report, part, number)
+);
+
+CREATE INDEX ix_readings_patient ON readings (patient);
+
+CREATE INDEX readings_time ON readings (at_ms);
+
+CREATE TABLE calls (
+	report UUID NOT NULL,
+	task VARCHAR(16) NOT NULL,
+	exam UUID NOT NULL,
+	patient UUID NOT NULL,
+	model VARCHAR(200) NOT NULL,
+	camera VARCHAR(200) NOT NULL,
+	call BOOLEAN,
+	score FLOAT,
+	quality FLOAT,
+	usable BOOLEAN NOT NULL,
+	at_ms BIGINT NOT NULL,
+	PRIMARY KEY (report, task)
+);
+
+CREATE INDEX calls_time ON calls (task, at_ms);
+
+CREATE INDEX ix_calls_patient ON calls (patient);
+
+CREATE TABLE leases (
+	exam UUID NOT NULL,
+	part VARCHAR(16) NOT NULL,
+	reader VARCHAR(64) NOT NULL,
+	since_ms BIGINT NOT NULL,
+	until_ms BIGINT NOT NULL,
+	PRIMARY KEY (exam, part)
+);
+
+CREATE TABLE alerts (
+	id UUID NOT NULL,
+	kind VARCHAR(16) NOT NULL,
+	about UUID NOT NULL,
+	exam UUID NOT NULL,
+	patient UUID NOT NULL,
+	device VARCHAR(64) NOT NULL,
+	clinic VARCHAR(200) NOT NULL,
+	triage INTEGER NOT NULL,
+	opened_ms BIGINT NOT NULL,
+	level INTEGER NOT NULL,
+	next_ms BIGINT,
+	acknowledged_ms BIGINT,
+	acknowledged_by VARCHAR(200) NOT NULL,
+	PRIMARY KEY (id),
+	UNIQUE (about)
+);
+
+CREATE INDEX alerts_due ON alerts (next_ms);
+
+CREATE INDEX ix_alerts_exam ON alerts (exam);
+
+CREATE INDEX ix_alerts_patient ON alerts (patient);
+
+CREATE TABLE exports (
+	exam UUID NOT NULL,
+	target VARCHAR(16) NOT NULL,
+	patient UUID NOT NULL,
+	change INTEGER NOT NULL,
+	attempts INTEGER NOT NULL,
+	next_ms BIGINT,
+	sent_ms BIGINT,
+	error VARCHAR(500) NOT NULL,
+	PRIMARY KEY (exam, target)
+);
+
+CREATE INDEX exports_due ON exports (target, next_ms);
+
+CREATE INDEX ix_exports_patient ON exports (patient);
+
+CREATE TABLE dicom_objects (
+	id UUID NOT NULL,
+	exam UUID NOT NULL,
+	patient UUID NOT NULL,
+	at_ms BIGINT NOT NULL,
+	fault VARCHAR(500) NOT NULL,
+	PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_dicom_objects_exam ON dicom_objects (exam);
+
+CREATE INDEX ix_dicom_objects_patient ON dicom_objects (patient);
+
 CREATE TABLE hub (
 	id SERIAL NOT NULL,
 	schema_version INTEGER NOT NULL,
@@ -139,313 +446,6 @@ CREATE TABLE anchors (
 	PRIMARY KEY (device, boot)
 );
 
-CREATE TABLE audit (
-	id BIGINT NOT NULL,
-	at_ms BIGINT NOT NULL,
-	actor VARCHAR(100) NOT NULL,
-	action VARCHAR(64) NOT NULL,
-	target VARCHAR(200) NOT NULL,
-	detail VARCHAR(1000) NOT NULL,
-	hash BYTEA NOT NULL,
-	PRIMARY KEY (id)
-);
-
-CREATE INDEX audit_time ON audit (at_ms);
-
-CREATE TABLE users (
-	name VARCHAR(64) NOT NULL,
-	full_name VARCHAR(200) NOT NULL,
-	role VARCHAR(16) NOT NULL,
-	password VARCHAR(200) NOT NULL,
-	created_ms BIGINT NOT NULL,
-	disabled_ms BIGINT,
-	issuer VARCHAR(500),
-	subject VARCHAR(255),
-	PRIMARY KEY (name)
-);
-
-CREATE UNIQUE INDEX users_subject ON users (issuer, subject);
-
-CREATE TABLE logout_tokens (
-	token_hash BYTEA NOT NULL,
-	until_ms BIGINT NOT NULL,
-	PRIMARY KEY (token_hash)
-);
-
-CREATE TABLE reviews (
-	id UUID NOT NULL,
-	exam UUID NOT NULL,
-	report UUID NOT NULL,
-	patient UUID NOT NULL,
-	reviewer VARCHAR(64) NOT NULL,
-	decision VARCHAR(16) NOT NULL,
-	triage INTEGER,
-	dr_referable BOOLEAN,
-	af BOOLEAN,
-	at_ms BIGINT NOT NULL,
-	body BYTEA NOT NULL,
-	PRIMARY KEY (id)
-);
-
-CREATE INDEX ix_reviews_exam ON reviews (exam);
-
-CREATE TABLE referrals (
-	id UUID NOT NULL,
-	exam UUID NOT NULL,
-	patient UUID NOT NULL,
-	status VARCHAR(16) NOT NULL,
-	due VARCHAR(10) NOT NULL,
-	supersedes UUID,
-	current BOOLEAN NOT NULL,
-	at_ms BIGINT NOT NULL,
-	entered_by VARCHAR(100) NOT NULL,
-	body BYTEA NOT NULL,
-	PRIMARY KEY (id)
-);
-
-CREATE INDEX ix_referrals_exam ON referrals (exam);
-
-CREATE INDEX referrals_due ON referrals (current, status, due);
-
-CREATE TABLE readings (
-	report UUID NOT NULL,
-	part VARCHAR(16) NOT NULL,
-	number INTEGER NOT NULL,
-	exam UUID NOT NULL,
-	patient UUID NOT NULL,
-	review UUID NOT NULL,
-	reader VARCHAR(64) NOT NULL,
-	state VARCHAR(16) NOT NULL,
-	call BOOLEAN,
-	triage INTEGER,
-	at_ms BIGINT NOT NULL,
-	opened_ms BIGINT,
-	PRIMARY KEY (report, part, number)
-);
-
-CREATE INDEX ix_readings_patient ON readings (patient);
-
-CREATE INDEX readings_time ON readings (at_ms);
-
-CREATE TABLE calls (
-	report UUID NOT NULL,
-	task VARCHAR(16) NOT NULL,
-	exam UUID NOT NULL,
-	patient UUID NOT NULL,
-	model VARCHAR(200) NOT NULL,
-	camera VARCHAR(200) NOT NULL,
-	call BOOLEAN,
-	score FLOAT,
-	quality FLOAT,
-	usable BOOLEAN NOT NULL,
-	at_ms BIGINT NOT NULL,
-	PRIMARY KEY (report, task)
-);
-
-CREATE INDEX calls_time ON calls (task, at_ms);
-
-CREATE INDEX ix_calls_patient ON calls (patient);
-
-CREATE TABLE quality_due (
-	id BIGSERIAL NOT NULL,
-	exam UUID,
-	patient UUID,
-	PRIMARY KEY (id)
-);
-
-CREATE TABLE quality_facts (
-	subject UUID NOT NULL,
-	body BYTEA NOT NULL,
-	PRIMARY KEY (subject)
-);
-
-CREATE TABLE quality_counts (
-	clinic VARCHAR(201) NOT NULL,
-	what VARCHAR(32) NOT NULL,
-	name VARCHAR(200) NOT NULL,
-	bucket BIGINT NOT NULL,
-	number BIGINT NOT NULL,
-	PRIMARY KEY (clinic, what, name, bucket)
-);
-
-CREATE TABLE exports (
-	exam UUID NOT NULL,
-	target VARCHAR(16) NOT NULL,
-	patient UUID NOT NULL,
-	change INTEGER NOT NULL,
-	attempts INTEGER NOT NULL,
-	next_ms BIGINT,
-	sent_ms BIGINT,
-	error VARCHAR(500) NOT NULL,
-	PRIMARY KEY (exam, target)
-);
-
-CREATE INDEX exports_due ON exports (target, next_ms);
-
-CREATE INDEX ix_exports_patient ON exports (patient);
-
-CREATE TABLE dicom_objects (
-	id UUID NOT NULL,
-	exam UUID NOT NULL,
-	patient UUID NOT NULL,
-	at_ms BIGINT NOT NULL,
-	fault VARCHAR(500) NOT NULL,
-	PRIMARY KEY (id)
-);
-
-CREATE INDEX ix_dicom_objects_exam ON dicom_objects (exam);
-
-CREATE INDEX ix_dicom_objects_patient ON dicom_objects (patient);
-
-CREATE TABLE leases (
-	exam UUID NOT NULL,
-	part VARCHAR(16) NOT NULL,
-	reader VARCHAR(64) NOT NULL,
-	since_ms BIGINT NOT NULL,
-	until_ms BIGINT NOT NULL,
-	PRIMARY KEY (exam, part)
-);
-
-CREATE TABLE patient_words (
-	word VARCHAR(64) COLLATE "C" NOT NULL,
-	patient UUID NOT NULL,
-	PRIMARY KEY (word, patient)
-);
-
-CREATE INDEX ix_patient_words_patient ON patient_words (patient);
-
-CREATE TABLE withdrawn_consents (
-	id UUID NOT NULL,
-	patient UUID NOT NULL,
-	purpose VARCHAR(32) NOT NULL,
-	reason VARCHAR(500) NOT NULL,
-	at_ms BIGINT NOT NULL,
-	by VARCHAR(64) NOT NULL,
-	PRIMARY KEY (id)
-);
-
-CREATE INDEX ix_withdrawn_consents_patient ON withdrawn_consents (patient);
-
-CREATE TABLE patient_links (
-	id UUID NOT NULL,
-	patient UUID NOT NULL,
-	same_as UUID NOT NULL,
-	reason VARCHAR(500) NOT NULL,
-	at_ms BIGINT NOT NULL,
-	by VARCHAR(64) NOT NULL,
-	parted_ms BIGINT,
-	parted_by VARCHAR(64) NOT NULL,
-	PRIMARY KEY (id)
-);
-
-CREATE INDEX ix_patient_links_patient ON patient_links (patient);
-
-CREATE INDEX ix_patient_links_same_as ON patient_links (same_as);
-
-CREATE TABLE withdrawals (
-	id UUID NOT NULL,
-	exam UUID NOT NULL,
-	patient UUID NOT NULL,
-	right_patient UUID,
-	reason VARCHAR(500) NOT NULL,
-	at_ms BIGINT NOT NULL,
-	by VARCHAR(64) NOT NULL,
-	undone_ms BIGINT,
-	undone_by VARCHAR(64) NOT NULL,
-	PRIMARY KEY (id)
-);
-
-CREATE INDEX ix_withdrawals_exam ON withdrawals (exam);
-
-CREATE INDEX ix_withdrawals_patient ON withdrawals (patient);
-
-CREATE INDEX ix_withdrawals_right_patient ON withdrawals (right_patient);
-
-CREATE TABLE alerts (
-	id UUID NOT NULL,
-	kind VARCHAR(16) NOT NULL,
-	about UUID NOT NULL,
-	exam UUID NOT NULL,
-	patient UUID NOT NULL,
-	device VARCHAR(64) NOT NULL,
-	clinic VARCHAR(200) NOT NULL,
-	triage INTEGER NOT NULL,
-	opened_ms BIGINT NOT NULL,
-	level INTEGER NOT NULL,
-	next_ms BIGINT,
-	acknowledged_ms BIGINT,
-	acknowledged_by VARCHAR(200) NOT NULL,
-	PRIMARY KEY (id),
-	UNIQUE (about)
-);
-
-CREATE INDEX alerts_due ON alerts (next_ms);
-
-CREATE INDEX ix_alerts_exam ON alerts (exam);
-
-CREATE INDEX ix_alerts_patient ON alerts (patient);
-
-CREATE TABLE enrolment_tokens (
-	token_hash BYTEA NOT NULL,
-	device VARCHAR(64) NOT NULL,
-	clinic VARCHAR(200) NOT NULL,
-	created_by VARCHAR(100) NOT NULL,
-	created_ms BIGINT NOT NULL,
-	expires_ms BIGINT NOT NULL,
-	used_by BYTEA,
-	used_ms BIGINT,
-	PRIMARY KEY (token_hash)
-);
-
-CREATE TABLE workers (
-	name VARCHAR(64) NOT NULL,
-	beat BIGINT NOT NULL,
-	PRIMARY KEY (name)
-);
-
-CREATE TABLE update_halts (
-	name VARCHAR(32) NOT NULL,
-	version VARCHAR(32) NOT NULL,
-	halted_ms BIGINT NOT NULL,
-	why VARCHAR(300) NOT NULL,
-	by VARCHAR(100) NOT NULL,
-	lifted_ms BIGINT,
-	PRIMARY KEY (name, version)
-);
-
-CREATE TABLE delivery_bodies (
-	sha256 VARCHAR(64) NOT NULL,
-	number INTEGER NOT NULL,
-	data BYTEA NOT NULL,
-	PRIMARY KEY (sha256, number)
-);
-
-CREATE TABLE device_settings (
-	scope VARCHAR(16) NOT NULL,
-	name VARCHAR(200) NOT NULL,
-	key VARCHAR(100) NOT NULL,
-	value TEXT NOT NULL,
-	by VARCHAR(64) NOT NULL,
-	at_ms BIGINT NOT NULL,
-	PRIMARY KEY (scope, name, key)
-);
-
-CREATE TABLE index_due (
-	patient UUID NOT NULL,
-	PRIMARY KEY (patient)
-);
-
-CREATE TABLE rule_changes (
-	id UUID NOT NULL,
-	name VARCHAR(64) NOT NULL,
-	text TEXT NOT NULL,
-	why VARCHAR(500) NOT NULL,
-	proposed_ms BIGINT NOT NULL,
-	proposed_by VARCHAR(64) NOT NULL,
-	state VARCHAR(16) NOT NULL,
-	PRIMARY KEY (id)
-);
-
 CREATE TABLE rounds (
 	id UUID NOT NULL,
 	number INTEGER NOT NULL,
@@ -471,31 +471,6 @@ CREATE TABLE rounds (
 
 CREATE INDEX rounds_model ON rounds (model, number);
 
-CREATE TABLE streams (
-	id BIGSERIAL NOT NULL,
-	device VARCHAR(64) NOT NULL,
-	epoch BYTEA NOT NULL,
-	cls VARCHAR(32) NOT NULL,
-	held BYTEA NOT NULL,
-	dropped BYTEA NOT NULL,
-	rejected BYTEA NOT NULL,
-	PRIMARY KEY (id),
-	UNIQUE (device, epoch, cls),
-	FOREIGN KEY(device) REFERENCES devices (name)
-);
-
-CREATE TABLE sessions (
-	token_hash BYTEA NOT NULL,
-	"user" VARCHAR(64) NOT NULL,
-	csrf VARCHAR(64) NOT NULL,
-	created_ms BIGINT NOT NULL,
-	used_ms BIGINT NOT NULL,
-	issuer VARCHAR(500),
-	sid VARCHAR(255),
-	PRIMARY KEY (token_hash),
-	FOREIGN KEY("user") REFERENCES users (name)
-);
-
 CREATE TABLE outgoing (
 	device VARCHAR(64) NOT NULL,
 	cls VARCHAR(32) NOT NULL,
@@ -517,34 +492,6 @@ CREATE TABLE outgoing (
 CREATE INDEX ix_outgoing_patient ON outgoing (patient);
 
 CREATE INDEX outgoing_waiting ON outgoing (received_ms, sent_ms);
-
-CREATE TABLE user_scopes (
-	"user" VARCHAR(64) NOT NULL,
-	kind VARCHAR(16) NOT NULL,
-	value VARCHAR(200) NOT NULL,
-	PRIMARY KEY ("user", kind, value),
-	FOREIGN KEY("user") REFERENCES users (name)
-);
-
-CREATE TABLE second_factors (
-	"user" VARCHAR(64) NOT NULL,
-	secret BYTEA NOT NULL,
-	confirmed_ms BIGINT,
-	last_step BIGINT NOT NULL,
-	PRIMARY KEY ("user"),
-	FOREIGN KEY("user") REFERENCES users (name)
-);
-
-CREATE TABLE alert_steps (
-	alert UUID NOT NULL,
-	number INTEGER NOT NULL,
-	at_ms BIGINT NOT NULL,
-	step VARCHAR(16) NOT NULL,
-	target VARCHAR(300) NOT NULL,
-	detail VARCHAR(500) NOT NULL,
-	PRIMARY KEY (alert, number),
-	FOREIGN KEY(alert) REFERENCES alerts (id)
-);
 
 CREATE TABLE certificates (
 	serial VARCHAR(40) NOT NULL,
@@ -614,6 +561,59 @@ CREATE TABLE rule_signatures (
 	at_ms BIGINT NOT NULL,
 	PRIMARY KEY (change, role),
 	FOREIGN KEY(change) REFERENCES rule_changes (id)
+);
+
+CREATE TABLE sessions (
+	token_hash BYTEA NOT NULL,
+	"user" VARCHAR(64) NOT NULL,
+	csrf VARCHAR(64) NOT NULL,
+	created_ms BIGINT NOT NULL,
+	used_ms BIGINT NOT NULL,
+	issuer VARCHAR(500),
+	sid VARCHAR(255),
+	PRIMARY KEY (token_hash),
+	FOREIGN KEY("user") REFERENCES users (name)
+);
+
+CREATE TABLE user_scopes (
+	"user" VARCHAR(64) NOT NULL,
+	kind VARCHAR(16) NOT NULL,
+	value VARCHAR(200) NOT NULL,
+	PRIMARY KEY ("user", kind, value),
+	FOREIGN KEY("user") REFERENCES users (name)
+);
+
+CREATE TABLE second_factors (
+	"user" VARCHAR(64) NOT NULL,
+	secret BYTEA NOT NULL,
+	confirmed_ms BIGINT,
+	last_step BIGINT NOT NULL,
+	PRIMARY KEY ("user"),
+	FOREIGN KEY("user") REFERENCES users (name)
+);
+
+CREATE TABLE alert_steps (
+	alert UUID NOT NULL,
+	number INTEGER NOT NULL,
+	at_ms BIGINT NOT NULL,
+	step VARCHAR(16) NOT NULL,
+	target VARCHAR(300) NOT NULL,
+	detail VARCHAR(500) NOT NULL,
+	PRIMARY KEY (alert, number),
+	FOREIGN KEY(alert) REFERENCES alerts (id)
+);
+
+CREATE TABLE streams (
+	id BIGSERIAL NOT NULL,
+	device VARCHAR(64) NOT NULL,
+	epoch BYTEA NOT NULL,
+	cls VARCHAR(32) NOT NULL,
+	held BYTEA NOT NULL,
+	dropped BYTEA NOT NULL,
+	rejected BYTEA NOT NULL,
+	PRIMARY KEY (id),
+	UNIQUE (device, epoch, cls),
+	FOREIGN KEY(device) REFERENCES devices (name)
 );
 
 CREATE TABLE round_devices (
