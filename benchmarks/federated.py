@@ -1,6 +1,6 @@
 """Twenty clinics that teach a head together, beside each alone and all their recordings in one place.
 
-    python benchmarks/federated.py [--data FOLDER] [--work FOLDER] [--seeds 4] [--task fundus|ecg] [--tiny] [--wide N]
+    python benchmarks/federated.py [--data FOLDER] [--work FOLDER] [--seeds 4] [--task TASK] [--way ROW] [--wide N]
     python benchmarks/federated.py --first 100 --seeds 3      the divisions on which settings were chosen
     python benchmarks/federated.py --device      what learning takes on this machine, and a secure round on the wire
 
@@ -234,12 +234,14 @@ def ways_of(task: Task, noise: float) -> dict[str, Way]:
         "the same without noise": Way(replace(shares, noise=0.0), "fedavgm", shared=True),
         "private, noise in full": Way(single, "fedavgm"),
         "... geometric median": Way(single, "geometric-median"),
-        "... and 2 poisoned": Way(single, "geometric-median", poisoned=POISONED),
+        "... geometric, 2 poisoned": Way(single, "geometric-median", poisoned=POISONED),
+        "... trimmed mean": Way(replace(single, rate=4.0), "trimmed-mean"),
+        "... trimmed, 2 poisoned": Way(replace(single, rate=4.0), "trimmed-mean", poisoned=POISONED),
     }
 
 
-def run(task: Task, seed: int, noise: float) -> dict[str, float]:
-    """All ways on one division."""
+def run(task: Task, seed: int, noise: float, only: list[str] | None = None) -> dict[str, float]:
+    """All ways on one division, or those named."""
     kind, zero = task.kind, np.zeros((task.held.logits.shape[1], task.held.features.shape[1] + 1))
     whole = Cases(
         *(np.concatenate([getattr(one, name) for one in task.clinics]) for name in ("features", "logits", "labels")),
@@ -250,7 +252,8 @@ def run(task: Task, seed: int, noise: float) -> dict[str, float]:
     out["alone"] = float(np.mean(alone))
     out["pooled"] = task.judge(fit(kind, whole, RIDGE[task.name]))
     for name, way in ways_of(task, noise).items():
-        out[name], out["bytes"] = together(task, way, seed)
+        if not only or name in only:
+            out[name], out["bytes"] = together(task, way, seed)
     start = time.process_time()
     train(Recipe(kind, steps=40, rate=4.0), max(task.clinics, key=len), zero, np.random.default_rng(0))
     out["seconds"] = time.process_time() - start
@@ -268,6 +271,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4, help="divisions into clinics")
     parser.add_argument("--first", type=int, default=0, help="number of the first of them")
     parser.add_argument("--task", choices=["fundus", "ecg"], help="one of them only")
+    parser.add_argument("--way", action="append", metavar="ROW", help="this row of the table only; may be repeated")
     parser.add_argument("--wide", type=int, default=0, metavar="N", help="random cosine features besides")
     parser.add_argument("--device", action="store_true", help="what learning takes here")
     parser.add_argument("--tiny", action="store_true", help="every twelfth recording, one division")
@@ -291,7 +295,7 @@ def main() -> None:
         rows = []
         for seed in range(arguments.first, arguments.first + (1 if arguments.tiny else arguments.seeds)):
             clinics, held = divide(cases, traits, seed)
-            rows.append(run(Task(name, kind, clinics, held, measure), seed, noise))
+            rows.append(run(Task(name, kind, clinics, held, measure), seed, noise, arguments.way))
         report(name, {key: np.array([row[key] for row in rows]) for key in rows[0]})
     print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 

@@ -154,6 +154,9 @@ def _check(connection: Connection, plan: Plan) -> None:
         raise _refused(plan, f"{plan.strategy} must see every answer, and a secure sum shows none", remedy)
     if plan.noise <= 0:
         raise _refused(plan, "it has no noise, so no device would answer", "Give it a budget.")
+    if plan.rate * plan.ridge > 1:
+        cause = f"a step of {plan.rate:g} overshoots what a ridge of {plan.ridge:g} holds to"
+        raise _refused(plan, cause, f"With this ridge the rate may be {1 / plan.ridge:g} at most.")
 
 
 def _devices(connection: Connection, plan: Plan) -> list[str]:

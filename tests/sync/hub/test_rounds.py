@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import select
 
+from aidpost.errors import UsageError
 from aidpost.records import decode
 from aidpost.sync import rounds as wire
 from aidpost.sync.hub import _round_phases, operations, outgoing, rounds, schema
@@ -226,6 +228,16 @@ def test_a_ridge_may_take_back_what_the_head_has_and_no_more(hub: Hub, devices: 
     for one in devices:
         give(hub, one, answer(call, -0.5))
     assert len(state(hub).refused) == (3 if afresh else 0)
+
+
+def test_a_ridge_that_a_step_would_overshoot_is_refused_at_both_ends(hub: Hub, devices: list[FakeDevice]) -> None:
+    with pytest.raises(UsageError) as refused:
+        open_one(hub, PLAN._replace(rate=40.0, ridge=0.03))
+    assert "rate may be 33.3333 at most" in refused.value.remedy
+    call = open_one(hub, PLAN._replace(rate=30.0, ridge=0.03))
+    for ridge in (0.04, float("nan"), -0.01):
+        with pytest.raises(ValueError, match=r"ridge|recipe"):
+            msgspec.structs.replace(call, ridge=ridge)
 
 
 def test_under_scaffold_each_device_is_told_of_the_others(hub: Hub, devices: list[FakeDevice]) -> None:
