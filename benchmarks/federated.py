@@ -1,6 +1,7 @@
 """Twenty clinics that teach a head together, beside each alone and all their recordings in one place.
 
-    python benchmarks/federated.py [--data FOLDER] [--work FOLDER] [--seeds 4] [--task fundus|ecg] [--tiny] [--wide N]
+    python benchmarks/federated.py [--data FOLDER] [--work FOLDER] [--seeds 4] [--task TASK] [--way ROW] [--wide N]
+    python benchmarks/federated.py --first 100 --seeds 3      the divisions on which settings were chosen
     python benchmarks/federated.py --device      what learning takes on this machine, and a secure round on the wire
 
 Features come from the shipped models, once, and are kept in the work folder. Fundus: `fundus-dr-open`, which learned
@@ -36,17 +37,17 @@ from aidpost.inference.private import Recipe, epsilon, epsilon_apart, noise_for,
 from aidpost.records import Timestamp, encode
 from aidpost.sync import rounds as wire
 from aidpost.sync import secure_sum
-from aidpost.sync.hub.aggregate import Aggregator, Controls
+from aidpost.sync.hub.aggregate import Aggregator, Controls, corrected
 from aidpost.sync.secure_sum import Secrets
 
 CLINICS, ROUNDS, AWAY, POISONED = 20, 15, 0.3, 2
 EPSILON, DELTA = 8.0, 1e-5
 LEAST_ANSWERS = 10
-POOLED = {"fundus": 0.001, "ecg": 0.03}
+RIDGE = {"fundus": 0.0003, "ecg": 0.03}
 PROX = {"fundus": {"pull": 0.02}, "ecg": {"pull": 0.2, "steps": 80, "rate": 4.0}}
-SHARED = {"fundus": (32.0, "fedavgm"), "ecg": (8.0, "fedavg")}
-"""The ridge of pooled training, FedProx's settings, and rate and strategy of private single steps with noise in shares
-that were best on divisions 100 to 102."""
+SHARED = {"fundus": 12.0, "ecg": 2.0}
+"""The ridge, of pooled training and of rounds, FedProx's settings, and the rate of private single steps with noise in
+shares that were best on divisions 100 to 102."""
 
 
 @dataclass
@@ -169,18 +170,17 @@ class Way:
     recipe: Recipe
     strategy: str
     poisoned: int = 0
-    rate: float = 0.1
     shared: bool = False  # noise in shares, under secure aggregation
-    momentum: float = 0.5  # of the server, under FedAvgM
 
 
 def together(task: Task, way: Way, seed: int) -> tuple[float, int]:
     """The measure after the rounds, and the bytes of one answer."""
     rng = np.random.default_rng(1000 + seed)
     shape = (task.held.logits.shape[1], task.held.features.shape[1] + 1)
-    shared = Aggregator(way.strategy, np.zeros(shape[0] * shape[1]), rate=way.rate, poisoned=POISONED)
-    shared.momentum = way.momentum
-    controls = Controls() if way.strategy == "scaffold" else None
+    steps = way.recipe.steps
+    shared = Aggregator(way.strategy, np.zeros(shape[0] * shape[1]), poisoned=POISONED, steps=steps)
+    robust = way.strategy == "geometric-median"
+    controls = Controls(robust=robust) if corrected(way.strategy, steps) else None
     hostile = set(rng.choice(CLINICS, way.poisoned, replace=False).tolist())
     size = 0
     for _ in range(ROUNDS):
@@ -210,8 +210,38 @@ def together(task: Task, way: Way, seed: int) -> tuple[float, int]:
     return task.judge(shared.weights.reshape(shape)), size
 
 
-def run(task: Task, seed: int, noise: float) -> dict[str, float]:
-    """All ways on one division."""
+def ways_of(task: Task, noise: float) -> dict[str, Way]:
+    """The ways by the table's rows."""
+    many = Recipe(task.kind, steps=40, rate=4.0, clip=1e6, ridge=RIDGE[task.name])
+    single = Recipe(task.kind, steps=1, rate=2.0, clip=1.0, noise=noise, ridge=RIDGE[task.name])
+    shares = replace(single, rate=SHARED[task.name])
+    plain = replace(many, rate=2.0, ridge=0.0)
+    return {
+        "FedAvg, no ridge": Way(plain, "fedavg"),
+        "SCAFFOLD, no ridge": Way(plain, "scaffold"),
+        "FedProx, no ridge": Way(replace(plain, **PROX[task.name]), "fedavg"),
+        "FedAvg": Way(many, "fedavg"),
+        "FedAvgM": Way(replace(many, steps=10, rate=1.0), "fedavgm"),
+        "SCAFFOLD": Way(many, "scaffold"),
+        "FedAdam": Way(many, "fedadam"),
+        "geometric median": Way(many, "geometric-median"),
+        "trimmed mean": Way(many, "trimmed-mean"),
+        "FedAvg, 2 poisoned": Way(many, "fedavg", poisoned=POISONED),
+        "geometric median, 2 poisoned": Way(many, "geometric-median", poisoned=POISONED),
+        "trimmed mean, 2 poisoned": Way(many, "trimmed-mean", poisoned=POISONED),
+        "Krum, 2 poisoned": Way(many, "krum", poisoned=POISONED),
+        "private, noise in shares": Way(shares, "fedavgm", shared=True),
+        "the same without noise": Way(replace(shares, noise=0.0), "fedavgm", shared=True),
+        "private, noise in full": Way(single, "fedavgm"),
+        "... geometric median": Way(single, "geometric-median"),
+        "... geometric, 2 poisoned": Way(single, "geometric-median", poisoned=POISONED),
+        "... trimmed mean": Way(replace(single, rate=4.0), "trimmed-mean"),
+        "... trimmed, 2 poisoned": Way(replace(single, rate=4.0), "trimmed-mean", poisoned=POISONED),
+    }
+
+
+def run(task: Task, seed: int, noise: float, only: list[str] | None = None) -> dict[str, float]:
+    """All ways on one division, or those named."""
     kind, zero = task.kind, np.zeros((task.held.logits.shape[1], task.held.features.shape[1] + 1))
     whole = Cases(
         *(np.concatenate([getattr(one, name) for one in task.clinics]) for name in ("features", "logits", "labels")),
@@ -220,29 +250,12 @@ def run(task: Task, seed: int, noise: float) -> dict[str, float]:
     out = {"no head": task.judge(zero)}
     alone = [task.judge(fit(kind, one, 0.03)) for one in task.clinics]
     out["alone"] = float(np.mean(alone))
-    out["pooled"] = task.judge(fit(kind, whole, POOLED[task.name]))
-    many = Recipe(kind, steps=40, rate=2.0, clip=1e6)
-    private = Recipe(kind, steps=1, rate=16.0, clip=1.0, noise=noise)
-    ways = {
-        "FedAvg": Way(many, "fedavg"),
-        "FedProx": Way(replace(many, **PROX[task.name]), "fedavg"),
-        "FedAvgM": Way(replace(many, steps=10, rate=4.0), "fedavgm"),
-        "SCAFFOLD": Way(many, "scaffold"),
-        "FedAdam": Way(many, "fedadam"),
-        "private, noise in shares": Way(replace(private, rate=SHARED[task.name][0]), SHARED[task.name][1], shared=True),
-        "the same without noise": Way(
-            replace(private, rate=SHARED[task.name][0], noise=0.0), SHARED[task.name][1], shared=True
-        ),
-        "private, each by itself": Way(private, "fedavg"),
-        "FedAvg, 2 poisoned": Way(many, "fedavg", poisoned=POISONED),
-        "trimmed mean": Way(many, "trimmed-mean"),
-        "trimmed mean, 2 poisoned": Way(many, "trimmed-mean", poisoned=POISONED),
-        "Krum, 2 poisoned": Way(many, "krum", poisoned=POISONED),
-    }
-    for name, way in ways.items():
-        out[name], out["bytes"] = together(task, way, seed)
+    out["pooled"] = task.judge(fit(kind, whole, RIDGE[task.name]))
+    for name, way in ways_of(task, noise).items():
+        if not only or name in only:
+            out[name], out["bytes"] = together(task, way, seed)
     start = time.process_time()
-    train(many, max(task.clinics, key=len), zero, np.random.default_rng(0))
+    train(Recipe(kind, steps=40, rate=4.0), max(task.clinics, key=len), zero, np.random.default_rng(0))
     out["seconds"] = time.process_time() - start
     out["largest"] = float(max(map(len, task.clinics)))
     out["smallest"] = float(min(map(len, task.clinics)))
@@ -256,7 +269,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=top.parent / "shared" / "data", help="folder of the recordings")
     parser.add_argument("--work", type=Path, default=top / "benchmarks" / "work", help="where features are kept")
     parser.add_argument("--seeds", type=int, default=4, help="divisions into clinics")
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them")
     parser.add_argument("--task", choices=["fundus", "ecg"], help="one of them only")
+    parser.add_argument("--way", action="append", metavar="ROW", help="this row of the table only; may be repeated")
     parser.add_argument("--wide", type=int, default=0, metavar="N", help="random cosine features besides")
     parser.add_argument("--device", action="store_true", help="what learning takes here")
     parser.add_argument("--tiny", action="store_true", help="every twelfth recording, one division")
@@ -278,9 +293,9 @@ def main() -> None:
         cases, traits = table(arguments.data, arguments.work, arguments.tiny)
         cases = widened(cases, arguments.wide)
         rows = []
-        for seed in range(1 if arguments.tiny else arguments.seeds):
+        for seed in range(arguments.first, arguments.first + (1 if arguments.tiny else arguments.seeds)):
             clinics, held = divide(cases, traits, seed)
-            rows.append(run(Task(name, kind, clinics, held, measure), seed, noise))
+            rows.append(run(Task(name, kind, clinics, held, measure), seed, noise, arguments.way))
         report(name, {key: np.array([row[key] for row in rows]) for key in rows[0]})
     print(f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
@@ -289,12 +304,21 @@ def on_device() -> None:
     """What a device needs to learn from 5,000 examples, one process a model, and what a secure round of 20 sends."""
     for name, rows in (("ecg-rhythm", 4), ("fundus-dr", 4)):
         code = f"import federated; federated.learn_once({name!r}, {rows})"
-        folder = str(Path(__file__).parent)
-        subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
     up, down = secure_bytes(CLINICS, 4 * 33 + 1)
     print(
         f"secure round of {CLINICS} devices: {up} bytes up and {down} down for each, before compression and signature"
     )
+
+
+def serving(name: str) -> None:
+    """A process that has what a device's has loaded while it serves, until its input ends."""
+    import aidpost.board.runtime  # noqa: F401 - as `aidpost run`
+
+    model = load_model(SHIPPED / name)
+    print("ready", flush=True)
+    sys.stdin.read()
+    del model
 
 
 def learn_once(name: str, rows: int) -> None:
@@ -304,6 +328,10 @@ def learn_once(name: str, rows: int) -> None:
     def peak() -> str:
         return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
 
+    def now(what: str) -> float:
+        with Path("/proc/self/smaps_rollup").open() as file:
+            return next(int(line.split()[1]) for line in file if line.startswith(what + ":")) / 1024
+
     start, rng = peak(), np.random.default_rng(0)
     load_model(SHIPPED / name)
     loaded = peak()
@@ -312,10 +340,23 @@ def learn_once(name: str, rows: int) -> None:
     began = time.process_time()
     train(Recipe("softmax", steps=1, noise=2.0), cases, np.zeros((rows, 33)), rng)
     took, trained = time.process_time() - began, peak()
+    own_part = now("Anonymous")
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import federated; federated.serving({name!r})"],
+        cwd=Path(__file__).parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as device:
+        assert device.stdout is not None
+        device.stdout.readline()
+        beside = now("Pss")
+        device.communicate()
     epsilon_apart(0.5, DELTA)
     apart = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(
-        f"{name}: peak {start} imported, {loaded} with the model, {trained} after learning ({took:.3f} s); "
+        f"{name}: peak {start} imported, {loaded} with the model, {trained} after learning ({took:.3f} s), "
+        f"{own_part:.0f} MB its own and the rest code and files; "
+        f"beside a device that serves it adds {beside:.0f} MB (PSS); "
         f"the privacy accountant, before that and in a process of its own, {apart:.0f} MB"
     )
 
@@ -353,7 +394,7 @@ def report(name: str, found: dict[str, np.ndarray]) -> None:
     for key, value in found.items():
         # of the means: a division whose gap is near zero would decide the mean of the shares
         gap = (value.mean() - found["alone"].mean()) / (found["pooled"].mean() - found["alone"].mean())
-        print(f"  {key:26} AUC {value.mean():.4f} ({value.min():.4f}-{value.max():.4f})  gap {100 * gap:8.1f} %")
+        print(f"  {key:28} AUC {value.mean():.4f} ({value.min():.4f}-{value.max():.4f})  gap {100 * gap:8.1f} %")
 
 
 if __name__ == "__main__":

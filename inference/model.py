@@ -95,7 +95,8 @@ class Model:
     @property
     def head_shape(self) -> tuple[int, int]:
         """Rows and columns of a head's weights. Raises ModelError as `features` does."""
-        logits = self.own_logits(self.run(np.zeros(self.card.input.shape, np.float32))).shape[1]
+        # counts need no float copies of a whole photograph
+        logits = self.own_logits(self.run(np.zeros(self.card.input.shape, self.interpreter.input.dtype))).shape[1]
         if self.basis is None:
             self.features(())
         assert self.basis is not None

@@ -3,8 +3,8 @@
 DP-SGD (Abadi et al., CCS 2016;10.1145/2976749.2978318) with whole batches and the patient as the unit: what one patient
 adds to a step is at most `clip` long, whatever number of examples they have, and Gaussian noise of `noise` times `clip`
 is added to the sum. The number of patients is one more coordinate of that sum, so it is as private as the rest and no
-exact count leaves the device. Everything else, division, step, FedProx's pull (Li et al., MLSys 2020), is made of these
-sums alone and costs no privacy.
+exact count leaves the device. Everything else, division, step, ridge, FedProx's pull (Li et al., MLSys 2020), is made
+of these sums alone and costs no privacy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Recipe:
     """How a device answers a round; the hub announces it.
 
     `steps` whole-batch gradient steps of length `rate`, each patient's gradient clipped to `clip`, noise of `noise`
-    times the clip in every step (0: none), `pull` (FedProx's mu) towards the round's own head.
+    times the clip in every step (0: none), `pull` (FedProx's mu) towards the round's own head, `ridge` towards zeros,
+    that is the model itself.
     """
 
     kind: Kind
@@ -42,6 +43,7 @@ class Recipe:
     clip: float = 1.0
     noise: float = 0.0
     pull: float = 0.0
+    ridge: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,8 @@ def train(
         total = _noised_sum(recipe, cases, here, rng)
         patients.append(max(total[-1], 1.0))
         slope = total[:-1].reshape(here.shape) / patients[-1]
-        here = here - recipe.rate * (slope + others + recipe.pull * (here - weights))
+        held = recipe.pull * (here - weights) + recipe.ridge * here
+        here = here - recipe.rate * (slope + others + held)
     return Update(here - weights, float(np.mean(patients)))
 
 

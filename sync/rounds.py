@@ -63,7 +63,7 @@ class RoundCall(Record, frozen=True, kw_only=True):
     that of `aidpost.inference.private`; `noise` is what protects the sum where `secure`, and then a device adds its
     share, 1/sqrt(minimum), of it. `withdrawn` are this device's patients who took back their consent at the hub.
     `deadline_ms` is by the hub's clock; what comes later counts for the next round. `correction` is what SCAFFOLD adds
-    to each of this device's slopes, empty for nothing.
+    to each of this device's slopes, empty for nothing. `ridge` holds the head to zeros, the model itself.
     """
 
     round: uuid.UUID
@@ -87,6 +87,7 @@ class RoundCall(Record, frozen=True, kw_only=True):
     at: Timestamp
     withdrawn: tuple[uuid.UUID, ...] = ()
     correction: bytes = b""
+    ridge: float = 0.0
 
     def _check(self) -> None:
         require(self.rows >= 1 and self.columns >= 1, self, "a head has no weights")
@@ -97,9 +98,10 @@ class RoundCall(Record, frozen=True, kw_only=True):
         require(bool(np.isfinite(to_floats(self.correction)).all()), self, "the correction is not finite")
         require(1 <= self.steps <= _MOST_STEPS, self, f"steps are {self.steps}, not within 1 to {_MOST_STEPS}")
         require(2 <= self.minimum <= _MOST_MEMBERS, self, f"minimum is {self.minimum}, not 2 to {_MOST_MEMBERS}")
-        numbers = (self.rate, self.clip, self.noise, self.pull)
+        numbers = (self.rate, self.clip, self.noise, self.pull, self.ridge)
         require(all(math.isfinite(one) and one >= 0 for one in numbers), self, "the recipe is not finite")
         require(self.rate > 0 and self.clip > 0, self, "rate and clip must be over 0")
+        require(self.rate * self.ridge <= 1, self, "a step of this rate overshoots what the ridge pulls to")
         require(not self.secure or self.steps == 1, self, "noise in shares is right for one step only")
 
 

@@ -301,7 +301,7 @@ class Participant:
 
 def _recipe(call: RoundCall) -> Recipe:
     noise = call.noise / math.sqrt(call.minimum) if call.secure else call.noise
-    return Recipe(call.kind, call.steps, call.rate, call.clip, noise, call.pull)
+    return Recipe(call.kind, call.steps, call.rate, call.clip, noise, call.pull, call.ridge)
 
 
 def _of_secure(kept: Kept) -> tuple[Secrets, RoundRoster, RoundPeers]:

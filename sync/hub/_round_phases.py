@@ -15,7 +15,7 @@ from aidpost.records import Record, decode
 from aidpost.sync import rounds as wire
 from aidpost.sync import secure_sum
 from aidpost.sync.hub import audit, clocks, rounds, schema
-from aidpost.sync.hub.aggregate import Aggregator
+from aidpost.sync.hub.aggregate import Aggregator, corrected
 from aidpost.sync.rounds import (
     RoundAnswer,
     RoundCall,
@@ -235,7 +235,7 @@ class _Step:
         late: Sequence[tuple[uuid.UUID, str]] = (),
     ) -> None:
         call = self._call
-        aggregator = Aggregator(call.strategy, wire.to_floats(call.head))  # type: ignore[arg-type]
+        aggregator = Aggregator(call.strategy, wire.to_floats(call.head), steps=call.steps)  # type: ignore[arg-type]
         self._remember(aggregator)
         try:
             changes, patients = np.stack([one for one, _ in vectors]), np.array([one for _, one in vectors])
@@ -271,10 +271,11 @@ class _Step:
 
     def _remember(self, aggregator: Aggregator) -> None:
         """What the strategy knows from the rounds before."""
-        if self.row.previous is not None and self._call.strategy != "scaffold":
-            before = self._connection.execute(select(_rows).where(_rows.c.id == self.row.previous)).one()
-            if rounds.call_of(before).strategy == self._call.strategy and before.memory:
-                aggregator.recall(msgspec.msgpack.decode(bytes(before.memory)))
+        if corrected(self._call.strategy, self._call.steps):
+            return
+        before = self._connection.execute(select(_rows).where(_rows.c.id == self.row.previous)).one_or_none()
+        if before is not None and rounds.remembers(before, self._call):
+            aggregator.recall(msgspec.msgpack.decode(bytes(before.memory)))
 
     def _void(self, reason: str) -> None:
         self._set(state="void", ended_ms=self._now_ms, reason=reason[:500])

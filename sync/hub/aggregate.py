@@ -1,10 +1,11 @@
-"""What a round makes of its answers: one step of the shared head, by one of six strategies.
+"""What a round makes of its answers: one step of the shared head, by one of seven strategies.
 
 Flower's FedAvg, FedAdam, FedTrimmedAvg and Krum, on vectors; a test holds each against Flower 1.42's for the same
 answers. FedProx differs from FedAvg on the device only; SCAFFOLD by what the hub tells each device of the
-others (`Controls`). The two robust ones must see every answer by itself, so that
-they and secure aggregation, under which the hub sees sums only, exclude each other; they weigh devices alike, since a
-poisoned device would claim to have many patients.
+others (`Controls`). The three robust ones must see every answer by itself, so that they and secure aggregation, under
+which the hub sees sums only, exclude each other. The trimmed mean and Krum weigh devices alike, since a poisoned device
+would claim to have many patients; the geometric median (Pillutla et al., IEEE TSP 2022) weighs none by more than the
+median device's patients.
 """
 
 from __future__ import annotations
@@ -15,10 +16,30 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Aggregator", "Controls", "Strategy"]
+__all__ = ["Aggregator", "Controls", "Strategy", "corrected", "geometric_median"]
 
 Floats = npt.NDArray[np.float64]
-Strategy = Literal["fedavg", "fedavgm", "scaffold", "fedadam", "trimmed-mean", "krum"]
+Strategy = Literal["fedavg", "fedavgm", "scaffold", "fedadam", "geometric-median", "trimmed-mean", "krum"]
+
+_MEDIAN_TURNS = 100
+
+
+def corrected(strategy: str, steps: int) -> bool:
+    """Whether devices are told how the others' slope differs from theirs. Under the geometric median only where they
+    take several steps: one lets nobody drift, and it takes the server's momentum instead."""
+    return strategy == "scaffold" or (strategy == "geometric-median" and steps > 1)
+
+
+def geometric_median(points: Floats, patients: Floats) -> Floats:
+    """The point (n,) whose distances to the points (devices, n) have the least sum, each device weighed by its patients
+    and none by more than the median device's; by Weiszfeld's iteration. Under half of the weight, wherever it lies,
+    cannot take it away."""
+    weight = np.minimum(patients, np.median(patients))
+    here: Floats = np.median(points, axis=0)
+    for _ in range(_MEDIAN_TURNS):
+        share = weight / np.maximum(np.linalg.norm(points - here, axis=1), 1e-9)
+        here = share @ points / share.sum()
+    return here
 
 
 @dataclass
@@ -32,7 +53,11 @@ class Aggregator:
     poisoned
         How many devices Krum assumes to be hostile.
     momentum
-        The part of the last step that FedAvgM takes again (Hsu et al., 2019).
+        The part of the last step that is taken again (FedAvgM, Hsu et al., 2019), in Nesterov's form: the head that
+        devices get lies as far ahead as the next step will carry it anyway. The geometric median's, too, where
+        `steps` is 1.
+    steps
+        How many steps devices take in a round.
     rate, tau
         FedAdam's step and its guard against small denominators (Reddi et al., ICLR 2021).
     """
@@ -41,7 +66,8 @@ class Aggregator:
     weights: Floats
     trimmed: float = 0.2
     poisoned: int = 2
-    momentum: float = 0.5
+    momentum: float = 0.8
+    steps: int = 1
     rate: float = 0.1
     tau: float = 1e-3
     round: int = 0
@@ -64,6 +90,7 @@ class Aggregator:
             "scaffold": self._mean,
             "fedavgm": self._momentum,
             "fedadam": self._adam,
+            "geometric-median": self._geometric_median,
             "trimmed-mean": self._trimmed_mean,
             "krum": self._krum,
         }[self.strategy](changes, patients)
@@ -71,7 +98,7 @@ class Aggregator:
         return self.weights
 
     def memory(self) -> tuple[int, list[float], list[float]]:
-        """What the strategy knows from before: how many rounds, and FedAdam's moments or FedAvgM's last step."""
+        """What the strategy knows from before: how many rounds, and FedAdam's moments or the momentum's last step."""
         return self.round, self._first.tolist(), self._second.tolist()
 
     def recall(self, memory: tuple[int, list[float], list[float]]) -> None:
@@ -84,9 +111,15 @@ class Aggregator:
         return mean
 
     def _momentum(self, changes: Floats, patients: Floats) -> Floats:
-        change = self._mean(changes, patients)
+        return self._ahead(self._mean(changes, patients))
+
+    def _ahead(self, change: Floats) -> Floats:
         self._first = change if self.round == 1 else self.momentum * self._first + change
-        return self._first
+        return change + self.momentum * self._first
+
+    def _geometric_median(self, changes: Floats, patients: Floats) -> Floats:
+        change = geometric_median(changes, patients)
+        return change if corrected(self.strategy, self.steps) else self._ahead(change)
 
     def _adam(self, changes: Floats, patients: Floats) -> Floats:
         change = self._mean(changes, patients)
@@ -118,10 +151,12 @@ class Controls:
     and of all, by which a device that takes many steps does not drift to its own optimum.
 
     Devices would keep theirs; the hub can, since they follow from the changes that it was sent, so that nothing more
-    leaves a device. `of` is by device its patients and its slope (n,).
+    leaves a device. `of` is by device its patients and its slope (n,); where `robust`, the slope of all is their
+    geometric median, so that hostile ones do not decide what the others are told.
     """
 
     of: dict[str, tuple[float, list[float]]] = field(default_factory=dict)
+    robust: bool = False
 
     def correction(self, device: str, size: int) -> Floats:
         """What is added to each slope of a device, (size,); zeros for one that is not known yet."""
@@ -141,5 +176,8 @@ class Controls:
 
     def _mean(self) -> Floats:
         patients = np.array([one for one, _ in self.of.values()])
-        mean: Floats = patients @ np.array([slope for _, slope in self.of.values()]) / patients.sum()
+        slopes = np.array([slope for _, slope in self.of.values()])
+        if self.robust:
+            return geometric_median(slopes, patients)
+        mean: Floats = patients @ slopes / patients.sum()
         return mean

@@ -20,7 +20,7 @@ from aidpost.records import ConsentPurpose, Record, decode, encode
 from aidpost.sync import rounds as wire
 from aidpost.sync.hub import audit, clocks, consents, outgoing, patients, schema
 from aidpost.sync.hub._rows import clean
-from aidpost.sync.hub.aggregate import Controls, Strategy
+from aidpost.sync.hub.aggregate import Controls, Strategy, corrected
 from aidpost.sync.rounds import RoundAnswer, RoundCall, RoundKeys, RoundReveal, RoundRoster, RoundShares
 
 __all__ = ["Plan", "Progress", "call_of", "find", "open_round", "progress", "take"]
@@ -53,6 +53,7 @@ class Plan(NamedTuple):
     clip: float = 1.0
     noise: float = 1.0
     pull: float = 0.0
+    ridge: float = 0.0
     devices: tuple[str, ...] = ()
     afresh: bool = False
 
@@ -111,6 +112,7 @@ def open_round(connection: Connection, hub_epoch: bytes, plan: Plan, by: str, no
         clip=plan.clip,
         noise=plan.noise,
         pull=plan.pull,
+        ridge=plan.ridge,
         at=clocks.hub_time(now_ms),
     )
     connection.execute(
@@ -152,6 +154,9 @@ def _check(connection: Connection, plan: Plan) -> None:
         raise _refused(plan, f"{plan.strategy} must see every answer, and a secure sum shows none", remedy)
     if plan.noise <= 0:
         raise _refused(plan, "it has no noise, so no device would answer", "Give it a budget.")
+    if plan.rate * plan.ridge > 1:
+        cause = f"a step of {plan.rate:g} overshoots what a ridge of {plan.ridge:g} holds to"
+        raise _refused(plan, cause, f"With this ridge the rate may be {1 / plan.ridge:g} at most.")
 
 
 def _devices(connection: Connection, plan: Plan) -> list[str]:
@@ -193,12 +198,23 @@ def latest(connection: Connection, model: str, base: str) -> Any:
 
 
 def controls_of(last: Any, call: RoundCall) -> Controls | None:
-    """SCAFFOLD's memory of the rounds up to `last`; None under another strategy."""
-    if call.strategy != "scaffold":
+    """SCAFFOLD's memory of the rounds up to `last`; None under a strategy that corrects nobody."""
+    if not corrected(call.strategy, call.steps):
         return None
-    if last is None or not last.memory or call_of(last).strategy != call.strategy:
-        return Controls()
-    return Controls(msgspec.msgpack.decode(bytes(last.memory), type=dict[str, tuple[float, list[float]]]))
+    robust = call.strategy == "geometric-median"
+    if not remembers(last, call):
+        return Controls(robust=robust)
+    of = msgspec.msgpack.decode(bytes(last.memory), type=dict[str, tuple[float, list[float]]])
+    return Controls(of, robust)
+
+
+def remembers(last: Any, call: RoundCall) -> bool:
+    """Whether the memory that a round left is of the kind that this one goes on from."""
+    if last is None or not last.memory:
+        return False
+    before = call_of(last)
+    same = corrected(before.strategy, before.steps) == corrected(call.strategy, call.steps)
+    return same and before.strategy == call.strategy
 
 
 def call_of(row: Any) -> RoundCall:
@@ -326,12 +342,10 @@ def vector_fault(call: RoundCall, vector: Any, devices: int) -> str:
     # each step moves by at most rate * (clip * patients + noise): several times that is no accident
     noise = call.noise * call.clip * math.sqrt(vector.size * devices)
     # under SCAFFOLD up to two more slopes are added to each
-    most = (
-        (12 if call.strategy == "scaffold" else 4)
-        * call.rate
-        * call.steps
-        * (call.clip * (number + 4 * call.noise) + noise)
-    )
+    slopes = (12 if corrected(call.strategy, call.steps) else 4) * (call.clip * (number + 4 * call.noise) + noise)
+    most = call.rate * call.steps * slopes
+    if call.ridge:
+        most += number * float(np.linalg.norm(wire.to_floats(call.head)))  # it takes no more than was there
     length = float(np.linalg.norm(vector[:-1]))
     return "" if length <= most else f"its length is {length:.3g}, at most {most:.3g} can be"
 

@@ -63,6 +63,15 @@ def test_many_steps_reach_what_fitting_the_cases_reaches() -> None:
     assert change == pytest.approx(fit("softmax", cases, 0.1, steps=2000), abs=1e-6)
 
 
+def test_a_ridge_holds_to_the_model_itself_wherever_the_round_begins() -> None:
+    """To zeros, where a pull holds to the round's own head: it ends where pooled training with that ridge does."""
+    cases = some_cases(2, 200)
+    start = np.full((3, 6), 0.7)
+    recipe = Recipe("softmax", steps=4000, rate=1.0, clip=1e9, ridge=0.1)
+    change = train(recipe, cases, start, np.random.default_rng(0)).change
+    assert start + change == pytest.approx(fit("softmax", cases, 0.1, steps=2000), abs=1e-6)
+
+
 def test_the_sum_of_what_devices_send_is_their_mean_by_patients() -> None:
     vectors = [Update(np.full((2, 3), value), patients).to_vector() for value, patients in ((1.0, 30.0), (4.0, 10.0))]
     mean = Update.from_sum(vectors[0] + vectors[1], (2, 3))

@@ -194,6 +194,6 @@ def test_commands_open_judge_and_refuse(closed: Hub, tmp_path: Path) -> None:
     [opened] = json.loads(done.stdout)["rounds"]
     assert (opened["number"], opened["asked"], opened["phase"]) == (2, 3, "answer")
     done = run("status")
-    assert "ecg-rhythm/2  open  fedavg  answer: 0 of 3 devices" in done.stdout
+    assert "ecg-rhythm/2  open  fedavgm  answer: 0 of 3 devices" in done.stdout
     done = run("close", "ecg-rhythm/2")
     assert "0 answers of 3 needed" in done.stdout

@@ -1,6 +1,6 @@
 """What Flower's strategies make of three rounds of answers, for `test_aggregate.py`; writes `flower.json`.
 
-Run by hand, in an environment of its own with flwr 1.42 and nothing else: it wants older web libraries than the hub.
+Run by hand, in an environment of its own with flwr 1.42 and nothing else: it would hold the hub's web libraries back.
 """
 
 import json

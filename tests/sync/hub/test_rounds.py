@@ -7,13 +7,16 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import select
 
+from aidpost.errors import UsageError
 from aidpost.records import decode
 from aidpost.sync import rounds as wire
 from aidpost.sync.hub import _round_phases, operations, outgoing, rounds, schema
+from aidpost.sync.hub.aggregate import Strategy
 from aidpost.sync.hub.database import now_ms
 from aidpost.sync.hub.rounds import Plan, Progress
 from aidpost.sync.rounds import RoundAnswer, RoundCall
@@ -175,16 +178,18 @@ def test_a_round_ends_by_itself_when_all_have_answered_and_a_revoked_device_is_n
     assert state(hub).counted == 2
 
 
-def test_two_hostile_devices_do_not_decide_under_the_robust_strategy(hub: Hub) -> None:
+@pytest.mark.parametrize("strategy", ["trimmed-mean", "geometric-median"])
+def test_hostile_device_does_not_decide_under_a_robust_strategy(hub: Hub, strategy: Strategy) -> None:
     devices = [FakeDevice(f"unit-{i}") for i in range(1, 8)]
     for one in devices:
         operations.enroll(hub.config, one.name, one.public_key)
-    call = open_one(hub, PLAN._replace(strategy="trimmed-mean", minimum=5))
+    call = open_one(hub, PLAN._replace(strategy=strategy, minimum=5))
     for number, one in enumerate(devices):
         give(hub, one, answer(call, -4.0 if number < 1 else 0.1 + number / 100))
     advance(hub)
     assert state(hub).state == "closed"
-    assert np.all(np.abs(head(hub) - 0.15) < 0.05)
+    ahead = 1.8 if strategy == "geometric-median" else 1.0  # its momentum's first step
+    assert np.all(np.abs(head(hub) / ahead - 0.15) < 0.05)
 
 
 def test_what_an_adaptive_strategy_remembers_goes_on_in_the_next_round(hub: Hub, devices: list[FakeDevice]) -> None:
@@ -198,6 +203,41 @@ def test_what_an_adaptive_strategy_remembers_goes_on_in_the_next_round(hub: Hub,
         advance(hub)
         wanted.take(np.full((3, SIZE - 1), 0.2), np.full(3, 30.0))
         assert head(hub) == pytest.approx(wanted.weights, abs=1e-5)
+
+
+def test_geometric_median_changes_from_single_steps_to_many_and_back(hub: Hub, devices: list[FakeDevice]) -> None:
+    """With several steps it remembers what to tell each device, with one its momentum: neither passes for the other."""
+    for steps in (1, 2, 2, 1, 1):
+        call = open_one(hub, PLAN._replace(strategy="geometric-median", steps=steps, rate=1.0))
+        told = call_for(hub, call.round, "unit-3").correction
+        for one, value in zip(devices, (0.1, 0.2, 0.3), strict=True):
+            give(hub, one, answer(call, value))
+        advance(hub)
+        assert state(hub).state == "closed", steps
+        assert any(told) == (call.number == 3)
+
+
+@pytest.mark.parametrize("afresh", [False, True])
+def test_a_ridge_may_take_back_what_the_head_has_and_no_more(hub: Hub, devices: list[FakeDevice], afresh: bool) -> None:
+    call = open_one(hub)
+    for one in devices:
+        give(hub, one, answer(call, 0.5))
+    advance(hub)
+    call = open_one(hub, PLAN._replace(rate=0.001, ridge=0.5, afresh=afresh))
+    assert call.ridge == 0.5
+    for one in devices:
+        give(hub, one, answer(call, -0.5))
+    assert len(state(hub).refused) == (3 if afresh else 0)
+
+
+def test_a_ridge_that_a_step_would_overshoot_is_refused_at_both_ends(hub: Hub, devices: list[FakeDevice]) -> None:
+    with pytest.raises(UsageError) as refused:
+        open_one(hub, PLAN._replace(rate=40.0, ridge=0.03))
+    assert "rate may be 33.3333 at most" in refused.value.remedy
+    call = open_one(hub, PLAN._replace(rate=30.0, ridge=0.03))
+    for ridge in (0.04, float("nan"), -0.01):
+        with pytest.raises(ValueError, match=r"ridge|recipe"):
+            msgspec.structs.replace(call, ridge=ridge)
 
 
 def test_under_scaffold_each_device_is_told_of_the_others(hub: Hub, devices: list[FakeDevice]) -> None:
