@@ -30,6 +30,8 @@ AIDPOST = [sys.executable, "-c", "from aidpost.board.cli import main\nif __name_
 FOLDER = SHIPPED / "ecg-rhythm"
 HERE = Here(device="clinic/north")
 GRADES = ("sinus", "af", "other")
+NEXT = f"{rhythm().card.version}.1"
+"""A release that is newer than the one that ships."""
 
 
 def reviewed(hub: Hub, clinic: Clinic, number: int, seed: int) -> None:
@@ -85,7 +87,7 @@ def test_a_good_head_passes_shadow_and_becomes_a_model_that_a_board_proves(
     with pytest.raises(UpdateRefusedError, match="it is none"):
         judged(closed, shadow=True)
     with pytest.raises(UpdateRefusedError, match="as a candidate it is none"):
-        candidate.export(closed.config, FOLDER, "ecg-rhythm/1", "1.0.1", tmp_path)
+        candidate.export(closed.config, FOLDER, "ecg-rhythm/1", NEXT, tmp_path)
     assert judged(closed).passed
     assert judged(closed, shadow=True).reasons == ("0 reviewed cases, 6 are needed",), "none was made since"
     assert closed.status().candidate == "failed"
@@ -93,27 +95,27 @@ def test_a_good_head_passes_shadow_and_becomes_a_model_that_a_board_proves(
     reviewed(closed, clinics[1], 9, seed=60)
     move_rounds_back(closed)
     assert judged(closed, shadow=True).passed
-    made = candidate.export(closed.config, FOLDER, "ecg-rhythm/1", "1.0.1", tmp_path)
-    assert made.name == "ecg-rhythm-1.0.1.tar"
+    made = candidate.export(closed.config, FOLDER, "ecg-rhythm/1", NEXT, tmp_path)
+    assert made.name == f"ecg-rhythm-{NEXT}.tar"
     slots = publish(made, tmp_path)
-    assert update_models(source(tmp_path), slots, HERE) == ["ecg-rhythm 1.0.1"], "its golden recordings passed here"
+    assert update_models(source(tmp_path), slots, HERE) == [f"ecg-rhythm {NEXT}"], "its golden recordings passed here"
     root = slots.models
     model = Models(roots=(root, SHIPPED)).get("ecg-rhythm")
-    assert (model.card.version, model.ref.version) == ("1.0.1", "1.0.1")
+    assert (model.card.version, model.ref.version) == (NEXT, NEXT)
     assert model.shared is not None
     assert model.shared.weights.ravel() == pytest.approx(closed.head().ravel())
     assert model.card.head is not None
     assert [one.split()[0] for one in model.card.head.rounds] == ["ecg-rhythm/1"]
     assert model.card.base != rhythm().card.base == model.card.network
     assert "a head that clinics taught together" in (root / "ecg-rhythm/CARD.md").read_text()
-    assert [detail for _, detail in closed.audited("candidate-exported")] == ["ecg-rhythm-1.0.1.tar"]
+    assert [detail for _, detail in closed.audited("candidate-exported")] == [f"ecg-rhythm-{NEXT}.tar"]
     assert len(closed.audited("candidate-passed")) == 2
 
     path = root / "ecg-rhythm" / SHARED
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ModelIntegrityError):
         load_model(root / "ecg-rhythm")
-    assert slots.roll_back_model("ecg-rhythm", "readers disagree") == "1.0.1"
+    assert slots.roll_back_model("ecg-rhythm", "readers disagree") == NEXT
     assert Models(roots=(root, SHIPPED)).get("ecg-rhythm").card.version == rhythm().card.version
     assert update_models(source(tmp_path), slots, HERE) == [], "it is not tried again"
     assert [(one.state, one.why) for one in told(slots)] == [("failed", "readers disagree")], "so the hub hears of it"
@@ -122,7 +124,7 @@ def test_a_good_head_passes_shadow_and_becomes_a_model_that_a_board_proves(
 def publish(model: Path, folder: Path) -> Slots:
     """A person signs it, for all devices."""
     repository = Repository.create(folder / "served", folder / "keys")
-    repository.add(Offer(kind="model", name="ecg-rhythm", version="1.0.1", target=model.name), model)
+    repository.add(Offer(kind="model", name="ecg-rhythm", version=NEXT, target=model.name), model)
     repository.bundle(folder / "aidpost.bundle")
     return Slots(folder / "opt")
 
@@ -148,7 +150,7 @@ def test_a_head_that_is_worse_is_refused_and_cannot_be_exported(closed: Hub, tmp
     assert not verdict.passed
     assert closed.status().candidate == "failed"
     with pytest.raises(UpdateRefusedError, match="failed"):
-        candidate.export(closed.config, FOLDER, "ecg-rhythm/1", "1.0.1", tmp_path)
+        candidate.export(closed.config, FOLDER, "ecg-rhythm/1", NEXT, tmp_path)
     assert list(tmp_path.glob("*.tar")) == []
     assert [actor for actor, _ in closed.audited("candidate-failed")] == ["command-line"]
 
@@ -186,7 +188,7 @@ def test_commands_open_judge_and_refuse(closed: Hub, tmp_path: Path) -> None:
     done = run("judge", "ecg-rhythm/1")
     assert done.returncode == 1
     assert "9 reviewed cases, 100 are needed" in done.stdout
-    done = run("export", "ecg-rhythm/1", str(tmp_path), "--release", "1.0.1")
+    done = run("export", "ecg-rhythm/1", str(tmp_path), "--release", NEXT)
     assert done.returncode == 1
     assert "as a candidate it is failed" in done.stderr
     done = run("open", "ecg-rhythm", "--json")
