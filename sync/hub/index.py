@@ -14,12 +14,11 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, bindparam, case, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from aidpost.errors import AidpostError
 from aidpost.records import ConsentPurpose, Patient, Timestamp, TriageLevel, encode
 from aidpost.sync.bodies import IndexEntry, LastVisit, OverdueReferral
-from aidpost.sync.hub import clocks, consents, deliveries, exports, outgoing, patients, referrals, schema
+from aidpost.sync.hub import _rows, clocks, consents, deliveries, exports, outgoing, patients, referrals, schema
 from aidpost.sync.hub.clocks import day
 from aidpost.sync.hub.database import Database
 
@@ -210,8 +209,7 @@ def _send(
     new = sorted(key for key, digest in digests.items() if digest != known.get(key))
     if not new:
         return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    put = dialect.insert(table)
+    put = _rows.insert(connection, table)
     put = put.on_conflict_do_update(index_elements=["device", "patient"], set_={"digest": put.excluded.digest})
     rows = [{"device": device, "patient": number, "digest": digests[device, number]} for device, number in new]
     connection.execute(put, rows)

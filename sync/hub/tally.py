@@ -17,10 +17,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from aidpost.sync.hub import _facts, schema
+from aidpost.sync.hub import _facts, _rows, schema
 from aidpost.sync.hub._facts import Cell, ExamFacts, PatientFacts
 from aidpost.sync.hub.database import Database, now_ms
 
@@ -175,17 +174,16 @@ def _keep(connection: Connection, before: Mapping[uuid.UUID, bytes], after: Mapp
             moved.subtract(_facts.cells_of(_facts_in(before[subject])))
         if subject in after:
             moved.update(_facts.cells_of(_facts_in(after[subject])))
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     facts, counts = schema.quality_facts, schema.quality_counts
     if gone := [{"its": subject} for subject in different if subject not in after]:
         connection.execute(delete(facts).where(facts.c.subject == bindparam("its")), gone)
     if rows := [{"subject": subject, "body": after[subject]} for subject in different if subject in after]:
-        put = dialect.insert(facts)
+        put = _rows.insert(connection, facts)
         put = put.on_conflict_do_update(index_elements=["subject"], set_={"body": put.excluded.body})
         connection.execute(put, rows)
     # in one order, so that two writers never wait for each other
     if cells := [{**cell._asdict(), "number": number} for cell, number in sorted(moved.items()) if number]:
-        add = dialect.insert(counts)
+        add = _rows.insert(connection, counts)
         total = {"number": counts.c.number + add.excluded.number}
         keys = ["clinic", "what", "name", "bucket"]
         connection.execute(add.on_conflict_do_update(index_elements=keys, set_=total), cells)
