@@ -186,10 +186,10 @@ def train_teacher(plan: Plan, variants: list[Cache], recordings: Recordings, wor
     return by_network(as_function(Ensemble([net], [], 0.0)), variants[0], rows)
 
 
-def teach(plan: Plan, variants: list[Cache], recordings: Recordings, work: Path) -> Targets:
+def teach(plan: Plan, variants: list[Cache], table: Floats, recordings: Recordings, work: Path) -> Targets:
     """The targets of all folds but the held-out one, whose rows are left at zero."""
     path, folds = work / "taught.npy", [one for one in np.unique(recordings.fold) if one != plan.holdout]
-    label, table = recordings.label, features_of(variants)
+    label = recordings.label
     if not path.exists():
         jobs = [(plan, variants, recordings, work, int(left)) for left in folds]
         taught = np.zeros((label.size, len(CLASS_WEIGHT)), np.float32)
@@ -202,16 +202,21 @@ def teach(plan: Plan, variants: list[Cache], recordings: Recordings, work: Path)
 
 
 def taught_held(
-    plan: Plan, variants: list[Cache], recordings: Recordings, targets: Targets, held: list[RhythmNet]
+    plan: Plan, cache: Cache, table: Floats, recordings: Recordings, targets: Targets, held: list[RhythmNet]
 ) -> Targets:
     """The held-out fold's targets besides, from networks that were judged on it and trees that did not see it."""
     assert targets.taught is not None
-    fit, rows = (np.flatnonzero((recordings.fold == plan.holdout) == one) for one in (False, True))
-    network = by_network(as_function(Ensemble(held, [], 0.0)), variants[0], rows)
-    trees = by_trees(features_of(variants), recordings.label, fit, rows, CLASS_WEIGHT, plan.trees)
+    fit, rows = without_and_within(recordings, plan.holdout)
+    network = by_network(as_function(Ensemble(held, [], 0.0)), cache, rows)
+    trees = by_trees(table, recordings.label, fit, rows, CLASS_WEIGHT, plan.trees)
     taught = targets.taught.copy()
     taught[rows] = together([network, trees])
     return replace(targets, taught=taught)
+
+
+def without_and_within(recordings: Recordings, fold: int) -> tuple[Ints, Ints]:
+    """The recordings that are not of a fold, and those that are."""
+    return np.flatnonzero(recordings.fold != fold), np.flatnonzero(recordings.fold == fold)
 
 
 def side_by_side(train: Callable[..., Any], jobs: list[tuple[Any, ...]]) -> list[Any]:
@@ -228,7 +233,7 @@ def train_held(
     """A signal network without the held-out fold."""
     torch.manual_seed(plan.seed + member)
     sampler = Sampler(variants, np.random.default_rng((plan.seed, member)))
-    watched, fit = (np.flatnonzero((recordings.fold == plan.holdout) == one) for one in (True, False))
+    fit, watched = without_and_within(recordings, plan.holdout)
     trainer = Trainer(plan, sampler, targets, fit, plan.passes, plan.rate, work / f"signal{member}-held.ckpt")
     return run(trainer, f"signal network {member + 1}, without fold {plan.holdout}", watched)
 
@@ -300,10 +305,9 @@ def run(trainer: Trainer, name: str, watched: Ints | None = None) -> RhythmNet:
 
 
 def train_feature_members(
-    plan: Plan, variants: list[Cache], targets: Targets, rows: Ints, work: Path, name: str
+    plan: Plan, table: Floats, targets: Targets, rows: Ints, work: Path, name: str
 ) -> list[FeatureNet]:
     """The feature networks, from some of the recordings."""
-    table = features_of(variants)
     return [
         features_network(plan, table, targets, rows, member, work / f"features{member}-{name}.pt")
         for member in range(plan.feature_members)
@@ -312,16 +316,17 @@ def train_feature_members(
 
 def train_all(plan: Plan, variants: list[Cache], recordings: Recordings, work: Path) -> tuple[Ensemble, Ensemble]:
     """Every network, trained or taken from its checkpoint: (as validated without the held-out fold, as released)."""
-    targets = teach(plan, variants, recordings, work)
+    table = features_of(variants)
+    targets = teach(plan, variants, table, recordings, work)
     members = range(plan.signal_members)
     held = side_by_side(train_held, [(plan, variants, recordings, targets, member, work) for member in members])
-    fit = np.flatnonzero(recordings.fold != plan.holdout)
-    features = train_feature_members(plan, variants, targets, fit, work, "held")
+    fit, _ = without_and_within(recordings, plan.holdout)
+    features = train_feature_members(plan, table, targets, fit, work, "held")
     judged = Ensemble(held, features, plan.feature_weight).eval()
-    targets = taught_held(plan, variants, recordings, targets, held)
+    targets = taught_held(plan, variants[0], table, recordings, targets, held)
     jobs = [(plan, variants, targets, member, work, held[member]) for member in members]
     released = side_by_side(train_released, jobs)
-    features = train_feature_members(plan, variants, targets, np.arange(recordings.label.size), work, "released")
+    features = train_feature_members(plan, table, targets, np.arange(recordings.label.size), work, "released")
     return judged, Ensemble(released, features, plan.feature_weight).eval()
 
 
@@ -343,9 +348,9 @@ def main() -> None:
     held, released = train_all(plan, variants, recordings, work)
     signal_macs = sum(macs(net, WINDOW, 5) for net in released.signal)
     print(f"{parameter_count(released)} parameters, {signal_macs / 1e6:.1f} M multiply-accumulates a window")
-    rows = np.flatnonzero(recordings.fold == plan.holdout)
+    fit, rows = without_and_within(recordings, plan.holdout)
     files = work / "held.tflite", work / "model.tflite"
-    to_int8(held, representative_windows(variants[0], np.flatnonzero(recordings.fold != plan.holdout)), files[0])
+    to_int8(held, representative_windows(variants[0], fit), files[0])
     to_int8(released, representative_windows(variants[0], np.arange(recordings.label.size)), files[1])
     judged = judge(held, released, files, variants[0], recordings.label, rows)
     tried = rows[: plan.condition_rows]
