@@ -15,7 +15,7 @@ from sqlalchemy import select
 from stick_ends import Ends
 
 from aidpost.errors import EnvelopeError
-from aidpost.records import Referral, ReferralStatus, Review, ReviewDecision, TriageLevel, encode
+from aidpost.records import ExamReport, Referral, ReferralStatus, Review, ReviewDecision, TriageLevel, encode
 from aidpost.sync import keys, outbox, proofs, returns
 from aidpost.sync.bodies import Acknowledgement, Returned
 from aidpost.sync.envelope import Envelope, Receipt, RecordClass
@@ -41,6 +41,15 @@ def ends(tmp_path: Path) -> Iterator[Ends]:
     with Store.open(tmp_path / "device", KEY, clock=FakeClock(), name="unit-1") as store:
         hub.enroll(store)
         yield Ends(store, hub, tmp_path)
+
+
+def lost_review(ends: Ends, report: ExamReport) -> Review:
+    """A review that the device has, of a hub that was restored from before it."""
+    kept = ends.keep()
+    review = ends.sign(report)
+    ends.carry()
+    ends.restore(kept)
+    return review
 
 
 def given_back(ends: Ends, review: Review, **changes: object) -> Returned:
@@ -136,10 +145,7 @@ def test_the_answer_that_a_worker_gave_at_the_device_counts_for_the_recall_that_
 
 def test_an_urgent_finding_that_was_read_does_not_wake_anybody_again(ends: Ends) -> None:
     report = ends.exam(TriageLevel.URGENT)
-    kept = ends.keep()
-    ends.sign(report)
-    ends.carry()
-    ends.restore(kept)
+    lost_review(ends, report)
     for _ in range(3):
         ends.carry()
     database = Database(ends.hub.config.url)
@@ -238,10 +244,7 @@ def test_a_review_that_a_later_one_has_overtaken_is_history_and_is_audited(ends:
 
 def test_nothing_is_taken_but_what_this_hub_signed_for_that_device(ends: Ends) -> None:
     report = ends.exam()
-    kept = ends.keep()
-    review = ends.sign(report)
-    ends.carry()
-    ends.restore(kept)
+    review = lost_review(ends, report)
     good = given_back(ends, review)
     other = Ed25519PrivateKey.generate()
     sent = Envelope(good.epoch, good.cls, good.seq, "Review", review.patient, review.exam, good.body)
@@ -272,10 +275,7 @@ def test_nothing_is_taken_but_what_this_hub_signed_for_that_device(ends: Ends) -
 
 def test_the_same_review_under_another_number_counts_once(ends: Ends) -> None:
     report = ends.exam()
-    kept = ends.keep()
-    review = ends.sign(report)
-    ends.carry()
-    ends.restore(kept)
+    review = lost_review(ends, report)
     good = given_back(ends, review)
     for seq in (900, 901):
         ends.send(good, report, seq=seq)
@@ -343,10 +343,7 @@ def test_a_stick_tells_the_hub_no_time(ends: Ends) -> None:
 
 def test_returns_of_an_erased_patient_go_with_them(ends: Ends) -> None:
     report = ends.exam()
-    kept = ends.keep()
-    ends.sign(report)
-    ends.carry()
-    ends.restore(kept)
+    lost_review(ends, report)
     ends.carry()
     assert ends.store.read("SELECT count(*) FROM record WHERE kind = 'Returned'") == [(1,)]
     ends.store.erase_patient(report.patient.id)

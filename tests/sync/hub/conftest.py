@@ -38,7 +38,7 @@ from aidpost.records import (
 )
 from aidpost.sync import topics
 from aidpost.sync.envelope import Content, Envelope, Receipt, Records, pack_message, unpack_message
-from aidpost.sync.hub import operations, schema
+from aidpost.sync.hub import operations
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
@@ -287,13 +287,9 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 def server(config: HubConfig, device: FakeDevice) -> Iterator[HubServer]:
     operations.enroll(config, device.name, device.public_key, accept_simulated=True)
     made = HubServer(config)
-    from .web_client import password_hash
+    from .web_client import add_people
 
-    roles = {"viewer": "viewer", "okoro": "clinician", "adeyemi": "clinician", "root": "administrator"}
-    with made.database.write() as connection:
-        for name, role in roles.items():
-            row = {"name": name, "full_name": f"Dr {name.title()}", "role": role, "password": password_hash()}
-            connection.execute(schema.users.insert().values(**row, created_ms=now_ms()))
+    add_people(made.database)
     made.start()
     yield made
     made.stop()

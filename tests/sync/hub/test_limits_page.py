@@ -23,7 +23,7 @@ from aidpost.sync.hub.second_factor import SecondFactors
 from aidpost.sync.hub.server import HubServer
 
 from .conftest import FakeDevice
-from .web_client import PASSWORD, Client, logged_in, password_hash
+from .web_client import PASSWORD, Client, add_people, logged_in
 
 LIMITS = {"vitals": {"hypoxaemia": 88.0}}
 BROKEN = {"vitals": {"severe_hypoxaemia": 60.0, "hypoxaemia": 61.0}}
@@ -35,11 +35,7 @@ def server(config: HubConfig, request: pytest.FixtureRequest) -> Iterator[HubSer
     for name, clinic in (("unit-1", "north"), ("unit-2", "south")):
         operations.enroll(config, name, FakeDevice(name).public_key, clinic=clinic)
     made = HubServer(config, judge_limits=getattr(request, "param", judge))
-    roles = {"viewer": "viewer", "okoro": "clinician", "adeyemi": "clinician", "root": "administrator"}
-    with made.database.write() as connection:
-        for name, role in roles.items():
-            row = {"name": name, "full_name": f"Dr {name.title()}", "role": role, "password": password_hash()}
-            connection.execute(schema.users.insert().values(**row, created_ms=now_ms()))
+    add_people(made.database)
     made.start()
     yield made
     made.stop()

@@ -35,8 +35,8 @@ from aidpost.records import (
 )
 from aidpost.sync.bodies import BlobManifest
 from aidpost.sync.envelope import CHUNK, Chunk, Chunks, Receipt
-from aidpost.sync.hub import users
-from aidpost.sync.hub.database import now_ms
+from aidpost.sync.hub import schema, users
+from aidpost.sync.hub.database import Database, now_ms
 from aidpost.sync.hub.ingest import Incoming, Ingest
 from aidpost.sync.hub.server import HubServer
 
@@ -101,6 +101,15 @@ class Client:
 def password_hash() -> str:
     """scrypt is slow on purpose: once for all tests."""
     return users.hash_password(PASSWORD)
+
+
+def add_people(database: Database) -> None:
+    """Accounts in each role, whose password is `PASSWORD`."""
+    roles = {"viewer": "viewer", "okoro": "clinician", "adeyemi": "clinician", "root": "administrator"}
+    with database.write() as connection:
+        for name, role in roles.items():
+            row = {"name": name, "full_name": f"Dr {name.title()}", "role": role, "password": password_hash()}
+            connection.execute(schema.users.insert().values(**row, created_ms=now_ms()))
 
 
 def logged_in(server: HubServer, name: str, timeout_s: float = 30) -> Client:
