@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import uuid
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from aidpost.sync.hub import exports
 from aidpost.sync.hub._post import FAULTS
+from aidpost.sync.hub._worker import Worker
 from aidpost.sync.hub.database import Database, now_ms
 
 _log = logging.getLogger(__name__)
@@ -28,23 +28,12 @@ class Target(Protocol):
         """Gives it one exam, whole, whatever it had of it."""
 
 
-class Exporter:
+class Exporter(Worker):
     """Sends what is due to one target until `stop`."""
 
     def __init__(self, database: Database, target: Target) -> None:
         self._database, self._target = database, target
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"hub-{target.name}", daemon=True)
-
-    def start(self) -> None:
-        """Begins."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends after the exam in hand."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(30)
+        super().__init__(f"hub-{target.name}")
 
     def _run(self) -> None:
         while not self._stopping.wait(_EVERY_S):

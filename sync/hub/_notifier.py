@@ -7,7 +7,6 @@ import hmac
 import logging
 import smtplib
 import ssl
-import threading
 from email.message import EmailMessage
 from typing import Any
 
@@ -17,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from aidpost.records import TriageLevel
 from aidpost.sync.hub import alerts
 from aidpost.sync.hub._post import FAULTS, TIMEOUT_S, post
+from aidpost.sync.hub._worker import Worker
 from aidpost.sync.hub.config import HubConfig
 from aidpost.sync.hub.database import Database, now_ms
 
@@ -27,26 +27,13 @@ _AGAIN_MS = 60_000
 """When a contact that could not be reached is tried again."""
 
 
-class Notifier:
-    """A thread that looks every second. Several hubs on one database share the work: each alert is claimed first.
-
-    `start` may be called once; `stop` waits for what is under way.
-    """
+class Notifier(Worker):
+    """A thread that looks every second. Several hubs on one database share the work: each alert is claimed first; one
+    that was claimed and not sent is sent after the next start."""
 
     def __init__(self, config: HubConfig, database: Database) -> None:
         self._config, self._database = config, database
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hub-alerts", daemon=True)
-
-    def start(self) -> None:
-        """Begins to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends; an alert that was claimed and not sent is sent after the next start."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(TIMEOUT_S)
+        super().__init__("hub-alerts", TIMEOUT_S)
 
     def _run(self) -> None:
         while not self._stopping.wait(_EVERY_S):

@@ -8,7 +8,6 @@ recount, some seconds late; the page says how much is not in them yet.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import uuid
 from collections import Counter
@@ -21,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from aidpost.sync.hub import _facts, _rows, schema
 from aidpost.sync.hub._facts import Cell, ExamFacts, PatientFacts
+from aidpost.sync.hub._worker import Worker
 from aidpost.sync.hub.database import Database, now_ms
 
 _log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def is_behind(connection: Connection) -> bool:
     return standing(connection).due > _BEHIND
 
 
-class Tally:
+class Tally(Worker):
     """Keeps the counts until `stop`.
 
     Parameters
@@ -84,18 +84,7 @@ class Tally:
 
     def __init__(self, database: Database, prepare: Callable[[Connection], None] | None = None) -> None:
         self._database, self._prepare, self._prepare_due_s = database, prepare, 0.0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="hub-tally", daemon=True)
-
-    def start(self) -> None:
-        """Begins."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends after the turn in hand."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(30)
+        super().__init__("hub-tally")
 
     def catch_up(self) -> None:
         """Counts what is due, if that is little: who looks just after signing sees it. More is left to the thread."""
