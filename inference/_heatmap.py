@@ -13,7 +13,10 @@ RIM = 0.975
 
 _REFERABLE = 2  # ICDR grade
 _SIDE = 768  # pixels of the picture's longer side: enough to look at, small enough to send
-_LEAST_RANGE = 4.0  # logits that the full colour stands for at least, so that weak evidence looks weak
+_NOTHING, _ALL = -3.0, 3.0
+"""Logits of a cell without colour and in full colour: chances of 5 % and 95 %. They are the same in every photograph,
+so that a retina where the model found nothing looks like it."""
+
 _OPACITY = 0.5
 
 
@@ -21,7 +24,7 @@ def draw_heatmap(photo: DecodedPhoto, field: Circle, activation: npt.NDArray[np.
     """The photograph with the evidence for retinopathy over it, as a PNG.
 
     `activation` (rows, columns, thresholds) are the logits of each cell of the square around the field of view that the
-    model saw, for grade >= 1, 2, 3, 4; what is drawn is how far a cell's logit of grade >= 2 stands above the lowest.
+    model saw, for grade >= 1, 2, 3, 4; what is drawn is the one of grade >= 2.
     """
     rgb = photo.rgb
     scale = min(1.0, _SIDE / max(rgb.shape[:2]))
@@ -38,9 +41,7 @@ def draw_heatmap(photo: DecodedPhoto, field: Circle, activation: npt.NDArray[np.
 def evidence(activation: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """(rows, columns, thresholds) logits -> (rows, columns) in 0..1: each cell's say for referable disease."""
     logit = activation[..., min(_REFERABLE - 1, activation.shape[-1] - 1)]
-    strength: npt.NDArray[np.float32] = ((logit - logit.min()) / max(float(np.ptp(logit)), _LEAST_RANGE)).astype(
-        np.float32
-    )
+    strength: npt.NDArray[np.float32] = np.clip((logit - _NOTHING) / (_ALL - _NOTHING), 0.0, 1.0).astype(np.float32)
     return strength
 
 
