@@ -1,19 +1,22 @@
 """The ingest in a process of its own beside the hub's pages, so that what devices send waits for no reader.
 
 In one process they would share one interpreter lock, and the kernel could not tell them apart. What runs here is
-`HubService`; the hub's own process starts it, is told how it is, and starts it again should it die. The two talk in
-lines: the configuration and "something is to go down" in, its state out. A closed pipe means that the other has gone:
-the ingest then commits what it has in hand and ends, so that a hub that was killed leaves nothing behind.
+`HubService`; the hub's own process starts it, is told how it is, and starts it again should it die or fall silent. The
+two talk in lines: the configuration and "something is to go down" in, its state out, at least every few seconds while
+its threads go round. A closed pipe means that the other has gone: the ingest then commits what it has in hand and ends,
+so that a hub that was killed leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import IO
 
 import msgspec
@@ -32,6 +35,11 @@ _LONGEST_WAIT_S = 30.0
 _END_S = 30.0
 """For the batch in hand and both of the service's threads."""
 _WAKE = b"wake\n"
+_TELL_EVERY_S = 5.0
+_STUCK_S = 300.0
+"""A batch, and one round of what goes down, are done in seconds; a database that is away is tried again sooner."""
+_SILENT_S = 120.0
+"""Also for a beginning on a slow board."""
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -111,7 +119,8 @@ class IngestProcess:
 
     def _spawn(self) -> IO[bytes]:
         command = [sys.executable, "-m", __name__]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # unbuffered: a line that was read ahead would not be waited for
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert process.stdin is not None
         assert process.stdout is not None
         with self._writing:
@@ -128,7 +137,7 @@ class IngestProcess:
             assert self._process is not None
             output = self._process.stdout
             assert output is not None
-            while (state := _read(output)) is not None and not state.error:
+            while (state := self._heard(output)) is not None and not state.error:
                 self._state, wait = state, 1.0 if state.connected else wait
             self._state = _State(trouble=Trouble.STORE.value)
             code = self._process.wait()
@@ -144,6 +153,15 @@ class IngestProcess:
                 self._process.stdin.close()
             while not self._spawned() and not self._stopping.wait(_LONGEST_WAIT_S):
                 pass
+
+    def _heard(self, output: IO[bytes]) -> _State | None:
+        """The next state. A process that gives none in time, as one that hangs, is killed, and this is its end."""
+        waiting = select.poll()
+        waiting.register(output, select.POLLIN)
+        if not waiting.poll(_SILENT_S * 1000) and self._process is not None:
+            _log.error("the ingest has said nothing for %d seconds and is killed", _SILENT_S)
+            self._process.kill()
+        return _read(output)
 
     def _spawned(self) -> bool:
         try:
@@ -182,15 +200,15 @@ def _tell(state: _State) -> None:
 
 
 def _tell_changes(service: HubService, stopping: threading.Event) -> None:
-    last = None
+    last, told_s = None, 0.0
     while not stopping.wait(_LOOK_S):
-        state = _State(service.connected, service.trouble.value)
-        if state != last:
+        state, now_s = _State(service.connected, service.trouble.value), time.monotonic()
+        if state != last or (now_s - told_s >= _TELL_EVERY_S and service.stuck_s < _STUCK_S):
             try:
                 _tell(state)
             except OSError:  # the hub has gone, which the other pipe says, too
                 return
-            last = state
+            last, told_s = state, now_s
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -60,10 +60,12 @@ def _touch_clinic(connection: Connection, clinic: str) -> None:
     exports.touch(connection, list(found))
 
 
-def bring_up(database: Database, now_ms: int) -> int:
-    """Sends what changed, a few people a transaction; gives how many were looked at."""
+def bring_up(database: Database, now_ms: int, going_on: Callable[[], None] = lambda: None) -> int:
+    """Sends what changed, a few people a transaction, each of which `going_on` tells; gives how many were looked
+    at."""
     due, looked = schema.index_due, 0
     while True:
+        going_on()
         with database.read() as connection:
             if connection.execute(select(due.c.patient).limit(1)).first() is None:
                 return looked

@@ -88,6 +88,7 @@ class HubService:
             threading.Thread(target=self._work, name="hub-ingest", daemon=True),
             threading.Thread(target=self._send_down, name="hub-outgoing", daemon=True),
         ]
+        self._round_s = dict.fromkeys((thread.name for thread in self._threads), time.monotonic())
 
     @property
     def connected(self) -> bool:
@@ -100,6 +101,11 @@ class HubService:
         if self._fault:
             return Trouble.STORE
         return Trouble.PHOTOGRAPHS if self._ingest.is_short else Trouble.NONE
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long the one of its threads that has been longest without a sign of life has given none."""
+        return time.monotonic() - min(self._round_s.values())
 
     def start(self) -> None:
         """Connects and begins to work.
@@ -131,6 +137,9 @@ class HubService:
     def wake(self) -> None:
         """Something new waits to go down."""
         self._wake_sender.set()
+
+    def _sign_of_life(self) -> None:
+        self._round_s[threading.current_thread().name] = time.monotonic()
 
     def _make_client(self) -> mqtt.Client:
         config = self._config
@@ -204,6 +213,7 @@ class HubService:
 
     def _work(self) -> None:
         while not (self._stopping.is_set() and self._queue.empty()):
+            self._sign_of_life()
             batch = self._next_batch()
             if batch:
                 self._finish(batch)
@@ -224,6 +234,7 @@ class HubService:
 
     def _finish(self, batch: Sequence[_Delivery]) -> None:
         for attempt in range(1 << 30):
+            self._sign_of_life()
             try:
                 replies = self._ingest.ingest([delivery.message for delivery in batch])
             except (OperationalError, OSError) as error:
@@ -272,6 +283,7 @@ class HubService:
         while not self._stopping.is_set():
             self._wake_sender.wait(_RESEND_EVERY_S)
             self._wake_sender.clear()
+            self._sign_of_life()
             self._beat()
             self._tell_shadow()
             if not self.connected:
@@ -325,7 +337,7 @@ class HubService:
         if day(now_ms()) != self._day:
             index.new_day(self._database, now_ms())
             self._day = day(now_ms())
-        index.bring_up(self._database, now_ms())
+        index.bring_up(self._database, now_ms(), self._sign_of_life)  # of many people, many transactions
         with self._database.read() as connection:
             if not outgoing.anything(connection):
                 return

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,9 +20,10 @@ from aidpost.errors import BrokerError, StoreLockedError
 from aidpost.sync.hub import _ingest_process, schema
 from aidpost.sync.hub._ingest_process import IngestProcess
 from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.ingest import Incoming, Reply
 from aidpost.sync.hub.lock import StateLock
 from aidpost.sync.hub.server import HubServer
-from aidpost.sync.hub.service import Trouble
+from aidpost.sync.hub.service import HubService, Trouble
 from aidpost.sync.store import Store
 
 from .conftest import make_report
@@ -91,6 +93,64 @@ def test_pages_say_that_nothing_is_stored_while_there_is_no_ingest(
     assert json.loads(client.body)["status"] == "records cannot be stored"
     monkeypatch.setattr(subprocess, "Popen", begin)
     wait_for(lambda: client.get("/healthz") == 200 and json.loads(client.body)["status"] == "ok", "it serves again", 90)
+
+
+def test_ingest_that_hangs_is_ended_and_started_again(
+    hub: HubServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest, report = ingest_of(hub), make_report()
+    wait_for(lambda: ingest.connected, "it is connected")
+    first = ingest.pid
+    assert first is not None
+    monkeypatch.setattr(_ingest_process, "_SILENT_S", 8.0)  # more than between two signs of life
+    time.sleep(2 * _ingest_process._TELL_EVERY_S + 1)
+    assert ingest.pid == first, "one that serves is left alone"
+    os.kill(first, signal.SIGSTOP)
+    accept(store, report)
+    with sender(store, hub.config) as publisher:
+        wait_for(lambda: ingest.pid != first, "another one was begun", 60)
+        assert publisher.wait_until_empty(90)
+    assert gone(first)
+    assert exams(hub) == {str(report.exam.id)}
+
+
+def test_a_thread_that_does_not_come_back_is_a_sign_that_the_ingest_hangs(
+    config: HubConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, held, entered = HubServer(config), threading.Event(), threading.Event()
+    service = hub.service
+    assert isinstance(service, HubService)
+    take = service._ingest.ingest
+
+    def hangs(messages: Sequence[Incoming]) -> list[Reply]:
+        entered.set()
+        held.wait(60)
+        return take(messages)
+
+    monkeypatch.setattr(service._ingest, "ingest", hangs)
+    monkeypatch.setattr(_ingest_process, "_STUCK_S", 3.0)
+    monkeypatch.setattr(_ingest_process, "_TELL_EVERY_S", 0.1)
+    told: list[float] = []
+    monkeypatch.setattr(_ingest_process, "_tell", lambda _state: told.append(time.monotonic()))
+    hub.start()
+    stopping = threading.Event()
+    teller = threading.Thread(target=_ingest_process._tell_changes, args=(service, stopping), daemon=True)
+    teller.start()
+    try:
+        wait_for(lambda: len(told) > 5, "it gives signs of life")
+        with sender(store, config) as publisher:
+            accept(store, make_report())
+            wait_for(entered.is_set, "a batch is in hand")
+            wait_for(lambda: time.monotonic() - told[-1] > 2, "the signs of life end", 30)
+            assert service.stuck_s >= 3
+            held.set()
+            assert publisher.wait_until_empty(60)
+            wait_for(lambda: time.monotonic() - told[-1] < 0.5, "they come again")
+    finally:
+        held.set()
+        stopping.set()
+        teller.join(10)
+        hub.stop()
 
 
 def test_ingest_of_a_hub_that_was_killed_ends_by_itself_and_keeps_a_restore_away_till_then(config: HubConfig) -> None:
