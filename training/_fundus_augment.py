@@ -12,18 +12,23 @@ import numpy as np
 Image = np.ndarray
 
 
-def geometry(image: Image, rng: np.random.Generator, size: int, border: int, zoom: tuple[float, float]) -> Image:
-    """Flips, any small and sometimes a large rotation, scale, shear and shift, to size x size."""
-    h = image.shape[0]
+def placement(rng: np.random.Generator, side: int, size: int, zoom: tuple[float, float]) -> np.ndarray:
+    """2 x 3 matrix from a square of `side` to one of `size`: flips, any small and sometimes a large rotation, scale,
+    shear and shift."""
     angle = rng.uniform(-180, 180) if rng.random() < 0.2 else rng.normal(0, 12)
-    scale = size / h * rng.uniform(*zoom)
+    scale = size / side * rng.uniform(*zoom)
     stretch = np.exp(rng.normal(0, 0.03))
     a = np.deg2rad(angle)
     linear = scale * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]) @ np.diag([stretch, 1 / stretch])
     linear = linear @ np.diag(rng.choice([-1.0, 1.0], 2, p=[0.5, 0.5]))
-    shift = size / 2 + rng.normal(0, 0.02, 2) * size - linear @ np.array([h / 2, h / 2])
-    matrix = np.column_stack([linear, shift])
-    mode = cv2.INTER_AREA if scale < 0.7 else cv2.INTER_LINEAR
+    shift = size / 2 + rng.normal(0, 0.02, 2) * size - linear @ np.array([side / 2, side / 2])
+    return np.column_stack([linear, shift])
+
+
+def place(image: Image, matrix: np.ndarray, size: int, border: int) -> Image:
+    """`image` through a `placement` to size x size, `border` around it."""
+    smaller = np.sqrt(abs(np.linalg.det(matrix[:, :2]))) < 0.7
+    mode = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     return cv2.warpAffine(image, matrix, (size, size), flags=mode, borderValue=(border,) * 3)
 
 
@@ -91,17 +96,17 @@ def stretch_channels(image: Image, low: float = 1.0, high: float = 99.0) -> Imag
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
-def augment_normalised(image: Image, rng: np.random.Generator, size: int, p: float = 0.25) -> Image:
-    """A locally normalised photograph (128 neutral) as another camera might have given it; `p`: how often each
-    fault."""
-    image = geometry(image, rng, size, 128, (0.92, 1.18))
-    image = optics(normalised_colours(image, rng), rng, p)
-    return shadows(image, rng, 128, p)
+def augment_normalised(image: Image, rng: np.random.Generator, size: int, p: float = 0.25) -> tuple[Image, np.ndarray]:
+    """A locally normalised photograph (128 neutral) as another camera might have given it, and where in it things went
+    (see `place`); `p`: how often each fault."""
+    matrix = placement(rng, image.shape[0], size, (0.92, 1.18))
+    image = optics(normalised_colours(place(image, matrix, size, 128), rng), rng, p)
+    return shadows(image, rng, 128, p), matrix
 
 
 def augment_raw(image: Image, rng: np.random.Generator, size: int) -> Image:
     """A raw crop (black outside the disc), its quality kept: small changes only."""
-    image = geometry(image, rng, size, 0, (0.95, 1.08))
+    image = place(image, placement(rng, image.shape[0], size, (0.95, 1.08)), size, 0)
     gain = np.exp(rng.normal(0, 0.06) + rng.normal(0, 0.05, 3))
     if rng.random() < 0.25:
         image = stretch_channels(image, *((0.5, 99.5) if rng.random() < 0.5 else (1.0, 99.0)))

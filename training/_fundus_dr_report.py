@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,8 @@ import cv2
 import numpy as np
 from _fundus_card import interval
 from _fundus_data import Photograph
+from _fundus_lesions import inside as within
+from _fundus_lesions import read_boxes
 from _fundus_metrics import (
     auc,
     bootstrap,
@@ -33,7 +34,6 @@ OEDEMA_SENSITIVITY = 0.93
 OEDEMA_AUC = 0.85  # what the lower end of its interval must reach, or oedema isn't assessed
 COVERAGE = 0.985
 HALF_CELL = 1 / 40  # of the map's cells, the picture's side being 1
-RIM = 0.975  # part of the field's radius that the model's input shows
 
 
 @dataclass
@@ -191,10 +191,7 @@ def heatmap_hits(run: Run, folder: Path, photographs: Sequence[Photograph], size
 
     Over held-out IDRiD photographs of grade 2 and worse that have boxes.
     """
-    boxes: dict[str, list[tuple[str, list[float]]]] = {}
-    with (folder / "idrid_boxes.csv").open(newline="") as stream:
-        for row in csv.DictReader(stream):
-            boxes.setdefault(row["file"], []).append((row["kind"], [float(row[k]) for k in ("x0", "y0", "x1", "y1")]))
+    boxes = read_boxes(folder)
     hits, chances, discs, disc_chances, distances, near_chances = [], [], [], [], [], []
     for p in photographs:
         lesions = [b for kind, b in boxes.get(p.file, []) if kind != "optic_disc"]
@@ -206,7 +203,7 @@ def heatmap_hits(run: Run, folder: Path, photographs: Sequence[Photograph], size
         given = dr_input(photo.rgb, circle, size).pixels
         shown = np.any(given != 0, axis=2)
         x, y = _peak(run(given)["dr_map"][..., REFERABLE - 1], shown)
-        inside = {kind: _inside(boxes[p.file], kind, photo.scale, circle, size) for kind in ("lesion", "optic_disc")}
+        inside = {kind: within(boxes[p.file], kind, photo.scale, circle, size) for kind in ("lesion", "optic_disc")}
         at = (int(y * size), int(x * size))
         hits.append(inside["lesion"][at])
         discs.append(inside["optic_disc"][at])
@@ -226,19 +223,6 @@ def heatmap_hits(run: Run, folder: Path, photographs: Sequence[Photograph], size
         "disc": float(np.mean(discs)) if hits else float("nan"),
         "disc chance": float(np.mean(disc_chances)) if hits else float("nan"),
     }
-
-
-def _inside(boxes: Sequence[tuple[str, list[float]]], kind: str, scale: int, circle: Circle, size: int) -> np.ndarray:
-    """Which pixels of the model's square lie in a box of that kind."""
-    side = 2 * RIM * circle.r
-    mask = np.zeros((size, size), bool)
-    for name, (x0, y0, x1, y1) in boxes:
-        if (name == "optic_disc") != (kind == "optic_disc"):
-            continue
-        left, right = ((v / scale - circle.cx + side / 2) / side * size for v in (x0, x1))
-        top, bottom = ((v / scale - circle.cy + side / 2) / side * size for v in (y0, y1))
-        mask[max(int(top), 0) : max(int(np.ceil(bottom)), 0), max(int(left), 0) : max(int(np.ceil(right)), 0)] = True
-    return mask
 
 
 def spoil(rgb: np.ndarray, circle: Circle, kind: str, amount: float) -> np.ndarray:

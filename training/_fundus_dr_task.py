@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _fundus_data
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -176,6 +177,7 @@ class DrTask:
     work: Path
 
     def __post_init__(self) -> None:
+        _fundus_data.WORK = self.work.parent  # a worker's own import of it has the default
         torch.set_flush_denormal(True)
         torch.set_num_threads(1)  # see _fundus_loop: threads that wait for each other lose more than they gain
         self.images = load_photographs(self.folder, self.photographs)
@@ -214,7 +216,7 @@ class DrTask:
         for n, i in enumerate(rows):
             picture = (self.images[i].astype(np.int16) + 128).astype(np.uint8)
             if n % 2:
-                picture = augment_normalised(picture, rng, SIZE)
+                picture, _ = augment_normalised(picture, rng, SIZE)
             pictures.append((picture.astype(np.int16) - 128).astype(np.int8))
         return np.stack(pictures)
 
@@ -239,7 +241,10 @@ class DrTask:
         p = 0.25 if done < 3 / 11 else 0.1  # faults of the optics hide small lesions: fewer of them towards the end
         rows = rng.choice(len(self.weights), n, p=self.weights)
         pictures = np.stack(
-            [augment_normalised((self.images[i].astype(np.int16) + 128).astype(np.uint8), rng, size, p) for i in rows]
+            [
+                augment_normalised((self.images[i].astype(np.int16) + 128).astype(np.uint8), rng, size, p)[0]
+                for i in rows
+            ]
         )
         chosen = [self.photographs[i] for i in rows]
         oedema = [-1 if p.dme is None else p.dme for p in chosen]

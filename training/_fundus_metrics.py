@@ -46,6 +46,13 @@ def calibration_error(hit: Array, confidence: Array, bins: int = 10) -> float:
     return float(sum(gaps))
 
 
+def unavoidable_error(confidence: Array, repeats: int = 400) -> float:
+    """The calibration error that so many answers of such confidence would have by chance, were they calibrated."""
+    rng = np.random.default_rng(11)
+    draws = (calibration_error(rng.random(len(confidence)) < confidence, confidence) for _ in range(repeats))
+    return float(np.mean(list(draws)))
+
+
 def bootstrap(figure: Callable[..., float], *columns: Array, groups: Sequence[str] | None = None, repeats: int = 1000):
     """The figure and its 95 % interval, resampling patients (`groups`) or rows."""
     rng = np.random.default_rng(20)

@@ -13,7 +13,7 @@ from _fundus_card import EYEPACS_TERMS, EYEQ_TERMS, IDRID_TERMS, interval, table
 from _fundus_data import Photograph
 from _fundus_degrade import REASONS
 from _fundus_golden import photographs as golden_photographs
-from _fundus_metrics import auc, bootstrap, calibration_error
+from _fundus_metrics import auc, bootstrap, calibration_error, unavoidable_error
 from _fundus_negatives import not_a_retina, read_photograph, windows
 from _fundus_quality_task import MEMBERS, POOLED_AFTER, REASON_NAMES, SIZE, QualityNet, load_crops, predict_twin
 
@@ -43,7 +43,8 @@ class Evaluation:
     temperature: float
     threshold: float
     rows: list[list[str]]
-    calibration: float
+    calibration: tuple[float, float, float]
+    """Expected error on the held-out photographs; what chance alone would make of it; in cross-validation."""
     idrid: tuple[int, int]
     reasons: list[list[str]]
     others: list[list[str]]
@@ -122,7 +123,11 @@ def evaluate(
         temperature=temperature,
         threshold=threshold,
         rows=rows,
-        calibration=calibration_error((int8.argmax(1) == truth)[graded], confidence[graded]),
+        calibration=(
+            calibration_error((int8.argmax(1) == truth)[graded], confidence[graded]),
+            unavoidable_error(confidence[graded]),
+            calibration_error(validated.argmax(1) == validation[1], validated.max(1)),
+        ),
         idrid=(int((called(int8)[~graded] == REJECT).sum()), int((~graded).sum())),
         reasons=_reasons(run, images[truth == 0][:drawn], temperature, threshold),
         others=_others(run, others, drawn, temperature, threshold),
@@ -200,7 +205,7 @@ def describe(e: Evaluation, run: Run, content: bytes) -> tuple[dict[str, Any], s
             "reasons": "reasons",
             "reason_labels": list(REASON_NAMES),
         },
-        "calibration": {"temperature": e.temperature, "expected_error": e.calibration},
+        "calibration": {"temperature": e.temperature, "expected_error": e.calibration[0]},
         "thresholds": {"reject": e.threshold},
         "cameras": {"validated": []},
         "permitted_use": {"clinical": False, "terms": terms},
@@ -245,7 +250,8 @@ training's patients ({e.validated[0]} photographs, float, one network instead of
 {e.validated[1]:.3f}, reject AUC {e.validated[2]:.3f}), not on these photographs.
 These were looked at twice: a first version had learnt crops scaled down from larger ones and called fewer right, so
 that this one learns what the device computes, pixel by pixel.
-Expected calibration error {e.calibration:.3f}.
+Expected calibration error {e.calibration[0]:.3f} ({e.calibration[1]:.3f} would be chance with so few), and
+{e.calibration[2]:.3f} in that cross-validation.
 IDRiD photographs held out and rejected all the same: {e.idrid[0]} of {e.idrid[1]}.
 
 **Reasons.** Good photographs of unseen patients, spoiled by a program:

@@ -76,6 +76,13 @@ def test_platt_scaling_recovers_what_distorted_the_logits() -> None:
     assert offset == pytest.approx(1.0, abs=0.1)
 
 
+def test_few_answers_show_a_calibration_error_by_chance_and_many_hardly_any() -> None:
+    confidence = np.random.default_rng(2).uniform(0.5, 1.0, 20_000)
+    few, many = metrics.unavoidable_error(confidence[:200]), metrics.unavoidable_error(confidence, repeats=50)
+    assert 0.03 < few < 0.1
+    assert many < 0.01
+
+
 @pytest.mark.parametrize("sensitivity", [0.5, 0.93, 1.0])
 def test_the_threshold_reaches_the_sensitivity_asked_for_and_no_higher_one_does(sensitivity: float) -> None:
     rng = np.random.default_rng(1)
