@@ -17,7 +17,9 @@ _NOTHING, _ALL = -3.0, 3.0
 """Logits of a cell without colour and in full colour: chances of 5 % and 95 %. They are the same in every photograph,
 so that a retina where the model found nothing looks like it."""
 
-_OPACITY = 0.5
+_COLOUR = np.array((0, 225, 255), np.float32)
+"""Cyan: nothing in a retina has it, and readers who see red and green alike see it, too."""
+_OPACITY = 0.6
 
 
 def draw_heatmap(photo: DecodedPhoto, field: Circle, activation: npt.NDArray[np.float32]) -> bytes:
@@ -31,9 +33,8 @@ def draw_heatmap(photo: DecodedPhoto, field: Circle, activation: npt.NDArray[np.
     size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     strength = _placed(evidence(activation), field, scale, size)
-    colour = cv2.cvtColor(cv2.applyColorMap((strength * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     weight = (_OPACITY * strength)[..., np.newaxis]
-    blended = (small * (1.0 - weight) + colour * weight).astype(np.uint8)
+    blended = (small * (1.0 - weight) + _COLOUR * weight).astype(np.uint8)
     _, encoded = cv2.imencode(".png", cv2.cvtColor(blended, cv2.COLOR_RGB2BGR))
     return encoded.tobytes()
 

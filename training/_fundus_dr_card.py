@@ -30,6 +30,7 @@ from _fundus_metrics import calibration_error, grade_probabilities
 from aidpost.inference._fundus_input import INPUT_VERSION, dr_input
 from aidpost.kernels.fundus import decode
 
+VERSION = "1.1.0"
 # IDRiD's camera. EyePACS doesn't name its own.
 VALIDATED = ["Kowa VX-10", "Kowa VX-10α", "VX-10"]
 
@@ -107,10 +108,11 @@ def describe(
         golden[f"photo_{i}"] = encoded
         golden[f"expected_{i}"] = grade_probabilities(answer[None])[0]
     restricted = "EyePACS" in share
-    terms = f"{EYEPACS_TERMS}; {EYEQ_TERMS}; {IDRID_TERMS}." if restricted else f"Trained on {IDRID_TERMS} alone."
+    openly = f"{IDRID_TERMS} and the boxes that CODRAS drew around their lesions (CC BY-SA 4.0)"
+    terms = f"{EYEPACS_TERMS}; {EYEQ_TERMS}; {openly}." if restricted else f"Trained on {openly} alone."
     o = e.operating
     card = {
-        "version": "1.0.0",
+        "version": VERSION,
         "task": "fundus-dr",
         "summary": "Diabetic retinopathy in a fundus photograph, ICDR grade 0 to 4, with a heatmap",
         "input": {"preprocessing": "dr_input", "preprocessing_version": INPUT_VERSION, "shape": [1, SIZE, SIZE, 3]},
@@ -140,6 +142,18 @@ def _rows(groups: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[list
     return header, [[name, *row.values()] for name, row in groups.items()]
 
 
+def heatmap_text(h: Mapping[str, Any]) -> str:
+    """The card's paragraph on the heatmap, from `heatmap_hits`' figures."""
+    return f"""**Heatmap.** The model's second output: a map at stride 16, learnt from boxes around exudates,
+haemorrhages and microaneurysms of IDRiD's photographs, and from the grades, on the finished grader's
+features: how likely a cell is part of a lesion. The grade is not made of it. Over {h["n"]} held-out IDRiD photographs
+of grade 2 and worse with boxes its peak fell in a lesion's box in {h["hit"]:.0%}, in one or within half a cell (1/40 of
+the picture) of one in {h["near"]:.0%}; a random point of the field falls in one in {h["chance"]:.0%} and so near in
+{h["near chance"]:.0%}. In the optic disc's box: {h["disc"]:.0%} (at random {h["disc chance"]:.0%}). A cell is 1/20 of
+the picture: it points to a region, not to a lesion. On other cameras the map was not measured: nobody drew boxes
+there."""
+
+
 def _text(name: str, e: Evaluation, terms: str, size: int, share: Mapping[str, float]) -> str:
     o, h = e.operating, e.heatmap
     trained = " and ".join(f"{hospital} ({part:.0%} of what was drawn)" for hospital, part in share.items())
@@ -161,7 +175,7 @@ def _text(name: str, e: Evaluation, terms: str, size: int, share: Mapping[str, f
     )
     oedema_scope = ", not macular oedema." if o.oedema is None else "; of macular oedema only its photographic sign."
     unseen = "" if "EyePACS" in share else " EyePACS is another hospital's here: none of it was trained on."
-    return f"""# {name} 1.0.0
+    return f"""# {name} {VERSION}
 
 Grades diabetic retinopathy in a photograph of the retina on the International Clinical Diabetic Retinopathy scale, 0
 to 4, and says whether it
@@ -198,14 +212,7 @@ worse.
 
 {table(*_rows(e.selective))}
 
-**Heatmap.** The model's second output: a map at stride 16 that was trained on the grades alone, from the same
-features, so that its strongest cells
-say "grade 2 or worse". Over {h["n"]} held-out IDRiD photographs of grade 2 and worse with boxes its peak fell in a
-lesion's box in {h["hit"]:.0%}, in one
-or within half a cell (1/40 of the picture) of one in {h["near"]:.0%}; a random point of the field falls in one in
-{h["chance"]:.0%} and so near in {h["near chance"]:.0%}. In the optic disc's
-box: {h["disc"]:.0%} (at random {h["disc chance"]:.0%}). A cell is 1/20 of the picture: it points to a region, not to a
-lesion.
+{heatmap_text(h)}
 
 **Macular oedema.** A third output, learnt from IDRiD's labels: hard exudates anywhere (risk 1), within a disc diameter
 of the macula's centre (risk 2). {oedema}

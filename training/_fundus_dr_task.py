@@ -17,7 +17,6 @@ from _fundus_data import Photograph, cached
 from _fundus_export import torch_input
 from _fundus_metrics import auc, quadratic_kappa, sigmoid
 from torch import nn
-from tqdm import tqdm
 
 from aidpost.inference._fundus_input import INPUT_VERSION, dr_input
 from aidpost.kernels.fundus import decode
@@ -79,12 +78,10 @@ class DrNet(nn.Module):
 
 
 class Locator(nn.Module):
-    """Where it is: a map of 4 logits at stride 16, each picture's logit the mean of its map's few highest cells.
+    """Where it is: a map of 4 logits at stride 16, learnt when the network is finished (`lesion_map.py`).
 
     The last map at stride 32 sees so much from every cell that its activation says little about the place.
     """
-
-    HIGHEST = 20
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,25 +96,6 @@ class Locator(nn.Module):
 def softened(level: torch.Tensor, thresholds: int) -> torch.Tensor:
     """n levels to n x `thresholds` chances that another reader would have said more than 0, 1, ..."""
     return torch.sigmoid(CONFUSION * (level[:, None] - torch.arange(thresholds) - 0.5))
-
-
-def fit_locator(model: DrNet, task: DrTask, steps: int) -> Locator:
-    """Train a locator on the grades alone, on the finished network's features."""
-    torch.manual_seed(7)
-    locator, rng = Locator(), np.random.default_rng(7)
-    optimiser = torch.optim.AdamW(locator.parameters(), lr=3e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, steps + 1, pct_start=0.1)
-    for _ in tqdm(range(steps), desc="locator", mininterval=10):
-        x, grade, _ = task.batch(rng, 32, SIZE, 1.0)
-        with torch.no_grad():
-            x = model.early(x, LOCATED_BLOCKS).float()
-        logits = locator(x).flatten(2).topk(Locator.HIGHEST, dim=2).values.mean(2)
-        loss = F.binary_cross_entropy_with_logits(logits, softened(grade, 4))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-    return locator.eval()
 
 
 def adapt(model: DrNet, images: np.ndarray) -> None:

@@ -19,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import _fundus_data as data
 import _fundus_dr_card as card
+import lesion_map
 import numpy as np
 import torch
 from _fundus_card import write_model
 from _fundus_dr_report import calibrate
-from _fundus_dr_task import LOCATED_BLOCKS, SIZE, DrNet, DrTask, fit_locator, load_photographs, predict_twin
+from _fundus_dr_task import LOCATED_BLOCKS, SIZE, DrNet, DrTask, Locator, load_photographs, predict_twin
 from _fundus_export import runner, to_tflite
 from _fundus_loop import Plan, averaged_model, train
 from embedding import MOST, give_embedding
@@ -81,10 +82,12 @@ def main() -> None:
     held = [p for p in photographs if p.held_out]
     images = np.asarray(load_photographs(folder, held, SIZE))
     twin = fold(model, held, images, share)
-    locator = fit_locator(model, task, 1 if arguments.tiny else 70)
+    locator = Locator()
     early_map = ("dr_map", LOCATED_BLOCKS, (locator.hidden, locator.out))
     heads = {"dr": model.dr, "dme": model.dme}
     content = to_tflite(model.backbone, heads, SIZE, task.calibration(8 if arguments.tiny else 160), early_map)
+    own = [p for p in photographs if p.hospital in share]
+    content = lesion_map.teach(content, early_map[0], folder, own, lesion_map.TINY if arguments.tiny else None)
     evaluation = card.evaluate(twin, runner(content), folder, held, images, share)
     described = card.describe(name, evaluation, runner(content), len(content), share)
     print(described[1])
