@@ -23,30 +23,32 @@ def expose(content: bytes, logits: int | str = 0) -> bytes:
     """
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
-    signature = _signature(model, graph)
+    signature = signature_of(model, graph)
     if any(one.name == NAME.encode() for one in signature.outputs):
         return content
     tensor = _last_input(model, graph, _tensor_of(logits, graph, signature))
     graph.outputs = [*(int(one) for one in graph.outputs), tensor]
-    signature.outputs.append(_entry(NAME, tensor))
+    signature.outputs.append(entry_of(NAME, tensor))
     builder = flatbuffers.Builder(len(content) + 4096)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-def _entry(name: str, tensor: int) -> Any:
+def entry_of(name: str, tensor: int) -> Any:
+    """A signature's entry: a tensor and what it is called."""
     entry = schema.TensorMapT()
     entry.name, entry.tensorIndex = name.encode(), tensor
     return entry
 
 
-def _signature(model: Any, graph: Any) -> Any:
+def signature_of(model: Any, graph: Any) -> Any:
+    """The model's signature, made where it has none."""
     if model.signatureDefs:
         return model.signatureDefs[0]
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
-    signature.inputs = [_entry(f"input_{i}", int(one)) for i, one in enumerate(graph.inputs)]
-    signature.outputs = [_entry(f"output_{i}", int(one)) for i, one in enumerate(graph.outputs)]
+    signature.inputs = [entry_of(f"input_{i}", int(one)) for i, one in enumerate(graph.inputs)]
+    signature.outputs = [entry_of(f"output_{i}", int(one)) for i, one in enumerate(graph.outputs)]
     model.signatureDefs = [signature]
     return signature
 

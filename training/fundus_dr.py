@@ -87,7 +87,9 @@ def main() -> None:
     heads = {"dr": model.dr, "dme": model.dme}
     content = to_tflite(model.backbone, heads, SIZE, task.calibration(8 if arguments.tiny else 160), early_map)
     own = [p for p in photographs if p.hospital in share]
-    content = lesion_map.teach(content, early_map[0], folder, own, lesion_map.TINY if arguments.tiny else None)
+    content = lesion_map.teach(
+        content, early_map[0], folder, own, lesion_map.TINY if arguments.tiny else lesion_map.Plan()
+    )
     evaluation = card.evaluate(twin, runner(content), folder, held, images, share)
     described = card.describe(name, evaluation, runner(content), len(content), share)
     print(described[1])

@@ -23,7 +23,7 @@ import flatbuffers
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _embedding import _entry, _signature
+from _embedding import entry_of, signature_of
 from _fundus_augment import augment_normalised, place
 from _fundus_card import reflow
 from _fundus_dr_card import VERSION, heatmap_text
@@ -38,11 +38,21 @@ from aidpost.inference._card import read_card
 from aidpost.inference.model import load_model
 from aidpost.inference.runtime import Interpreter
 
-COPIES, UNBOXED, STEPS = 4, 1200, 600
-TINY = (1, 4, 3)
 BATCH, BOXED_OF_BATCH = 32, 20
 STRONGEST = 3  # cells of a map that say what the whole photograph is
 GRADE = 0.3  # weight of the photographs' grades against that of their cells
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Changed copies of each boxed photograph, photographs without boxes, and steps."""
+
+    copies: int = 4
+    unboxed: int = 1200
+    steps: int = 600
+
+
+TINY = Plan(copies=1, unboxed=4, steps=3)
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ def layers_of(model: Any, name: str) -> Layers:
         Something else stands there.
     """
     graph = model.subgraphs[0]
-    number = next(int(one.tensorIndex) for one in _signature(model, graph).outputs if one.name == name.encode())
+    number = next(int(one.tensorIndex) for one in signature_of(model, graph).outputs if one.name == name.encode())
     makers = {int(out): op for op in graph.operators for out in op.outputs}
     found = []
     for tensor in (number, int(makers[number].inputs[0])):
@@ -93,7 +103,7 @@ def with_features(content: bytes, name: str) -> bytes:
     graph = model.subgraphs[0]
     number = layers_of(model, name).features
     graph.outputs = [*(int(one) for one in graph.outputs), number]
-    _signature(model, graph).outputs.append(_entry("features", number))
+    signature_of(model, graph).outputs.append(entry_of("features", number))
     return _packed(model)
 
 
@@ -103,6 +113,7 @@ def with_locator(content: bytes, name: str, locator: Locator, lowest: float, hig
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
     layers = layers_of(model, name)
+    _measure(graph.tensors[layers.middle], 0.0, 6.0)
     given = ((layers.hidden, layers.features, locator.hidden), (layers.out, layers.middle, locator.out))
     for (weight, bias), source, layer in given:
         kernel = layer.weight.detach().numpy()[:, :, 0, 0].astype(np.float64)
@@ -111,11 +122,14 @@ def with_locator(content: bytes, name: str, locator: Locator, lowest: float, hig
         assert layer.bias is not None
         _put(model, weight, np.round(kernel / scales[:, None]).astype(np.int8), scales)
         _put(model, bias, np.round(layer.bias.detach().numpy() / sums).astype(np.int32), sums)
-    step = (highest - lowest) / 255
-    quantization = graph.tensors[layers.map].quantization
-    quantization.scale = np.array([step], np.float32)
-    quantization.zeroPoint = np.array([round(-128 - lowest / step)], np.int64)
+    _measure(graph.tensors[layers.map], lowest, highest)
     return _packed(model)
+
+
+def _measure(tensor: Any, lowest: float, highest: float) -> None:
+    step = (highest - lowest) / 255
+    tensor.quantization.scale = np.array([step], np.float32)
+    tensor.quantization.zeroPoint = np.array([round(-128 - lowest / step)], np.int64)
 
 
 def _put(model: Any, tensor: int, values: np.ndarray, scales: np.ndarray) -> None:
@@ -133,15 +147,16 @@ class Samples:
     grade: np.ndarray
 
 
-def make_samples(content: bytes, name: str, folder: Path, photographs: Sequence[data.Photograph], plan: Any) -> Samples:
+def make_samples(
+    content: bytes, name: str, folder: Path, photographs: Sequence[data.Photograph], plan: Plan
+) -> Samples:
     """Training's boxed photographs as they are and `copies` times changed, then up to `unboxed` others by grade."""
-    copies, unboxed, _ = plan
     run, rng = runner(with_features(content, name)), np.random.default_rng(7)
     kept = [p for p in photographs if not p.held_out and p.quality != UNREADABLE]
     masks = lesion_masks(folder, [p.file for p in kept if p.hospital == "IDRiD"], SIZE)
     boxed = [p for p in kept if p.file in masks]
     clear, ill = ([p for p in kept if p.file not in masks and p.grade in grades] for grades in ((0,), (2, 3, 4)))
-    half = min(unboxed // 2, len(clear), len(ill))
+    half = min(plan.unboxed // 2, len(clear), len(ill))
     others = [group[i] for group in (clear, ill) for i in rng.permutation(len(group))[:half]]
     features, lesion, grade = [], [], []
 
@@ -151,7 +166,7 @@ def make_samples(content: bytes, name: str, folder: Path, photographs: Sequence[
 
     images = load_photographs(folder, [*boxed, *others])
     for p, image in zip(boxed, tqdm(images[: len(boxed)], desc="boxed", mininterval=10), strict=True):
-        for copy in range(copies + 1):
+        for copy in range(plan.copies + 1):
             picture, mask = (image.astype(np.int16) + 128).astype(np.uint8), masks[p.file]
             if copy:
                 picture, matrix = augment_normalised(picture, rng, SIZE, 0.1)
@@ -189,7 +204,7 @@ def fit(samples: Samples, steps: int) -> Locator:
     return locator.eval()
 
 
-def teach(content: bytes, name: str, folder: Path, photographs: Sequence[data.Photograph], plan: Any = None) -> bytes:
+def teach(content: bytes, name: str, folder: Path, photographs: Sequence[data.Photograph], plan: Plan) -> bytes:
     """`content` with a map, its output `name`, that was learnt from `photographs`' boxes.
 
     Raises
@@ -197,9 +212,8 @@ def teach(content: bytes, name: str, folder: Path, photographs: Sequence[data.Ph
     SystemExit
         Another output of the file changed.
     """
-    plan = plan or (COPIES, UNBOXED, STEPS)
     samples = make_samples(content, name, folder, photographs, plan)
-    locator = fit(samples, plan[2])
+    locator = fit(samples, plan.steps)
     ends = []
     with torch.no_grad():
         for part in np.array_split(samples.features, -(-len(samples.features) // 64)):
@@ -232,7 +246,7 @@ def main() -> None:
         home = arguments.models / name
         card, old = read_card(home), (home / "model.tflite").read_bytes()
         own = [p for p in photographs if p.hospital == "IDRiD" or not name.endswith("-open")]
-        content = teach(old, str(card.output.heatmap), folder, own)
+        content = teach(old, str(card.output.heatmap), folder, own, Plan())
         hits = heatmap_hits(runner(content), folder, [p for p in photographs if p.held_out], SIZE)
         text = (home / "CARD.md").read_text(encoding="utf-8")
         start, end = text.index("**Heatmap.**"), text.index("**Macular oedema.**")
