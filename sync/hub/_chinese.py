@@ -249,7 +249,7 @@ CHINESE = {
     "Set one up": "设置",
     "Shadow mode": "影子模式",
     "Show": "显示",
-    "Show where the model looked": "显示模型关注区域",
+    "Show where the model suspects lesions": "显示模型怀疑有病变的区域",
     "Sign as": "签署人：",
     "Skip to content": "跳到正文",
     "Software": "软件",
