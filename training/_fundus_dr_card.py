@@ -16,6 +16,8 @@ from _fundus_dr_report import (
     Answers,
     Operating,
     Run,
+    both_eyes,
+    by_grade,
     choose,
     degradation,
     figures,
@@ -31,6 +33,7 @@ from aidpost.inference._fundus_input import INPUT_VERSION, dr_input
 from aidpost.kernels.fundus import decode
 
 VERSION = "1.1.0"
+HOSPITALS = ("IDRiD (Kowa VX-10, India)", "EyePACS (many cameras, USA)")
 # IDRiD's camera. EyePACS doesn't name its own.
 VALIDATED = ["Kowa VX-10", "Kowa VX-10α", "VX-10"]
 
@@ -46,6 +49,8 @@ class Evaluation:
     oedema: list[list[str]]
     degradation: list[list[str]]
     calibration: float
+    by_grade: list[list[str]]
+    both_eyes: tuple[int, float, float]
 
 
 def _groups(held: Sequence[Photograph]) -> dict[str, np.ndarray]:
@@ -56,8 +61,8 @@ def _groups(held: Sequence[Photograph]) -> dict[str, np.ndarray]:
 
     groups = {
         "all": rows(lambda p: True),
-        "IDRiD (Kowa VX-10, India)": rows(lambda p: p.hospital == "IDRiD"),
-        "EyePACS (many cameras, USA)": rows(lambda p: p.hospital == "EyePACS"),
+        HOSPITALS[0]: rows(lambda p: p.hospital == "IDRiD"),
+        HOSPITALS[1]: rows(lambda p: p.hospital == "EyePACS"),
         "EyePACS, raw colours": rows(lambda p: p.dataset == "EyePACS-raw"),
         "EyePACS, stretched": rows(lambda p: p.dataset == "EyePACS-256-stretched"),
         "EyeQ good": rows(lambda p: p.quality == 0),
@@ -93,6 +98,8 @@ def evaluate(
         oedema_figures(held, oedema, operating.oedema),
         degradation(run, folder, raw, operating, SIZE),
         calibration_error((answers.truth == answers.probability.argmax(1))[own], answers.probability.max(1)[own]),
+        by_grade(answers, {name: groups[name] for name in HOSPITALS if name in groups}),
+        both_eyes(answers, np.array([p.hospital == "EyePACS" for p in held])),
     )
 
 
@@ -140,6 +147,19 @@ def describe(
 def _rows(groups: Mapping[str, Mapping[str, str]]) -> tuple[list[str], list[list[str]]]:
     header = ["held-out photographs", *next(iter(groups.values()))]
     return header, [[name, *row.values()] for name, row in groups.items()]
+
+
+def grades_text(rows: Sequence[Sequence[str]], both: tuple[int, float, float]) -> str:
+    """The card's paragraph on which grades are told from a healthy eye, from `by_grade` and `both_eyes`."""
+    return f"""**By grade.** AUC of P(2 or worse) between photographs of a grade and those of grade 0 (in brackets, how
+many have that grade):
+
+{table(["grade", *HOSPITALS], rows)}
+
+What is missed in other cameras' photographs is mostly grade 2, likely because a reader saw small lesions in the whole
+photograph that {SIZE} pixels hardly show. The other eye knows something of it: of {both[0]} photographs of EyePACS
+whose fellow eye is held out, too, P(2 or worse) has an AUC of {both[1]:.3f}, and {both[2]:.3f} from the mean of both
+eyes' logits. On the device each photograph answers for itself."""
 
 
 def heatmap_text(h: Mapping[str, Any]) -> str:
@@ -207,6 +227,8 @@ worse.
   is never called normal.
 - The grade is the worst k whose P(k or worse) is over {grades} (k = 1 to 4).
 - Expected calibration error of the likeliest grade: {e.calibration:.3f}. (The column is that of P(referable).)
+
+{grades_text(e.by_grade, e.both_eyes)}
 
 **Abstention.** No grade where the likeliest grade's probability is under {o.min_probability:.3f}.
 

@@ -163,6 +163,34 @@ def figures(answers: Answers, twin: Answers, rows: np.ndarray) -> dict[str, str]
     }
 
 
+def by_grade(answers: Answers, groups: dict[str, np.ndarray]) -> list[list[str]]:
+    """For each grade from 1 on, and each of `groups`' rows: the AUC of P(2 or worse) against grade 0, and how many."""
+    score, rows = answers.at_least[:, REFERABLE - 1], []
+    for grade in range(1, 5):
+        cells = []
+        for own in groups.values():
+            some = own & np.isin(answers.truth, (0, grade))
+            number = int((answers.truth[some] == grade).sum())
+            cells.append(f"{auc(answers.truth[some] == grade, score[some]):.3f} ({number})" if number else "")
+        rows.append([str(grade), *cells])
+    return rows
+
+
+def both_eyes(answers: Answers, rows: np.ndarray) -> tuple[int, float, float]:
+    """Of photographs whose fellow eye is among `rows` too: how many, the AUC of a photograph's own logit, and that of
+    the mean of both eyes' logits, for the photograph's own grade."""
+    eyes: dict[tuple[str, str], list[int]] = {}
+    for i in np.flatnonzero(rows):
+        eyes.setdefault((answers.photographs[i].dataset, answers.photographs[i].patient), []).append(int(i))
+    pairs = np.array([pair for pair in eyes.values() if len(pair) == 2], int).reshape(-1, 2)
+    if not len(pairs):
+        return 0, float("nan"), float("nan")
+    chance = answers.at_least[pairs, REFERABLE - 1].clip(1e-6, 1 - 1e-6)
+    logit, positive = np.log(chance / (1 - chance)), (answers.truth[pairs] >= REFERABLE).ravel()
+    mean = np.repeat(logit.mean(1, keepdims=True), 2, axis=1)
+    return pairs.size, auc(positive, logit.ravel()), auc(positive, mean.ravel())
+
+
 def selective(answers: Answers, rows: np.ndarray) -> dict[str, str]:
     """Coverage of the rule of abstention, and what is wrong by two grades or more with and without it."""
     wrong = np.abs(answers.grade - answers.truth) >= 2

@@ -344,3 +344,22 @@ def test_a_tiny_run_goes_from_the_photographs_to_a_model_that_loads(name: str, t
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr[-2000:]
     assert load_model(out / name).card.name == name
+
+
+def test_both_eyes_are_paired_by_person_and_each_keeps_its_own_grade() -> None:
+    from _fundus_data import Photograph
+    from _fundus_dr_report import Answers, Operating, both_eyes, by_grade
+
+    def eye(person: str, side: str, grade: int) -> Photograph:
+        return Photograph(f"eyepacs512/{person}_{side}.jpg", "EyePACS-raw", person, grade, None, None)
+
+    held = [eye("1", "left", 0), eye("1", "right", 2), eye("2", "left", 0), eye("2", "right", 0), eye("3", "left", 2)]
+    referable = np.array([0.3, 0.2, 0.25, 0.05, 0.9])
+    probability = np.column_stack([1 - referable, 0 * referable, referable, 0 * referable, 0 * referable])
+    answers = Answers(held, probability, Operating(np.full(4, 0.5), 0.1, 0.0))
+    number, own, mean = both_eyes(answers, np.ones(5, bool))
+    assert number == 4, "the third has one eye only"
+    assert own == pytest.approx(1 / 3)  # 0.2 is above 0.05, not above 0.3 and 0.25
+    assert mean == pytest.approx((0.5 + 1 + 1) / 3)  # as its fellow, and above both of the healthy pair
+    assert by_grade(answers, {"all": np.ones(5, bool)})[1] == ["2", f"{(3 + 1) / 6:.3f} (2)"]
+    assert by_grade(answers, {"all": np.ones(5, bool)})[0] == ["1", ""]
