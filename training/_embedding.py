@@ -26,16 +26,26 @@ def expose(content: bytes, logits: int | str = 0) -> bytes:
     signature = signature_of(model, graph)
     if any(one.name == NAME.encode() for one in signature.outputs):
         return content
-    tensor = _last_input(model, graph, _tensor_of(logits, graph, signature))
+    return with_output(model, NAME, _last_input(model, graph, _tensor_of(logits, graph, signature)))
+
+
+def with_output(model: Any, name: str, tensor: int) -> bytes:
+    """The file of `model` with one more output, last: a tensor that it has, by `name` in its signature."""
+    graph = model.subgraphs[0]
+    signature = signature_of(model, graph)
     graph.outputs = [*(int(one) for one in graph.outputs), tensor]
-    signature.outputs.append(entry_of(NAME, tensor))
-    builder = flatbuffers.Builder(len(content) + 4096)
+    signature.outputs.append(_entry(name, tensor))
+    return packed(model)
+
+
+def packed(model: Any) -> bytes:
+    """The file of a model."""
+    builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-def entry_of(name: str, tensor: int) -> Any:
-    """A signature's entry: a tensor and what it is called."""
+def _entry(name: str, tensor: int) -> Any:
     entry = schema.TensorMapT()
     entry.name, entry.tensorIndex = name.encode(), tensor
     return entry
@@ -47,8 +57,8 @@ def signature_of(model: Any, graph: Any) -> Any:
         return model.signatureDefs[0]
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
-    signature.inputs = [entry_of(f"input_{i}", int(one)) for i, one in enumerate(graph.inputs)]
-    signature.outputs = [entry_of(f"output_{i}", int(one)) for i, one in enumerate(graph.outputs)]
+    signature.inputs = [_entry(f"input_{i}", int(one)) for i, one in enumerate(graph.inputs)]
+    signature.outputs = [_entry(f"output_{i}", int(one)) for i, one in enumerate(graph.outputs)]
     model.signatureDefs = [signature]
     return signature
 

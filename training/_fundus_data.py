@@ -50,6 +50,11 @@ def data_folder(argument: str | None = None) -> Path:
     return folder
 
 
+def hospitals_of(name: str) -> tuple[str, ...]:
+    """Whose photographs a grading model was trained on."""
+    return ("IDRiD",) if name.endswith("-open") else ("IDRiD", "EyePACS")
+
+
 def read_labels(folder: Path) -> list[Photograph]:
     """All rows of `labels.csv`."""
 

@@ -66,15 +66,10 @@ class DrNet(nn.Module):
         """n x 3 x H x W to n x 4 and n x 2 float logits, computed in x's type: in float32 the twin that int8 is held
         against."""
         with torch.set_grad_enabled(False if self.training else torch.is_grad_enabled()):
-            x = self.early(x, FROZEN_BLOCKS)
+            x = self.backbone.stem(x)
+            for block in self.backbone.blocks[:FROZEN_BLOCKS]:
+                x = block(x)
         return self.tail(x)
-
-    def early(self, x: torch.Tensor, blocks: int) -> torch.Tensor:
-        """What the first `blocks` blocks give."""
-        x = self.backbone.stem(x)
-        for block in self.backbone.blocks[:blocks]:
-            x = block(x)
-        return x
 
 
 class Locator(nn.Module):

@@ -62,11 +62,10 @@ def inputs_of(card: Card, data: Path, most: int) -> Iterator[np.ndarray]:
         for i in chosen(len(recordings.samples_mv), most):
             yield rhythm_windows(rhythm_input(recordings.samples_mv[i], recordings.fs_hz))[:, None]
         return
-    from _fundus_data import data_folder, read_labels
+    from _fundus_data import data_folder, hospitals_of, read_labels
 
     folder, side = data_folder(str(data)), card.input.shape[1]
-    hospitals = ("IDRiD",) if card.name.endswith("-open") else ("IDRiD", "EyePACS")
-    rows = [row for row in read_labels(folder) if row.hospital in hospitals and not row.held_out]
+    rows = [row for row in read_labels(folder) if row.hospital in hospitals_of(card.name) and not row.held_out]
     for i in chosen(len(rows), most):
         photo = decode((folder / rows[i].file).read_bytes(), side)
         yield dr_input(photo.rgb, photo.field or whole_picture(photo.rgb), side).pixels[None, None]

@@ -19,11 +19,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import _fundus_data as data
-import flatbuffers
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _embedding import entry_of, signature_of
+from _embedding import packed, signature_of, with_output
 from _fundus_augment import augment_normalised, place
 from _fundus_card import reflow
 from _fundus_dr_card import VERSION, heatmap_text
@@ -87,12 +86,6 @@ def layers_of(model: Any, name: str) -> Layers:
     return Layers(hidden[0], (hidden[1], hidden[2]), out[0], (out[1], out[2]), number)
 
 
-def _packed(model: Any) -> bytes:
-    builder = flatbuffers.Builder(1 << 23)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
 def _scale(graph: Any, tensor: int) -> float:
     return float(graph.tensors[tensor].quantization.scale[0])
 
@@ -100,11 +93,7 @@ def _scale(graph: Any, tensor: int) -> float:
 def with_features(content: bytes, name: str) -> bytes:
     """The same file with one more output, "features": what the map's layers read."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    graph = model.subgraphs[0]
-    number = layers_of(model, name).features
-    graph.outputs = [*(int(one) for one in graph.outputs), number]
-    signature_of(model, graph).outputs.append(entry_of("features", number))
-    return _packed(model)
+    return with_output(model, "features", layers_of(model, name).features)
 
 
 def with_locator(content: bytes, name: str, locator: Locator, lowest: float, highest: float) -> bytes:
@@ -123,7 +112,7 @@ def with_locator(content: bytes, name: str, locator: Locator, lowest: float, hig
         _put(model, weight, np.round(kernel / scales[:, None]).astype(np.int8), scales)
         _put(model, bias, np.round(layer.bias.detach().numpy() / sums).astype(np.int32), sums)
     _measure(graph.tensors[layers.map], lowest, highest)
-    return _packed(model)
+    return packed(model)
 
 
 def _measure(tensor: Any, lowest: float, highest: float) -> None:
@@ -245,7 +234,7 @@ def main() -> None:
     for name in arguments.names:
         home = arguments.models / name
         card, old = read_card(home), (home / "model.tflite").read_bytes()
-        own = [p for p in photographs if p.hospital == "IDRiD" or not name.endswith("-open")]
+        own = [p for p in photographs if p.hospital in data.hospitals_of(name)]
         content = teach(old, str(card.output.heatmap), folder, own, Plan())
         hits = heatmap_hits(runner(content), folder, [p for p in photographs if p.held_out], SIZE)
         text = (home / "CARD.md").read_text(encoding="utf-8")

@@ -137,7 +137,7 @@ class IngestProcess:
             assert self._process is not None
             output = self._process.stdout
             assert output is not None
-            while (state := self._heard(output)) is not None and not state.error:
+            while (state := _heard(self._process, output)) is not None and not state.error:
                 self._state, wait = state, 1.0 if state.connected else wait
             self._state = _State(trouble=Trouble.STORE.value)
             code = self._process.wait()
@@ -153,15 +153,6 @@ class IngestProcess:
                 self._process.stdin.close()
             while not self._spawned() and not self._stopping.wait(_LONGEST_WAIT_S):
                 pass
-
-    def _heard(self, output: IO[bytes]) -> _State | None:
-        """The next state. A process that gives none in time, as one that hangs, is killed, and this is its end."""
-        waiting = select.poll()
-        waiting.register(output, select.POLLIN)
-        if not waiting.poll(_SILENT_S * 1000) and self._process is not None:
-            _log.error("the ingest has said nothing for %d seconds and is killed", _SILENT_S)
-            self._process.kill()
-        return _read(output)
 
     def _spawned(self) -> bool:
         try:
@@ -192,6 +183,16 @@ def _read(output: IO[bytes]) -> _State | None:
         return msgspec.json.decode(line, type=_State) if line else None
     except (OSError, ValueError, msgspec.DecodeError):
         return None
+
+
+def _heard(process: subprocess.Popen[bytes], output: IO[bytes]) -> _State | None:
+    """The next state. A process that gives none in time, as one that hangs, is killed, and this is its end."""
+    waiting = select.poll()
+    waiting.register(output, select.POLLIN)
+    if not waiting.poll(_SILENT_S * 1000):
+        _log.error("the ingest has said nothing for %d seconds and is killed", _SILENT_S)
+        process.kill()
+    return _read(output)
 
 
 def _tell(state: _State) -> None:
