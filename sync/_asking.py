@@ -12,7 +12,8 @@ _WIDEN = 8
 
 
 class Asking:
-    """One body at a time, one ask under way; asked again, ever more slowly, while nothing comes.
+    """One body at a time, one ask under way; asked again, ever more slowly, while nothing comes. A second ask beside it
+    would be answered with the same chunks, and each answer followed by an ask, for as long as the body lasts.
 
     Parameters
     ----------
@@ -26,16 +27,22 @@ class Asking:
         self._store, self._window, self._rate = store, max(CHUNK, window_bytes), bytes_s
         self._wide, self._quiet = 1, 0
         self._next, self._asked = 0.0, 0.0
+        self._under_way = False
         self._told: set[bytes] = set()
 
     def begin(self) -> None:
         """A conversation begins: nothing is under way."""
-        self._wide, self._quiet, self._next = 1, 0, 0.0
+        self._wide, self._quiet, self._next, self._under_way = 1, 0, 0.0, False
         self._told.clear()
 
     def soon(self) -> None:
-        """Something new came down."""
-        self._next = 0.0
+        """Something new came down: asked for at once, unless an answer is still to come."""
+        if not self._under_way:
+            self._next = 0.0
+
+    def refused(self) -> None:
+        """The hub sends no more of it: the next body is asked for at once."""
+        self._next, self._under_way = 0.0, False
 
     def due(self, now: float) -> tuple[BlobHeld, ...]:
         """What to ask for, and what is whole and not told yet; empty where it is not the time."""
@@ -48,7 +55,7 @@ class Asking:
         self._quiet += 1
         if self._quiet > 1:
             self._wide = 1
-        self._asked = now
+        self._asked, self._under_way = now, wanted is not None
         return (*whole, wanted) if wanted else whole
 
     def arrived(self, chunks: Chunks, now: float) -> None:
@@ -62,6 +69,6 @@ class Asking:
         if not self._store.deliveries.keep_chunks(chunks.chunks):
             return
         self._wide = min(_WIDEN, 2 * self._wide) if now - self._asked < _AT_ONCE_S else max(1, self._wide // 2)
-        self._quiet = 0
+        self._quiet, self._under_way = 0, False
         size = sum(len(one.data) for one in chunks.chunks)
         self._next = self._asked + size / self._rate if self._rate else 0.0

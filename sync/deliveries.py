@@ -99,7 +99,8 @@ class Deliveries:
             self._store.write(lambda db: db.executemany(insert, new))
 
     def keep_chunks(self, chunks: Sequence[Chunk]) -> bool:
-        """Keep pieces of bodies that deliveries wait for; others are left. Durable when this returns.
+        """Keep pieces of bodies that deliveries wait for and that are not here yet; others are left. Durable when this
+        returns.
 
         Returns
         -------
@@ -112,8 +113,8 @@ class Deliveries:
             The disk is full or failed; the hub sends it again when it is asked again.
         """
         self.adopt()
-        waiting = {(sha256, size) for sha256, size in self._waiting()}
-        useful = [one for one in chunks if (one.sha256, one.size) in waiting]
+        here = {body: self._starts(*body) for body in self._waiting()}
+        useful = [one for one in chunks if (body := (one.sha256, one.size)) in here and one.offset not in here[body]]
         if not useful:
             return False
         self._store.space.require(sum(len(one.data) for one in useful))
@@ -131,8 +132,12 @@ class Deliveries:
 
     def held(self, sha256: bytes, size: int) -> ranges.Ranges:
         """The bytes of a body that are here."""
+        return ranges.merge((start, min(start + CHUNK, size)) for start in self._starts(sha256, size))
+
+    def _starts(self, sha256: bytes, size: int) -> set[int]:
+        """Where the chunks of a body begin that are here."""
         rows = self._store.read("SELECT start FROM delivery_chunk WHERE sha256 = ? AND size = ?", (sha256, size))
-        return ranges.merge((start, min(start + CHUNK, size)) for (start,) in rows)
+        return {start for (start,) in rows}
 
     def wanted(self, room: int) -> BlobHeld | None:
         """The body to ask for next, the oldest delivery first; None where nothing is missing."""

@@ -377,6 +377,7 @@ class Publisher:
         """What the hub says that it will not send is not asked for any more."""
         for blob in (one for receipt in receipts for one in receipt.blobs if one.refused):
             self._store.deliveries.give_up(blob.sha256, blob.refused)
+            self._asking.refused()
 
     def _keep_chunks(self, sent: Chunks) -> None:
         """Keep pieces of what the hub sends, and only then ask for the next ones."""
@@ -391,8 +392,9 @@ class Publisher:
         if receipt.answers in self._nonces:
             if not self._greeted:
                 self._outbox.begin()
+            if not self._greeted or receipt.hub_epoch != self._hub_epoch:  # a slow hub answers two hellos
+                self._asking.begin()
             self._greeted, self._hub_epoch = True, receipt.hub_epoch
-            self._asking.begin()
             self._tell(True)
             if dropped := self._outbox.gone(receipt):
                 self._publish("dropped", dropped)

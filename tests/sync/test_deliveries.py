@@ -126,7 +126,7 @@ def test_chunks_repeated_reordered_foreign_or_cut_off_by_a_restart_give_the_cont
                 store.close()
                 store = Store.open(Path(folder), KEY, clock=clock, name="unit-1")
             elif how == "good":
-                assert store.deliveries.keep_chunks([part]) is (len(given) < len(parts))
+                assert store.deliveries.keep_chunks([part]) is (part.offset not in given)
                 given.add(part.offset)
             else:  # of a body that nobody announced, or one that says another size
                 changes = {"sha256": bytes(32)} if how == "other" else {"size": size + CHUNK}
@@ -413,6 +413,26 @@ def test_an_ask_is_repeated_ever_more_slowly_and_widens_while_answers_come_at_on
     asking.arrived(Chunks((parts[9],)), 230.0)
     [asked] = asking.due(231.0)
     assert asked.room == 8 * CHUNK
+
+
+def test_an_answer_that_comes_twice_is_followed_by_one_ask(store: Store) -> None:
+    content = body_of(8 * CHUNK)
+    parts = chunks_of(content)
+    store.inbox.keep([make_delivery(content, large=True)], 1)
+    asking = Asking(store, 2 * CHUNK, 0)
+    asking.soon()
+    assert asking.due(0.0)
+    asking.soon()  # more came down while the answer is under way
+    assert asking.due(0.1) == ()
+    asking.arrived(Chunks(tuple(parts[:2])), 0.2)
+    assert asking.due(0.3)
+    asking.arrived(Chunks(tuple(parts[:2])), 0.4)
+    assert asking.due(0.5) == ()
+    asking.arrived(Chunks(tuple(parts[2:4])), 0.6)
+    [asked] = asking.due(0.7)
+    assert (asked.ranges, asked.room) == (((0, 4 * CHUNK),), 8 * CHUNK)
+    asking.refused()
+    assert asking.due(0.8)
 
 
 def test_what_the_hub_withdrew_is_given_up(store: Store) -> None:
