@@ -2,7 +2,7 @@
 
 The network is rebuilt with TensorFlow's own convolutions on folded weights, so what the file holds is plain CONV_2D,
 DEPTHWISE_CONV_2D,
-ADD and MEAN. Both LiteRT and tflite-runtime 2.14 run all of them in int8.
+ADD and MEAN, and REVERSE where it looks at a mirror image. Both LiteRT and tflite-runtime 2.14 run all of them in int8.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class PooledHeads(Protocol):
 
 
 def _pools(tf: Any, net: EfficientNetLite0, after: Sequence[int], image: Any) -> dict[str, Any]:
-    """Mean and maximum over the map after so many blocks each, and over the last map: 1 x 1 x 1 x channels."""
+    """Mean and maximum over the map after so many blocks each, and over the last map: n x 1 x 1 x channels."""
     maps, start, x = {}, 0, _conv(tf, image, net.stem)
     for stop in after:
         maps[f"{stop:02d}"] = x = _blocks(tf, x, net, start, stop)
@@ -133,14 +133,15 @@ def _pools(tf: Any, net: EfficientNetLite0, after: Sequence[int], image: Any) ->
 
 
 def pooled_tflite(net: EfficientNetLite0, after: Sequence[int], heads: PooledHeads, images: np.ndarray) -> bytes:
-    """Int8 file of `net`'s pooled features and of `heads` on them, one output each; calibrated with `images`."""
+    """Int8 file of `net`'s pooled features and of `heads` on them, one output each, of an image and its mirror image
+    the mean; calibrated with `images`."""
 
     def dense(tf: Any, x: Any, weight: torch.Tensor, bias: torch.Tensor) -> Any:
         kernel = weight.detach().numpy().T[None, None]  # as a convolution: its weights are quantised per channel
         return tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "VALID"), bias.detach().numpy())
 
     def call(tf: Any, image: Any) -> dict[str, Any]:
-        pools = _pools(tf, net, after, image)
+        pools = _pools(tf, net, after, tf.concat([image, tf.reverse(image, [2])], axis=0))
         parts, at = [], 0
         for name in sorted(pools):
             width = pools[name].shape[-1]
@@ -149,7 +150,10 @@ def pooled_tflite(net: EfficientNetLite0, after: Sequence[int], heads: PooledHea
             parts.append(tf.nn.relu6(tf.nn.bias_add(part, offset)))
             at += width
         hidden = tf.nn.relu6(dense(tf, tf.concat(parts, axis=-1), *heads.first()))
-        return {n: tf.reshape(dense(tf, hidden, h.weight, h.bias), [1, -1]) for n, h in heads.heads.items()}
+        return {
+            name: tf.reshape(tf.reduce_mean(dense(tf, hidden, head.weight, head.bias), axis=0), [1, -1])
+            for name, head in heads.heads.items()
+        }
 
     return _convert(call, images.shape[1], images)
 

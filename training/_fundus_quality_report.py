@@ -174,7 +174,7 @@ def _others(run: Run, folder: Path | None, drawn: int, temperature: float, thres
             model_only.append(rejected(quality_input(stretch_channels(picture), circle, SIZE).pixels))
             device += [circle is None or model_only[-2], circle is None or model_only[-1]]
     if device:
-        row = [f"{len(files)} photographs that training never saw, windows of them", str(len(device))]
+        row = [f"{len(files)} pictures of other things that training never saw, windows of them", str(len(device))]
         rows.append([*row, f"{np.mean(model_only):.3f}", f"{np.mean(device):.3f}"])
     return rows
 
@@ -190,7 +190,7 @@ def describe(e: Evaluation, run: Run, content: bytes) -> tuple[dict[str, Any], s
         golden[f"expected_{i}"] = softmax(answer["quality"].astype(np.float64), e.temperature)
     terms = f"{EYEPACS_TERMS}, {EYEQ_TERMS}, {IDRID_TERMS}."
     card = {
-        "version": "1.1.0",
+        "version": "1.2.0",
         "task": "fundus-quality",
         "summary": "Quality of a fundus photograph: good, usable or reject, with reasons",
         "input": {
@@ -223,7 +223,7 @@ def _text(e: Evaluation, terms: str, size: int) -> str:
         "reject AUC (95 % interval)",
         "float twin",
     ]
-    return f"""# fundus-quality 1.1.0
+    return f"""# fundus-quality 1.2.0
 
 Says whether a photograph of the retina is good, usable or to be rejected, and for a rejected one why, so that it can
 be taken again at once.
@@ -234,7 +234,8 @@ photographs that it let through and those that it didn't.
 
 **How.** EfficientNet-Lite0 as published (ImageNet weights, Apache-2.0), the mean and the maximum of its maps after
 blocks {", ".join(map(str, POOLED_AFTER))} and of the last, and on these features {MEMBERS} small networks whose logits
-are averaged. int8 throughout, {size / 1e6:.2f} MB, {SIZE} pixels a side, the photograph's own colours.
+are averaged, of the photograph and of its mirror image. int8 throughout, {size / 1e6:.2f} MB, {SIZE} pixels a side,
+the photograph's own colours.
 
 **Data and terms.** {terms} `labels.csv` gives EyeQ's opinion of EyePACS photographs; IDRiD's, not labelled for
 quality, were learnt as

@@ -77,10 +77,15 @@ def mean_of(members: Sequence[Heads]) -> Heads:
 
 @dataclass
 class QualityNet:
-    """The frozen backbone and what was trained on it."""
+    """The frozen backbone and what was trained on it, which look at a picture and at its mirror image."""
 
     backbone: EfficientNetLite0
     heads: Heads
+
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """n x 3 x H x W to logits, n x 3 of quality and n x 6 of the reasons."""
+        first, second = (self.heads(self.pooled(view)) for view in (x, x.flip(3)))
+        return (first[0] + second[0]) / 2, (first[1] + second[1]) / 2
 
     def pooled(self, x: torch.Tensor) -> torch.Tensor:
         """n x 3 x H x W to n x features, in the order of `FrozenFront`: the means, then the maxima."""
@@ -96,7 +101,8 @@ class QualityNet:
 @dataclass
 class Samples:
     """Features of pictures with their soft quality, their reasons (1, 0 or unknown) and the patient of the
-    photograph they were made from; `plain`: the photograph itself, with its label."""
+    photograph they were made from; `plain`: the label of what is the photograph itself, whose mirror image follows, or
+    -1."""
 
     front: FrozenFront
     features: list[np.ndarray] = field(default_factory=list)
@@ -265,7 +271,8 @@ def fit_heads(samples: Samples, rows: np.ndarray, epochs: int, seed: int) -> Hea
 
 
 def cross_validate(samples: Samples, epochs: int, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of the photographs as they are, each by a member that saw nothing of its patient, and their labels."""
+    """Logits of the photographs and their mirror images, of the two the mean, each by a member that saw nothing of its
+    patient, and their labels."""
     plain = np.array(samples.plain)
     fold = np.array([zlib.crc32(f"fold {p or i}".encode()) % folds for i, p in enumerate(samples.patient)])
     logits = np.zeros((len(plain), 3))
@@ -274,8 +281,10 @@ def cross_validate(samples: Samples, epochs: int, folds: int, seed: int) -> tupl
         if not len(rows):
             continue
         model = fit_heads(samples, np.flatnonzero(fold != one), epochs, seed)
-        with torch.no_grad():
-            logits[rows] = model(torch.from_numpy(np.stack([samples.features[i] for i in rows])).float())[0].numpy()
+        for view in (rows, rows + 1):
+            with torch.no_grad():
+                x = torch.from_numpy(np.stack([samples.features[i] for i in view])).float()
+                logits[rows] += model(x)[0].numpy() / 2
     return logits[plain >= 0], plain[plain >= 0]
 
 
@@ -284,6 +293,6 @@ def predict_twin(model: QualityNet, images: np.ndarray) -> tuple[np.ndarray, np.
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), 16):
-            parts.append([t.numpy() for t in model.heads(model.pooled(torch_input(images[start : start + 16])))])
+            parts.append([t.numpy() for t in model(torch_input(images[start : start + 16]))])
     graded, why = (np.concatenate(column) for column in zip(*parts, strict=True))
     return graded, why

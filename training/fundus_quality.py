@@ -82,8 +82,10 @@ def fit(samples: task.Samples, plan: Plan, checkpoint: Path) -> tuple[task.Heads
 
 def undo_shift(model: task.QualityNet, run: report.Run, front: FrozenFront, images: np.ndarray) -> None:
     """Take back in the heads' biases what int8 adds to each logit on average over training's photographs."""
+    views = [np.stack([front(image) for image in some]) for some in (images, np.flip(images, 2))]
     with torch.no_grad():
-        wanted = model.heads(torch.from_numpy(np.stack([front(image) for image in images])))
+        first, second = (model.heads(torch.from_numpy(view)) for view in views)
+    wanted = [(one + other) / 2 for one, other in zip(first, second, strict=True)]
     answers = [run(image) for image in images]
     for (name, head), logits in zip(model.heads.heads.items(), wanted, strict=True):
         shift = np.mean([answer[name] for answer in answers], axis=0) - logits.numpy().mean(0)
@@ -96,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder of the recordings (default: $AIDPOST_DATA, else ../shared/data)")
     parser.add_argument("--out", type=Path, default=data.MODELS, help="where the model's folder goes")
-    parser.add_argument("--others", type=Path, help="a folder of photographs of other things, to test on as well")
+    parser.add_argument("--others", type=Path, help="a folder of pictures of other things, to test on as well")
     parser.add_argument("--tiny", action="store_true", help="a few photographs and steps, to test the way through")
     parser.add_argument("--fresh", action="store_true", help="ignore what an earlier run left")
     parser.add_argument("--work", type=Path, default=data.WORK, help="where checkpoints and caches go")
