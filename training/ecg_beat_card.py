@@ -239,6 +239,8 @@ _LIMITS = f"""## Known failures and what was not tried
 - A supraventricular beat with aberrant conduction looks ventricular, and one that is hardly early looks normal.
 - A junctional rhythm at the usual rate looks normal.
 - Where ectopic beats outnumber the normal ones, the usual beat may be the wrong one.
+- Ventricular tachycardia whose beats alternate between two shapes (bidirectional; record 223 has it) is mostly called
+  normal: no other patient of training had it, and having it made up for training did not help.
 - Where the rhythm model reads atrial fibrillation the probability of S counts a fiftieth: where it misses it, irregular
   beats are called S; where it sees it falsely, S beats are lost.
 - Fusion beats are reported and not reliable: nearly all come from one patient.
