@@ -346,6 +346,22 @@ def test_a_tiny_run_goes_from_the_photographs_to_a_model_that_loads(name: str, t
     assert load_model(out / name).card.name == name
 
 
+@needs_data
+@needs_training
+def test_what_a_hospital_never_seen_may_hope_for_is_put_onto_the_card_once(tmp_path: Path) -> None:
+    script, card = REPOSITORY / "training" / "fundus_dr.py", tmp_path / "models" / "fundus-dr" / "CARD.md"
+    card.parent.mkdir(parents=True)
+    card.write_text("# fundus-dr\n\n**By grade.** One.\n\n**Abstention.** Two.\n")
+    command = [sys.executable, str(script), "--unseen", "--tiny", "--data", str(DATA)]
+    command += ["--out", str(tmp_path / "models"), "--work", str(tmp_path / "work")]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=REPOSITORY)
+        assert done.returncode == 0, done.stderr[-2000:]
+    blocks = card.read_text().split("\n\n")
+    assert [block.split("**")[1] for block in blocks[1:]] == ["By grade.", "At a hospital it never saw.", "Abstention."]
+    assert "referable AUC of" in blocks[2]
+
+
 def test_both_eyes_are_paired_by_person_and_each_keeps_its_own_grade() -> None:
     from _fundus_data import Photograph
     from _fundus_dr_report import Answers, Operating, both_eyes, by_grade
