@@ -99,13 +99,12 @@ class Deliveries:
             self._store.write(lambda db: db.executemany(insert, new))
 
     def keep_chunks(self, chunks: Sequence[Chunk]) -> bool:
-        """Keep pieces of bodies that deliveries wait for and that are not here yet; others are left. Durable when this
-        returns.
+        """Keep pieces of bodies that deliveries wait for; others, and what is here, are left. Durable on return.
 
         Returns
         -------
         bool
-            Whether any was of use. When nothing of a body is missing any longer, its hash is checked.
+            Whether any was new. When nothing of a body is missing any longer, its hash is checked.
 
         Raises
         ------
@@ -114,21 +113,21 @@ class Deliveries:
         """
         self.adopt()
         here = {body: self._starts(*body) for body in self._waiting()}
-        useful = [one for one in chunks if (body := (one.sha256, one.size)) in here and one.offset not in here[body]]
-        if not useful:
-            return False
-        self._store.space.require(sum(len(one.data) for one in useful))
-        key = self._store.nobodys_key()
-        rows = [
-            (one.sha256, one.offset, one.size, seal.seal(key, one.data, _place(one.sha256, one.size, one.offset)))
-            for one in useful
-        ]
-        insert = "INSERT OR IGNORE INTO delivery_chunk (sha256, start, size, data) VALUES (?, ?, ?, ?)"
-        self._store.write(lambda db: db.executemany(insert, rows))
-        for sha256, size in {(one.sha256, one.size) for one in useful}:
+        named = {(one.sha256, one.size) for one in chunks} & here.keys()
+        new = [one for one in chunks if (body := (one.sha256, one.size)) in named and one.offset not in here[body]]
+        if new:
+            self._store.space.require(sum(len(one.data) for one in new))
+            key = self._store.nobodys_key()
+            rows = [
+                (one.sha256, one.offset, one.size, seal.seal(key, one.data, _place(one.sha256, one.size, one.offset)))
+                for one in new
+            ]
+            insert = "INSERT OR IGNORE INTO delivery_chunk (sha256, start, size, data) VALUES (?, ?, ?, ?)"
+            self._store.write(lambda db: db.executemany(insert, rows))
+        for sha256, size in named:  # of which nothing may be new: killed between the last chunk and the check
             if self.held(sha256, size) == ((0, size),):
                 self._check(sha256, size)
-        return True
+        return bool(new)
 
     def held(self, sha256: bytes, size: int) -> ranges.Ranges:
         """The bytes of a body that are here."""

@@ -415,6 +415,24 @@ def test_an_ask_is_repeated_ever_more_slowly_and_widens_while_answers_come_at_on
     assert asked.room == 8 * CHUNK
 
 
+def test_a_body_that_was_whole_before_its_check_is_checked_when_it_comes_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = body_of(2 * CHUNK)
+    store.inbox.keep([make_delivery(content, large=True)], 1)
+    with monkeypatch.context() as cut:
+        cut.setattr(store.deliveries, "_check", _cut)
+        with pytest.raises(InterruptedError):
+            store.deliveries.keep_chunks(chunks_of(content))
+    assert store.deliveries.ready() == []
+    assert not store.deliveries.keep_chunks(chunks_of(content)), "nothing of it was new"
+    assert [one.read() for one in store.deliveries.ready()] == [content]
+
+
+def _cut(*_: object) -> None:
+    raise InterruptedError
+
+
 def test_an_answer_that_comes_twice_is_followed_by_one_ask(store: Store) -> None:
     content = body_of(8 * CHUNK)
     parts = chunks_of(content)
