@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from ports import free_port
 
 TOP = Path(__file__).parents[1]
 
@@ -61,9 +62,7 @@ class Mosquitto:
     """A real broker on a free loopback port, stopped by its process id."""
 
     def __init__(self, folder: Path, *, extra: str = "") -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.folder = folder
         self._configuration = folder / "mosquitto.conf"
         folder.mkdir(parents=True, exist_ok=True)

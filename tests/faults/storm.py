@@ -33,6 +33,7 @@ sys.path.insert(0, str(TOP / "tests/support"))
 
 from device_records import KEY, make_item  # noqa: E402
 from hub_end import HubEnd  # noqa: E402
+from ports import free_port  # noqa: E402
 from sqlalchemy import select  # noqa: E402
 
 from aidpost.errors import StoreError  # noqa: E402
@@ -101,9 +102,7 @@ class Scene:
     def __init__(self, folder: Path, chance: random.Random, **hub: object) -> None:
         self.folder, self.chance = folder, chance
         folder.mkdir(exist_ok=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.end = HubEnd(folder / "hub", self.port, **hub)
         self.acks = folder / "accepted"
         with self.store() as store:

@@ -9,6 +9,8 @@ import socket
 import threading
 import time
 
+from ports import free_port
+
 _SEGMENT = 1400
 _BUFFER = 8 * 1024
 """What lies in the modem: enough for rate times delay, and far less than a backlog."""
@@ -45,9 +47,7 @@ class SlowLink:
         self._stopping = threading.Event()
         self._listener: socket.socket | None = None
         self.carried, self.cuts = 0, 0
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
 
     def up(self) -> None:
         """From now on there is a network."""

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from device_records import KEY, FakeClock, make_item
 from paho.mqtt.enums import CallbackAPIVersion
+from ports import free_port
 from sqlalchemy import insert, select, update
 
 from aidpost.errors import EnrolmentError, KeyUnavailableError, UsageError
@@ -39,12 +40,6 @@ from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
 
 DAY_MS = 86_400_000
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def listens(port: int) -> bool:

@@ -15,14 +15,9 @@ from typing import Any
 
 import pydicom
 import pytest
+from ports import free_port
 
 from .conftest import wait_for
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def listens(port: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiosmtpd.controller import Controller
+from ports import free_port
 from sqlalchemy import select
 
 from aidpost.errors import ConfigurationError
@@ -60,9 +60,7 @@ class Hook(BaseHTTPRequestHandler):
 @pytest.fixture
 def mailbox() -> Iterator[tuple[Mailbox, int]]:
     box = Mailbox()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     controller = Controller(box, hostname="127.0.0.1", port=port)
     controller.start()
     yield box, port

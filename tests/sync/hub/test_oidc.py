@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import re
 import secrets
-import socket
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 from oidc_provider import CLIENT_ID, CLIENT_SECRET, Claims, Provider
+from ports import free_port
 from sqlalchemy import select
 
 from aidpost.errors import ConfigurationError, UsageError
@@ -46,9 +46,7 @@ PEOPLE: dict[str, Claims] = {
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

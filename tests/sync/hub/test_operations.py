@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from ports import free_port
 from sqlalchemy import select
 
 from aidpost.errors import ConfigurationError, UnreadableInputError
@@ -23,7 +24,7 @@ from aidpost.sync.hub.mosquitto import Mosquitto, own_broker
 from aidpost.sync.hub.server import HubServer
 
 from .conftest import FakeDevice, wait_for
-from .pacs import free_port, listens
+from .pacs import listens
 from .web_client import JPEG, whole_report
 
 PHOTO = hashlib.sha256(JPEG).hexdigest()
