@@ -42,7 +42,8 @@ def connection_of(config: HubConfig) -> Iterator[CStore | StowRs]:
     if url.scheme.startswith("http"):
         yield StowRs(config.dicom_url, config.dicom_token)
         return
-    from pynetdicom import AE
+    from pynetdicom import AE, evt
+    from pynetdicom.pdu import A_ASSOCIATE_RJ
 
     entity = AE(ae_title=config.dicom_title)
     entity.acse_timeout, entity.dimse_timeout, entity.network_timeout = _CONNECT_S, _ANSWER_S, _ANSWER_S
@@ -54,9 +55,14 @@ def connection_of(config: HubConfig) -> Iterator[CStore | StowRs]:
     # pynetdicom says nothing of why a connection fails, and leaves its socket open
     socket.create_connection((host, port), _CONNECT_S).close()
     tls = (_context(config), host) if url.scheme == "dicoms" else None
-    association = entity.associate(host, port, ae_title=url.username or "ANY-SCP", tls_args=tls)
+    heard: list[object] = []
+    # where a PACS hangs up behind its refusal, `is_rejected` may be False: pynetdicom looks first if it is connected
+    listening: list[Any] = [(evt.EVT_PDU_RECV, lambda event: heard.append(event.pdu))]
+    title = url.username or "ANY-SCP"
+    association = entity.associate(host, port, ae_title=title, tls_args=tls, evt_handlers=listening)
     if not association.is_established:
-        why = "it refuses the association" if association.is_rejected else "no association comes about"
+        refused = any(isinstance(one, A_ASSOCIATE_RJ) for one in heard)
+        why = "it refuses the association" if refused else "no association comes about"
         raise ConnectionError(f"{host}:{port}: {why}; check address, titles and TLS")
     try:
         yield CStore(association)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,8 +108,7 @@ def test_away_refusing_and_lost_answers_are_tried_again_and_double_nothing(
     assert exporter.turn(now + 9 * SECOND) == 0
     with pacs.running("--refuse"):
         assert exporter.turn(now + 10 * SECOND) == 1
-    # storescp hangs up behind its refusal, and on a busy machine pynetdicom may hear that first
-    assert re.search("it refuses the association|no association comes about", waiting(server)[1])
+    assert "refuses" in waiting(server)[1]
     with pacs.running("+xa", "--abort-after"):  # takes the first object, and its answer never comes
         assert exporter.turn(now + 30 * SECOND) == 1
     assert audited(server) == []
