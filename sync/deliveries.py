@@ -112,8 +112,8 @@ class Deliveries:
             The disk is full or failed; the hub sends it again when it is asked again.
         """
         self.adopt()
-        here = {body: self._starts(*body) for body in self._waiting()}
-        named = {(one.sha256, one.size) for one in chunks} & here.keys()
+        named = {(one.sha256, one.size) for one in chunks}.intersection(self._waiting())
+        here = {body: self._starts(*body) for body in named}
         new = [one for one in chunks if (body := (one.sha256, one.size)) in named and one.offset not in here[body]]
         if new:
             self._store.space.require(sum(len(one.data) for one in new))
