@@ -78,6 +78,14 @@ def reflow(text: str) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def with_paragraph(text: str, paragraph: str, before: str) -> str:
+    """CARD.md with a paragraph before the one that begins with `before`, in place of an earlier one of its title."""
+    title = paragraph.strip().split("**")[1]
+    blocks = [block for block in text.split("\n\n") if not block.startswith(f"**{title}**")]
+    at = next(i for i, block in enumerate(blocks) if block.startswith(before))
+    return "\n\n".join([*blocks[:at], reflow(paragraph).strip(), *blocks[at:]])
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]

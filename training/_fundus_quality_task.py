@@ -84,7 +84,11 @@ class QualityNet:
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """n x 3 x H x W to logits, n x 3 of quality and n x 6 of the reasons."""
-        first, second = (self.heads(self.pooled(view)) for view in (x, x.flip(3)))
+        return self.of_both(self.pooled(x), self.pooled(x.flip(3)))
+
+    def of_both(self, features: torch.Tensor, mirrored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same from the features of both, n x features each."""
+        first, second = self.heads(features), self.heads(mirrored)
         return (first[0] + second[0]) / 2, (first[1] + second[1]) / 2
 
     def pooled(self, x: torch.Tensor) -> torch.Tensor:

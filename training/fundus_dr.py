@@ -23,7 +23,7 @@ import _fundus_dr_card as card
 import lesion_map
 import numpy as np
 import torch
-from _fundus_card import interval, reflow, write_model
+from _fundus_card import interval, with_paragraph, write_model
 from _fundus_dr_report import calibrate
 from _fundus_dr_task import LOCATED_BLOCKS, SIZE, DrNet, DrTask, Locator, load_photographs, predict_twin
 from _fundus_export import runner, to_tflite
@@ -34,8 +34,12 @@ from embedding import MOST, give_embedding
 PLAN = Plan(epochs=22, steps=100, batch=32, size=SIZE, first_size=256, first_share=0.7)
 OPEN = Plan(epochs=4, steps=100, batch=16, size=SIZE, first_size=256, workers=1, average=0.99, warm_up=40, horizon=440)
 TINY = Plan(epochs=1, steps=2, batch=8, size=SIZE, workers=1, warm_up=1, horizon=3)
-SHARE = {"IDRiD": 0.2, "EyePACS": 0.8}
-UNSEEN = "**At a hospital it never saw.**"
+KINDS = {
+    "fundus-dr": ({"IDRiD": 0.2, "EyePACS": 0.8}, PLAN),
+    "fundus-dr-open": ({"IDRiD": 1.0}, OPEN),
+    "fundus-dr-unseen": ({"EyePACS": 1.0}, PLAN),
+}
+"""Whose photographs each is trained on, by their shares, and how long."""
 
 
 def fold(model: DrNet, held: list[data.Photograph], images: np.ndarray, hospitals: Collection[str]) -> np.ndarray:
@@ -63,17 +67,10 @@ def unseen(model: DrNet, calibration: np.ndarray, folder: Path, other: list[data
     grade = np.array([p.grade for p in other])
     area = interval(bootstrap(auc, grade >= 2, logits[:, 1]))
     kappa = interval(bootstrap(quadratic_kappa, grade, (np.minimum.accumulate(logits, 1) > 0).sum(1)))
-    return f"""{UNSEEN} A second network, trained by the same plan without any photograph of IDRiD (`fundus_dr.py
-    --unseen`), has a referable AUC of {area} on all {len(other)} of them, and a kappa of {kappa} with every threshold
-    at one half: what another hospital may hope for, though the plan was chosen with some of these photographs in sight.
-    The network that ships has learnt from that hospital as well."""
-
-
-def put_into(card: Path, paragraph: str) -> None:
-    """Put `unseen`'s paragraph into a finished model's card, in place of an earlier one."""
-    blocks = [b for b in card.read_text(encoding="utf-8").split("\n\n") if not b.startswith(UNSEEN)]
-    at = next(i for i, block in enumerate(blocks) if block.startswith("**Abstention.**"))
-    card.write_text("\n\n".join([*blocks[:at], reflow(paragraph).strip(), *blocks[at:]]), encoding="utf-8")
+    return f"""**At a hospital it never saw.** A second network, trained by the same plan without any photograph of
+    IDRiD (`fundus_dr.py --unseen`), has a referable AUC of {area} on all {len(other)} of them, and a kappa of {kappa}
+    with every threshold at one half: what another hospital may hope for, though the plan was chosen with some of these
+    photographs in sight. The network that ships has learnt from that hospital as well."""
 
 
 def main() -> None:
@@ -91,6 +88,8 @@ def main() -> None:
     data.WORK = arguments.work
     folder = data.data_folder(arguments.data)
     name = "fundus-dr-open" if arguments.open else "fundus-dr-unseen" if arguments.unseen else "fundus-dr"
+    share, plan = KINDS[name]
+    plan = TINY if arguments.tiny else plan
     work = data.WORK / (name.removeprefix("fundus-") + ("-tiny" if arguments.tiny else ""))
     photographs = data.read_labels(folder)
     if arguments.tiny:
@@ -98,8 +97,6 @@ def main() -> None:
     if arguments.fresh:
         for file in work.glob("*.pt"):
             file.unlink()
-    share = {"IDRiD": 1.0} if arguments.open else {"EyePACS": 1.0} if arguments.unseen else SHARE
-    plan = TINY if arguments.tiny else OPEN if arguments.open else PLAN
     maker = partial(DrTask, folder, photographs, share, work)
     task = maker()  # makes the caches before the workers need them
     train(maker, plan, work / "checkpoint.pt")
@@ -108,7 +105,9 @@ def main() -> None:
         calibration = task.calibration(8 if arguments.tiny else 160)
         paragraph = unseen(model, calibration, folder, [p for p in photographs if p.hospital not in share])
         print(paragraph)
-        put_into(arguments.out / "fundus-dr" / "CARD.md", paragraph)
+        text = arguments.out / "fundus-dr" / "CARD.md"
+        told = with_paragraph(text.read_text(encoding="utf-8"), paragraph, before="**Abstention.**")
+        text.write_text(told, encoding="utf-8")
         return
     held = [p for p in photographs if p.held_out]
     images = np.asarray(load_photographs(folder, held, SIZE))

@@ -84,8 +84,7 @@ def undo_shift(model: task.QualityNet, run: report.Run, front: FrozenFront, imag
     """Take back in the heads' biases what int8 adds to each logit on average over training's photographs."""
     views = [np.stack([front(image) for image in some]) for some in (images, np.flip(images, 2))]
     with torch.no_grad():
-        first, second = (model.heads(torch.from_numpy(view)) for view in views)
-    wanted = [(one + other) / 2 for one, other in zip(first, second, strict=True)]
+        wanted = model.of_both(*(torch.from_numpy(view) for view in views))
     answers = [run(image) for image in images]
     for (name, head), logits in zip(model.heads.heads.items(), wanted, strict=True):
         shift = np.mean([answer[name] for answer in answers], axis=0) - logits.numpy().mean(0)

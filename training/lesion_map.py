@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from _embedding import packed, signature_of, with_output
 from _fundus_augment import augment_normalised, place
-from _fundus_card import reflow
+from _fundus_card import with_paragraph
 from _fundus_dr_card import VERSION, heatmap_text
 from _fundus_dr_report import REFERABLE, heatmap_hits
 from _fundus_dr_task import SIZE, UNREADABLE, Locator, load_photographs, softened
@@ -237,11 +237,10 @@ def main() -> None:
         own = [p for p in photographs if p.hospital in data.hospitals_of(name)]
         content = teach(old, str(card.output.heatmap), folder, own, Plan())
         hits = heatmap_hits(runner(content), folder, [p for p in photographs if p.held_out], SIZE)
+        print(heatmap_text(hits))
         text = (home / "CARD.md").read_text(encoding="utf-8")
-        start, end = text.index("**Heatmap.**"), text.index("**Macular oedema.**")
-        new = reflow(heatmap_text(hits))
-        print(new)
-        text = f"{text[:start]}{new.strip()}\n\n{text[end:]}".replace(f"# {name} {card.version}", f"# {name} {VERSION}")
+        text = with_paragraph(text, heatmap_text(hits), before="**Macular oedema.**")
+        text = text.replace(f"# {name} {card.version}", f"# {name} {VERSION}")
         (home / "CARD.md").write_text(text, encoding="utf-8")
         told = (home / "card.toml").read_text(encoding="utf-8")
         told = told.replace(card.sha256, hashlib.sha256(content).hexdigest())
