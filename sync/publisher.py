@@ -1,8 +1,8 @@
 """The sender: carries the outbox to the hub over MQTT, and the hub's receipts, reviews and referrals back.
 
-One thread owns the connection and the outbox. paho is driven by hand (`loop`), never queues, and its acknowledgements
-are flow control only: a record is settled by the hub's receipt. A connection begins with a Hello, which the hub answers
-with all that it holds; only then does anything else go.
+One thread owns the connection and the outbox. A record is settled by the hub's receipt, not by the broker's
+acknowledgement. A connection begins with a Hello, which the hub answers with all that it holds; only then does anything
+else go.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import os
 import queue
 import random
-import socket
 import sqlite3
 import ssl
 import threading
@@ -21,8 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.reasoncodes import ReasonCode
 
 from aidpost import __version__
 from aidpost.errors import AidpostError, BrokerError, EnvelopeError, StoreError
@@ -30,6 +27,7 @@ from aidpost.sync import outbox as outbox_module
 from aidpost.sync import returns, topics
 from aidpost.sync._alone import lock
 from aidpost.sync._asking import Asking
+from aidpost.sync._connection import Connection
 from aidpost.sync._greeting import hello
 from aidpost.sync.envelope import (
     Chunks,
@@ -47,8 +45,6 @@ from aidpost.sync.store import Store
 
 _log = logging.getLogger(__name__)
 
-_TURN_S = 0.05
-_CONNACK_S = 10.0
 _HELLO_AGAIN_S = (5.0, 10.0, 20.0, 60.0)
 """A hub that is away finds a few hellos in its queue, not a day of them."""
 _RESEND_S = (10.0, 20.0, 40.0, 60.0)
@@ -56,8 +52,9 @@ _RECONNECT_S = (0.5, 1.0, 2.0, 5.0, 15.0, 60.0)
 _ALERT_RECONNECT_S = 2.0
 """With an alert waiting: it is to be at the hub ten seconds after the network came back."""
 _WIDEN = 16
-_SOCKET_BYTES = 32 * 1024
 _STATUS_EVERY_S = 60.0
+_FAILURES = (OSError, ValueError, AidpostError, sqlite3.Error, mqtt.WebsocketConnectionError)
+"""A full or damaged disk too: the sender says so and goes on when it can, it never just ends."""
 
 
 class Publisher:
@@ -78,8 +75,8 @@ class Publisher:
         self._arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock: int | None = None
-        self._client: mqtt.Client | None = None
-        self._connected, self._greeted, self._hub_epoch = False, False, b""
+        self._connection: Connection | None = None
+        self._greeted, self._hub_epoch = False, b""
         # every hello of this connection: over 2G the answer to the first may come after the second was sent
         self._nonces: set[bytes] = set()
         self.last_error = ""
@@ -118,7 +115,8 @@ class Publisher:
     @property
     def connected(self) -> bool:
         """Whether the hub has answered on this connection: data is flowing, not just a socket open."""
-        return self._connected and self._greeted
+        connection = self._connection
+        return connection is not None and connection.connected and self._greeted
 
     def wait_until_empty(self, timeout: float) -> bool:
         """Wait until the hub has receipted everything, photographs too; False if the time is up first."""
@@ -153,8 +151,7 @@ class Publisher:
                 self._connect()
                 self._converse()
                 attempt = 0
-            except (OSError, ValueError, AidpostError, sqlite3.Error, mqtt.WebsocketConnectionError) as error:
-                # a full or damaged disk too: the sender says so and goes on when it can, it never just ends
+            except _FAILURES as error:
                 self.last_error = str(error)
                 _log.warning("the sender stopped and tries again: %s", error)
                 if isinstance(error, BrokerError | ssl.SSLError):
@@ -168,57 +165,22 @@ class Publisher:
             if not reached and not self._stopping.is_set():
                 self._tell(False)
             # spread out, so that a hundred devices do not come back in the same second
-            longest = _ALERT_RECONNECT_S if self._outbox.alert_waits() else _RECONNECT_S[-1]
-            pause = min(longest, _RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)]) * random.uniform(0.7, 1.3)
+            pause = min(self._longest_pause(), _RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
             attempt += 1
-            self._stopping.wait(pause)
+            self._stopping.wait(pause * random.uniform(0.7, 1.3))
+
+    def _longest_pause(self) -> float:
+        try:
+            return _ALERT_RECONNECT_S if self._outbox.alert_waits() else _RECONNECT_S[-1]
+        except _FAILURES as error:
+            _log.warning("whether an alert waits could not be read: %s", error)
+            return _RECONNECT_S[-1]
 
     def _connect(self) -> None:
-        link, name = self._link, self._store.identity.name
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"aidpost-{name}", clean_session=True)
-        client.max_inflight_messages_set(20)
-        if link.username:
-            client.username_pw_set(link.username, link.password)
-        if link.enrolled is not None:
-            client.tls_set_context(link.enrolled.context(synced=self._store.now().synced))
-        elif link.tls is not None:
-            authority, certificate, key = link.tls
-            context = ssl.create_default_context(cafile=authority or None)
-            if certificate:
-                context.load_cert_chain(certificate, key)
-            client.tls_set_context(context)
-        client.will_set(topics.status(name), self._sealed(self._status(online=False)), qos=1, retain=True)
-        client.on_connect, client.on_message = self._on_connect, self._on_message
-        client.on_disconnect, client.on_subscribe = self._on_disconnect, self._on_subscribe
-        self._client, self._refusal = client, ""
-        client.connect(link.host, link.port, keepalive=link.keepalive_s)
-        self._require_recent()
-        deadline = time.monotonic() + _CONNACK_S
-        while not self._connected:
-            if client.loop(_TURN_S) != mqtt.MQTT_ERR_SUCCESS or self._refusal or time.monotonic() > deadline:
-                raise BrokerError(
-                    operation="connecting to the broker",
-                    target=f"{link.host}:{link.port}",
-                    cause=self._refusal or "it does not answer as an MQTT broker",
-                    remedy="Check host, port, user and certificate in [sync].",
-                )
-            if self._stopping.is_set():
-                return
-        if link.enrolled is not None:
-            link.enrolled.worked()
-        sock = client.socket()
-        if isinstance(sock, socket.socket):
-            # a deep socket buffer would put an alert behind everything already written
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-
-    def _require_recent(self) -> None:
-        """What a clock that nobody has set could not check of the broker's certificate."""
-        enrolled = self._link.enrolled
-        if enrolled is not None and not self._store.now().synced and self._client is not None:
-            sock = self._client.socket()
-            if sock is None:
-                return  # the broker has hung up already: that is for the loop to say, and to renew upon
-            enrolled.require_recent(sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None)
+        synced = self._store.now().synced
+        name, will = self._store.identity.name, self._sealed(self._status(online=False))
+        self._connection = Connection(self._link, name, will, self._arrived.put)
+        self._connection.open(self._stopping, synced=synced)
 
     def _tell(self, reached: bool) -> None:
         try:
@@ -239,21 +201,27 @@ class Publisher:
             _log.warning("the certificate was not renewed: %s", error)
 
     def _disconnect(self) -> None:
-        if self._client is not None:
-            if self._connected:
-                self._publish("status", self._status(online=False), retain=True)
-                self._client.loop(_TURN_S)
-            self._client.disconnect()
-            self._client.loop(_TURN_S)
-        self._client, self._connected, self._greeted = None, False, False
+        connection, self._greeted = self._connection, False
+        if connection is not None:
+            connection.close(self._last_words() if connection.connected else b"")
+        self._connection = None
         self._nonces.clear()
         self._outbox.forget_flight()
 
+    def _last_words(self) -> bytes:
+        """The status that is left at the broker; empty, for what was said at the beginning, where it can't be read."""
+        try:
+            return self._sealed(self._status(online=False))
+        except _FAILURES as error:
+            _log.warning("what waits could not be counted: %s", error)
+            return b""
+
     def _converse(self) -> None:
         """Greet, send, take receipts, resend, until the connection ends."""
-        self.last_error = ""
+        assert self._connection is not None
+        connection, self.last_error = self._connection, ""
         hello_at, moved_at, status_at, quiet, hellos = 0.0, time.monotonic(), 0.0, 0, 0
-        while self._connected and not self._stopping.is_set() and self._next_link is None:
+        while connection.connected and not self._stopping.is_set() and self._next_link is None:
             now = time.monotonic()
             if not self._greeted and now >= hello_at:
                 hello_at = now + _HELLO_AGAIN_S[min(hellos, len(_HELLO_AGAIN_S) - 1)]
@@ -274,15 +242,8 @@ class Publisher:
                     status_at = now
                     self._publish("status", self._status(online=True), retain=True)
                     self._store.space.prune(self._store.now())
-            self._turn()
-
-    def _turn(self) -> None:
-        """One round of paho's loop: at most `_TURN_S`, which is also how soon a newly accepted record is seen."""
-        assert self._client is not None
-        code = self._client.loop(_TURN_S)
-        if code != mqtt.MQTT_ERR_SUCCESS:
-            self._connected = False
-            self.last_error = mqtt.error_string(code)
+            connection.turn()
+            self.last_error = connection.error or self.last_error
 
     def _greet(self) -> None:
         nonce = os.urandom(16)
@@ -294,7 +255,7 @@ class Publisher:
     def _send(self) -> bool:
         """Publish while the window has room; True if anything was."""
         sent = False
-        while self._client is not None and not self._client.want_write():
+        while self._connection is not None and self._connection.writable:
             piece = self._outbox.next()
             if piece is None:
                 if not self._outbox.in_flight and not self._outbox.held_back:
@@ -306,10 +267,10 @@ class Publisher:
         return sent
 
     def _publish(self, leaf: str, content: Content, *, retain: bool = False) -> None:
-        assert self._client is not None
+        assert self._connection is not None
         name = self._store.identity.name
         topic = topics.status(name) if leaf == "status" else topics.up(name, leaf)
-        self._client.publish(topic, self._sealed(content), qos=1, retain=retain)
+        self._connection.publish(topic, self._sealed(content), retain=retain)
 
     def _sealed(self, content: Content) -> bytes:
         identity = self._store.identity
@@ -407,34 +368,6 @@ class Publisher:
             self._greet()
             return False
         return True
-
-    # -- paho calls these from `loop`, in this thread
-
-    def _on_connect(
-        self, client: mqtt.Client, data: object, flags: mqtt.ConnectFlags, reason: ReasonCode, properties: object
-    ) -> None:
-        if reason.is_failure:
-            self._refusal = f"it refuses: {reason}"
-            return
-        name = self._store.identity.name
-        client.subscribe([(topics.receipt(name), 1), (topics.down(name, "+"), 1)])
-        self._connected = True
-
-    def _on_subscribe(
-        self, client: mqtt.Client, data: object, mid: int, reasons: list[ReasonCode], properties: object
-    ) -> None:
-        if any(reason.is_failure for reason in reasons):
-            # as a cluster does that has just lost a node: no receipt would ever come on this connection
-            self._connected, self.last_error = False, "the broker refused to pass on what the hub sends"
-            _log.warning("%s; the sender connects anew", self.last_error)
-
-    def _on_disconnect(
-        self, client: mqtt.Client, data: object, flags: object, reason: ReasonCode, properties: object
-    ) -> None:
-        self._connected = False
-
-    def _on_message(self, client: mqtt.Client, data: object, message: mqtt.MQTTMessage) -> None:
-        self._arrived.put(bytes(message.payload))
 
 
 @contextmanager

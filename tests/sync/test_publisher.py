@@ -1,0 +1,78 @@
+"""The sender's thread: whatever the store or the broker does, it goes on."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from device_records import make_item
+from hub_end import HubEnd
+
+from aidpost.sync import publisher as module
+from aidpost.sync.hub.blobs import BlobFiles
+from aidpost.sync.hub.database import Database
+from aidpost.sync.hub.service import HubService
+from aidpost.sync.link import Link
+from aidpost.sync.publisher import Publisher
+from aidpost.sync.store import Store
+
+
+class FailingCard:
+    """A memory card of which nothing can be read for a while."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.broken, self.failed = False, 0
+        read = Store.read
+
+        def perhaps(store: Store, *asked: Any) -> Any:
+            if self.broken:
+                self.failed += 1
+                raise sqlite3.OperationalError("disk I/O error")
+            return read(store, *asked)
+
+        monkeypatch.setattr(Store, "read", perhaps)
+
+    def fails(self, times: int) -> None:
+        """Nothing can be read until that has been tried so often."""
+        self.broken, wanted, end = True, self.failed + times, time.monotonic() + 30
+        while self.failed < wanted:
+            assert time.monotonic() < end, "the sender has given up"
+            time.sleep(0.01)
+        self.broken = False
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> FailingCard:
+    monkeypatch.setattr(module, "_RECONNECT_S", (0.01, 0.02))
+    return FailingCard(monkeypatch)
+
+
+def test_sender_outlives_a_card_that_fails_while_connected(
+    tmp_path: Path, mosquitto: Any, store: Store, card: FailingCard
+) -> None:
+    end = HubEnd(tmp_path / "hub", mosquitto.port)
+    link, database = end.enroll(store), Database(end.config.url)
+    hub = HubService(end.config, database, BlobFiles(end.config.blobs))
+    hub.start()
+    try:
+        with Publisher(store, link) as sender:
+            store.append(make_item())
+            assert sender.wait_until_empty(30), sender.last_error
+            card.fails(20)
+            store.append(make_item())
+            assert sender.wait_until_empty(30), sender.last_error
+    finally:
+        hub.stop()
+        database.close()
+    assert set(end.committed().values()) == {1}
+    assert len(end.reports()) == 2
+
+
+def test_sender_outlives_a_card_that_fails_while_no_broker_is_there(store: Store, card: FailingCard) -> None:
+    with Publisher(store, Link("127.0.0.1", 1, "hub", store.identity.public)) as sender:
+        card.fails(20)
+        assert sender._thread is not None
+        assert sender._thread.is_alive()
