@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from aidpost import records
@@ -14,7 +15,7 @@ from aidpost.records import ExamReport, Patient, Record, Referral, Review, Vital
 from aidpost.sync import _schema, seal
 from aidpost.sync._lives import Lives
 from aidpost.sync._patient_keys import NOBODY, PatientKeys
-from aidpost.sync._writer import Writer
+from aidpost.sync._writer import Writer, store_error
 from aidpost.sync.blobs import BlobFiles
 from aidpost.sync.bodies import Acknowledgement, Erasure
 from aidpost.sync.envelope import Envelope
@@ -29,6 +30,7 @@ _OF_PATIENT = (
 class StoredRecords:
     """The reading half of a `Store`, which makes all that is named here."""
 
+    path: Path
     inbox: Inbox
     blobs: BlobFiles
     lives: Lives
@@ -38,9 +40,18 @@ class StoredRecords:
     _writer: Writer
 
     def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Rows of the store; for the other modules of sync."""
-        with self._reading:
-            return self._reader.execute(query, values).fetchall()
+        """Rows of the store; for the other modules of sync.
+
+        Raises
+        ------
+        StoreError
+            SQLite or the disk failed.
+        """
+        try:
+            with self._reading:
+                return self._reader.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise store_error(error, self.path, "reading the store") from None
 
     def write(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Run `work` in the writer's next transaction; for the other modules of sync."""

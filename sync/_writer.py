@@ -124,9 +124,9 @@ class Writer:
         return job, answer, None
 
 
-def store_error(error: sqlite3.Error, path: Path) -> StoreError:
+def store_error(error: sqlite3.Error, path: Path, operation: str = "writing to the store") -> StoreError:
     """What a failure of SQLite means to an operator."""
     full = "full" in str(error)
     kind = StorageFullError if full else StoreError
     remedy = "Free space on the disk; what was stored before is safe." if full else "Run `aidpost outbox status`."
-    return kind(operation="writing to the store", target=str(path), cause=str(error), remedy=remedy)
+    return kind(operation=operation, target=str(path), cause=str(error), remedy=remedy)

@@ -8,7 +8,6 @@ transaction that notes the outcome: exactly once.
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -63,7 +62,7 @@ class Applier:
         while not self._stopping.is_set():
             try:
                 self.turn()
-            except (AidpostError, OSError, sqlite3.Error) as error:
+            except (AidpostError, OSError) as error:
                 # a full disk passes; what is ready stays ready
                 _log.warning("what the hub sent is not taken up yet: %s", error)
             self._stopping.wait(_LOOK_S)

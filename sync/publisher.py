@@ -11,7 +11,6 @@ import logging
 import os
 import queue
 import random
-import sqlite3
 import ssl
 import threading
 import time
@@ -53,7 +52,7 @@ _ALERT_RECONNECT_S = 2.0
 """With an alert waiting: it is to be at the hub ten seconds after the network came back."""
 _WIDEN = 16
 _STATUS_EVERY_S = 60.0
-_FAILURES = (OSError, ValueError, AidpostError, sqlite3.Error, mqtt.WebsocketConnectionError)
+_FAILURES = (OSError, ValueError, AidpostError, mqtt.WebsocketConnectionError)
 """A full or damaged disk too: the sender says so and goes on when it can, it never just ends."""
 
 
@@ -185,7 +184,7 @@ class Publisher:
     def _tell(self, reached: bool) -> None:
         try:
             self._attempted(reached)
-        except (AidpostError, OSError, sqlite3.Error) as error:
+        except (AidpostError, OSError) as error:
             _log.warning("whether the hub was reached could not be noted: %s", error)
 
     def _renew(self, *, refused: bool = False) -> None:

@@ -187,7 +187,7 @@ class Store(StoredRecords):
     def identity(self) -> Identity:
         """Who this device is. Another process may have changed it a moment ago (`aidpost board rotate-key`)."""
         # where the database or the device key fails, what was opened at the start is still who this is
-        with contextlib.suppress(sqlite3.Error, seal.SealBrokenError):
+        with contextlib.suppress(StoreError, seal.SealBrokenError):
             ((sealed,),) = self.read("SELECT value FROM meta WHERE name = 'identity'")
             if sealed != self._identity.sealed:
                 self._identity = self._open_identity(bytes(sealed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from device_records import KEY, FakeClock, make_item
 from hub_end import HubEnd, sign_review
 from sqlalchemy import select
 
-from aidpost.errors import StorageFullError, StoreDamagedError
+from aidpost.errors import StorageFullError, StoreDamagedError, StoreError
 from aidpost.records import ExamReport, Referral, ReferralStatus, Review, ReviewDecision, Timestamp, encode
 from aidpost.sync import _schema, keys
 from aidpost.sync.clock import SystemClock
@@ -173,7 +172,7 @@ def test_store_of_version_1_is_opened_with_all_that_it_has(
         item = make_item()
         old.append(item)
         assert old.read("PRAGMA user_version") == [(1,)]
-        with pytest.raises(sqlite3.OperationalError):
+        with pytest.raises(StoreError, match="no such table"):
             old.read("SELECT * FROM received")
         old.close()
     store = open_store()

@@ -11,6 +11,7 @@ import pytest
 from device_records import make_item
 from hub_end import HubEnd
 
+from aidpost.errors import StoreError
 from aidpost.sync import publisher as module
 from aidpost.sync.hub.blobs import BlobFiles
 from aidpost.sync.hub.database import Database
@@ -21,19 +22,20 @@ from aidpost.sync.store import Store
 
 
 class FailingCard:
-    """A memory card of which nothing can be read for a while."""
+    """A memory card of which nothing can be read for a while: the store's connection for reading."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
         self.broken, self.failed = False, 0
-        read = Store.read
 
-        def perhaps(store: Store, *asked: Any) -> Any:
-            if self.broken:
-                self.failed += 1
-                raise sqlite3.OperationalError("disk I/O error")
-            return read(store, *asked)
+    def execute(self, *asked: Any) -> sqlite3.Cursor:
+        if self.broken:
+            self.failed += 1
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(*asked)
 
-        monkeypatch.setattr(Store, "read", perhaps)
+    def close(self) -> None:
+        self._connection.close()
 
     def fails(self, times: int) -> None:
         """Nothing can be read until that has been tried so often."""
@@ -45,9 +47,17 @@ class FailingCard:
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> FailingCard:
+def card(store: Store, monkeypatch: pytest.MonkeyPatch) -> FailingCard:
     monkeypatch.setattr(module, "_RECONNECT_S", (0.01, 0.02))
-    return FailingCard(monkeypatch)
+    card = FailingCard(store._reader)
+    monkeypatch.setattr(store, "_reader", card)
+    return card
+
+
+def test_what_the_store_cannot_read_is_said_in_its_own_words(store: Store, card: FailingCard) -> None:
+    card.broken = True
+    with pytest.raises(StoreError, match=r"reading the store.*disk I/O error"):
+        store.reports()
 
 
 def test_sender_outlives_a_card_that_fails_while_connected(
