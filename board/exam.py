@@ -9,13 +9,13 @@ import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
 from aidpost import __version__
 from aidpost.board.configuration import Configuration
+from aidpost.board.measurements import measured_now, not_heard_before
 from aidpost.errors import AidpostError, ModelError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.formats.photograph import inspect_photo
@@ -57,8 +57,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_NEAR_MIN = 15
-
 WAVEFORM_TYPE = "application/vnd.aidpost.waveform"
 """Media type of an ECG's samples in the waveform codec; their scale is in the report's EcgResult."""
 
@@ -85,6 +83,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     operator: str = ""
     history: tuple[VitalSign, ...] = ()
     """What was measured of this patient before, for trends and forecasts; never part of this exam."""
+    known: tuple[VitalSign, ...] = ()
+    """What is kept of anybody: a sensor that sends one of these again has not measured it of this patient."""
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,23 +117,6 @@ class ExamOutcome(msgspec.Struct, frozen=True, kw_only=True):
 def blob_ref(data: bytes, media_type: str) -> BlobRef:
     """The reference by which a report names a large body."""
     return BlobRef(sha256=hashlib.sha256(data).hexdigest(), size=len(data), media_type=media_type)
-
-
-def measured_now(reading: VitalSign) -> bool:
-    """Whether a reading can be of this exam, by the device's own clock.
-
-    A reading without a time of its own was just made. One with a time counts only within `_NEAR_MIN` of its arrival:
-    a stored one, or one from a clock that nobody set, is for a person to assign.
-    """
-    if not reading.device_time:
-        return True
-    zone = timezone(timedelta(minutes=reading.at.utc_offset_min or 0))
-    arrived = datetime.fromtimestamp(reading.at.wall_ms / 1000, zone).replace(tzinfo=None)
-    try:
-        measured = datetime.fromisoformat(reading.device_time).replace(tzinfo=None)
-    except ValueError:
-        return False
-    return abs(arrived - measured) <= timedelta(minutes=_NEAR_MIN)
 
 
 def worst_origin(origins: Sequence[Origin]) -> Origin:
@@ -243,7 +226,7 @@ class ExamRunner:
             attempts[eye] += 1
             result = self._attempt(f"{eye.value} eye", self._fundus, eye, source, attempts[eye])
             fundus += [result] if result else []
-        vitals = self._vitals(plan.vitals)
+        vitals = self._vitals(plan.vitals, plan.known)
         exam = begin_exam(self._configuration, plan.patient.id, Operator(id=plan.operator), started)
         exam = msgspec.structs.replace(exam, ended=self._clock.now())
         failed = tuple(f"{problem.step}: {problem.error.cause}" for problem in self._problems)
@@ -355,7 +338,7 @@ class ExamRunner:
         heatmap = self._keep(png, "image/png", photo.origin, "heatmap") if png else None
         return msgspec.structs.replace(analysis.result, body=ref, heatmap=heatmap)
 
-    def _vitals(self, sources: Sequence[str]) -> list[VitalSign]:
+    def _vitals(self, sources: Sequence[str], known: Sequence[VitalSign]) -> list[VitalSign]:
         """What the sensors give, all read at once; in the order of the plan."""
         if sources:
             self._progress("vital signs")
@@ -367,8 +350,11 @@ class ExamRunner:
                 self._problems.append(Problem(step="vital signs", error=reading.error))
                 self._progress(f"vital signs failed: {reading.error.cause}")
             # a cuff or meter uploads its memory: what it measured at another time is perhaps another person's
-            found += [one for one in reading.vitals if measured_now(one)]
-            self._unassigned += [one for one in reading.vitals if not measured_now(one)]
+            new = not_heard_before(reading.vitals, known)
+            if again := len(reading.vitals) - len(new):
+                self._progress(f"{again} readings of a sensor's memory had come before")
+            found += [one for one in new if measured_now(one)]
+            self._unassigned += [one for one in new if not measured_now(one)]
             self._read_up_to.update(reading.read_up_to)
         return found
 

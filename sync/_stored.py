@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,8 @@ from aidpost.sync.bodies import Acknowledgement, Erasure
 from aidpost.sync.envelope import Envelope
 from aidpost.sync.inbox import Inbox
 
-_REPORTS = "SELECT cls, seq, patient, body FROM record WHERE kind = 'ExamReport'"
-_OF_PATIENT = (
-    "SELECT kind, cls, seq, patient, body FROM record WHERE patient = ? AND kind IN ('ExamReport', 'VitalSign')"
-)
+_ROWS = "SELECT kind, cls, seq, patient, body FROM record WHERE"
+_NEWEST = "ORDER BY at_ms DESC, seq DESC LIMIT"
 
 
 class StoredRecords:
@@ -59,8 +57,8 @@ class StoredRecords:
 
     def reports(self, limit: int = 100) -> list[ExamReport]:
         """The newest reports, newest first."""
-        rows = self.read(f"{_REPORTS} ORDER BY at_ms DESC, seq DESC LIMIT ?", (limit,))
-        return [records.decode(ExamReport, self._open(*row)) for row in rows]
+        rows = self.read(f"{_ROWS} kind = 'ExamReport' {_NEWEST} ?", (limit,))
+        return [records.decode(ExamReport, self._open(*row)) for _, *row in rows]
 
     def report(self, exam: uuid.UUID) -> ExamReport | None:
         """The last report of an exam."""
@@ -82,7 +80,16 @@ class StoredRecords:
 
     def history(self, patient: uuid.UUID, limit: int = 200) -> list[VitalSign]:
         """The vital signs of a patient's last exams on this device, and those assigned to them since, newest first."""
-        rows = self.read(f"{_OF_PATIENT} ORDER BY at_ms DESC, seq DESC LIMIT ?", (patient.bytes, limit))
+        query = f"{_ROWS} patient = ? AND kind IN ('ExamReport', 'VitalSign') {_NEWEST} ?"
+        return self._vitals(self.read(query, (patient.bytes, limit)))
+
+    def measured(self, limit: int = 200) -> list[VitalSign]:
+        """The vital signs of this device's last exams, whoever's, and what was kept outside of any exam."""
+        last = self.read(f"{_ROWS} kind = 'ExamReport' {_NEWEST} ?", (limit,))
+        outside = self.read(f"{_ROWS} exam IS NULL AND kind = 'VitalSign'")
+        return self._vitals([*last, *outside])
+
+    def _vitals(self, rows: Iterable[tuple[Any, ...]]) -> list[VitalSign]:
         out: dict[uuid.UUID, VitalSign] = {}
         for kind, *row in rows:
             try:
@@ -108,8 +115,8 @@ class StoredRecords:
         return self.inbox.records(Referral, exam)
 
     def _last_report(self, column: str, of: uuid.UUID) -> ExamReport | None:
-        rows = self.read(f"{_REPORTS} AND {column} = ? ORDER BY at_ms DESC, seq DESC LIMIT 1", (of.bytes,))
-        return records.decode(ExamReport, self._open(*rows[0])) if rows else None
+        rows = self.read(f"{_ROWS} kind = 'ExamReport' AND {column} = ? {_NEWEST} 1", (of.bytes,))
+        return records.decode(ExamReport, self._open(*rows[0][1:])) if rows else None
 
     def envelopes(self, cls: str, seqs: Sequence[int]) -> list[Envelope]:
         """These records as they go out. One that does not open any more is left out, and becomes a dead letter."""

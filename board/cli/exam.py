@@ -68,6 +68,7 @@ def exam(
             vitals=vitals,
             answers=tuple(_answer(text, store.now()) for text in answers),
             history=tuple(store.history(patient_id)) if patient_id else (),
+            known=tuple(store.measured()) if vitals else (),
         )
         _require_something(plan)
         marks = FileMarks(store.folder / MARKS)

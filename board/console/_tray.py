@@ -14,10 +14,10 @@ from starlette.responses import RedirectResponse, Response
 from aidpost.board.console._exam import again_of
 from aidpost.board.console._who import BREAK_GLASS
 from aidpost.board.console.drafts import Draft
-from aidpost.board.console.measurements import Measurement
 from aidpost.board.console.site import Form, Session, Site
 from aidpost.board.console.words import N_
 from aidpost.board.console.workspace import Workspace
+from aidpost.board.measurements import Measurement
 
 SHOWN = 40
 """Measurements on one page, each a field of its form."""

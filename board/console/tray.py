@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from aidpost.board.console.measurements import Measurement, measurements
 from aidpost.board.console.words import N_
-from aidpost.board.exam import measured_now
+from aidpost.board.measurements import Measurement, measured_now, measurements
 from aidpost.errors import StoreDamagedError, StoreError, UsageError
 from aidpost.records import Record, VitalKind, VitalSign, decode, encode
 from aidpost.sync._patient_keys import NOBODY

@@ -16,7 +16,6 @@ from aidpost.board import device
 from aidpost.board.configuration import Configuration
 from aidpost.board.console.database import ConsoleDatabase
 from aidpost.board.console.drafts import ATTEMPTS, Draft, Drafts
-from aidpost.board.console.measurements import stays_known
 from aidpost.board.console.people import Known, Patients
 from aidpost.board.console.sensors import Sensor, look
 from aidpost.board.console.steps import Measure
@@ -24,6 +23,7 @@ from aidpost.board.console.tray import Tray
 from aidpost.board.console.watching import Watching
 from aidpost.board.console.words import N_
 from aidpost.board.exam import Analyst, ExamOutcome, ExamRunner, Plan, begin_exam
+from aidpost.board.measurements import stays_known
 from aidpost.errors import UsageError
 from aidpost.firmware_bridge import marks
 from aidpost.firmware_bridge.marks import FileMarks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from aidpost.board.cli import cli
+from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.ports import _ble
 from aidpost.firmware_bridge.simulators import glucose, sensors
 from aidpost.firmware_bridge.simulators.bluez import FakeBluez
@@ -36,6 +38,13 @@ def exam(folder: Path, *sources: str) -> dict[str, Any]:
     assert done.exit_code == 0, done.output
     report: dict[str, Any] = json.loads(done.stdout)
     return report
+
+
+def kept_outside(state: Path) -> int:
+    """How many readings were kept under nobody's name."""
+    key = keys.from_file(state / "device.key", create=False)
+    with Store.open(state, key, clock=SystemClock()) as store:
+        return {one.cls: one.queued for one in outbox.status(store)}.get("vitals", 0)
 
 
 def test_five_sensors_at_once_and_a_cgm_session_that_goes_on(bus: str, tmp_path: Path) -> None:
@@ -64,7 +73,24 @@ def test_five_sensors_at_once_and_a_cgm_session_that_goes_on(bus: str, tmp_path:
         body.measure(75)
         later = exam(state, "ble:cgm")
         assert [one["measured"] for one in later["vitals"]] == ["75 mg/dL"]
-    key = keys.from_file(state / "device.key", create=False)
-    with Store.open(state, key, clock=SystemClock()) as store:
-        queued = {one.cls: one.queued for one in outbox.status(store)}
-    assert queued["vitals"] == 9
+    assert kept_outside(state) == 9
+
+
+def test_a_cuff_that_sends_its_memory_again_gives_nobody_the_pressure_of_the_patient_before(
+    bus: str, tmp_path: Path
+) -> None:
+    now = datetime.now()
+    just, long_ago = (
+        DeviceTime(one.year, one.month, one.day, one.hour, one.minute, one.second)
+        for one in (now - timedelta(minutes=2), now - timedelta(days=2))
+    )
+    memory = [(171, 99, 91, long_ago), (142, 91, 78, just)]
+    state = tmp_path / "state"
+    with FakeBluez(bus, (sensors.blood_pressure_cuff(readings=memory),)):
+        first = exam(state, "ble:blood-pressure")
+        assert [one["value"] for one in first["vitals"] if one["kind"] == "systolic_bp"] == [142]
+        outside = kept_outside(state)
+        assert outside > 0, "what it measured days ago is for a person to assign"
+        second = exam(state, "ble:blood-pressure", "sim:vitals?seed=2")
+        assert "AA:00:00:00:00:02" not in {one["device"]["address"] for one in second["vitals"]}
+    assert kept_outside(state) == outside, "once"

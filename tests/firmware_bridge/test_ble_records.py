@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aidpost.board.exam import measured_now
+from aidpost.board.measurements import measured_now
 from aidpost.errors import DeviceError, UsageError
 from aidpost.firmware_bridge.clock import Clock
 from aidpost.firmware_bridge.decoders import cgm

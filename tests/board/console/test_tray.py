@@ -18,8 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from aidpost.board.configuration import Configuration, SensorsSection
 from aidpost.board.console import tray
-from aidpost.board.console.measurements import Measurement, measurements
 from aidpost.board.console.workspace import Arrived, Workspace
+from aidpost.board.measurements import Measurement, measurements
 from aidpost.errors import StoreError, UsageError
 from aidpost.firmware_bridge.decoders.gatt import DeviceTime
 from aidpost.firmware_bridge.simulators import sensors

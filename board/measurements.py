@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 
-from aidpost.board.exam import measured_now
 from aidpost.records import VitalKind, VitalSign
+
+_NEAR_MIN = 15
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,40 @@ def measurements(readings: Iterable[VitalSign]) -> list[Measurement]:
     for one in readings:
         found[one.group or one.id].append(one)
     return [Measurement(tuple(group)) for group in found.values()]
+
+
+def measured_now(reading: VitalSign) -> bool:
+    """Whether a reading can be of this exam, by the device's own clock.
+
+    A reading without a time of its own was just made. One with a time counts only within `_NEAR_MIN` of its arrival:
+    a stored one, or one from a clock that nobody set, is for a person to assign.
+    """
+    if not reading.device_time:
+        return True
+    zone = timezone(timedelta(minutes=reading.at.utc_offset_min or 0))
+    arrived = datetime.fromtimestamp(reading.at.wall_ms / 1000, zone).replace(tzinfo=None)
+    try:
+        measured = datetime.fromisoformat(reading.device_time).replace(tzinfo=None)
+    except ValueError:
+        return False
+    return abs(arrived - measured) <= timedelta(minutes=_NEAR_MIN)
+
+
+def not_heard_before(arrived: Sequence[VitalSign], known: Iterable[VitalSign]) -> list[VitalSign]:
+    """Readings without those of measurements that are among `known`: cuffs and meters send their memory again and
+    again. A measurement that shares its sensor, its time and its kinds with another one of other values is not
+    recognised by them, since that sensor's clock stands still."""
+    before = {one.identity for one in measurements(known)}
+    new = measurements(arrived)
+    said: dict[str, set[str]] = defaultdict(set)
+    for moment, whole in filter(None, (*before, *(one.identity for one in new))):
+        said[moment].add(whole)
+    return [
+        reading
+        for one in new
+        if one.identity is None or one.identity not in before or len(said[one.identity[0]]) > 1
+        for reading in one.readings
+    ]
 
 
 def stays_known(reading: VitalSign) -> bool:
