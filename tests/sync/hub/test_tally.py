@@ -55,6 +55,7 @@ from aidpost.sync.hub import (
 from aidpost.sync.hub._calls import TASKS
 from aidpost.sync.hub._erasure import erase
 from aidpost.sync.hub.config import HubConfig
+from aidpost.sync.hub.quality import share
 from aidpost.sync.hub.tally import Tally
 from aidpost.sync.hub.users import Role, Session
 
@@ -66,6 +67,7 @@ NOW_MS = 20_400 * DAY_MS - 1  # the last millisecond of a day, so that windows o
 CLINICS = ("North clinic", "South clinic")
 EVERYBODY = Session("root", "", Role.ADMINISTRATOR, "", 0)
 NORTH = Session("nora", "", Role.CLINICIAN, "", 0, clinics=CLINICS[:1])
+NORTH_OUTCOME = share("Patients whose last systolic BP is under 140 mmHg", 0, 1)
 UNITS = {VitalKind.SYSTOLIC_BP: "mm[Hg]", VitalKind.GLUCOSE: "mmol/L", VitalKind.HBA1C: "%"}
 
 
@@ -105,6 +107,7 @@ class Story:
         "attend",
         "erase",
         "withdraw",
+        "link",
         "hello",
         "turn",
     )
@@ -239,6 +242,15 @@ class Story:
                     patients.withdraw(connection, row, right, "okoro", "mixed up", self.now())
                 else:
                     patients.undo_withdrawal(connection, row, "okoro", self.now())
+
+    def link(self) -> None:
+        """Two records are read as one person, or two again."""
+        patient, other = self.chance.sample([one.id for one in self.people], 2)
+        with self.hub.database.write() as connection:
+            if holding := patients.links(connection, [patient]):
+                patients.part(connection, holding[0].id, "okoro", self.now())
+            else:
+                patients.link(connection, patient, other, "okoro", "same telephone", self.now())
 
     def hello(self) -> None:
         device = self.chance.choice(self.devices)
@@ -378,6 +390,30 @@ def test_exam_whose_clock_is_known_later_counts_by_its_right_time(hub: Hub) -> N
         rows = _quality_data.rows_of(connection, EVERYBODY, "dr", ["age"])
     assert [row.name for row in rows] == ["under 40"]
     assert_equal_to_a_recount(hub, EVERYBODY)
+
+
+def test_correction_that_moves_an_exam_is_counted_of_the_patient_who_had_it(hub: Hub) -> None:
+    story, (amina, baba) = Story(hub, random.Random(17)), [Patient(id=uuid.uuid4(), name=one) for one in ("A", "B")]
+    device, report = story.devices[0], make_report(patient=amina, origin=Origin.LIVE)
+    pressure = make_vital(kind=VitalKind.SYSTOLIC_BP, value=180.0, unit="mm[Hg]", at=at(NOW_MS - DAY_MS))
+
+    def send(patient: Patient, clinic: str, supersedes: uuid.UUID | None, *vitals: Any) -> ExamReport:
+        exam = msgspec.structs.replace(report.exam, patient=patient.id, clinic=Clinic(id="c", name=clinic))
+        told = msgspec.structs.replace(
+            report, id=uuid.uuid4(), exam=exam, patient=patient, supersedes=supersedes, vitals=vitals
+        )
+        story._take(device, device.envelope(told))
+        story.end()
+        return told
+
+    first = send(amina, CLINICS[1], None, pressure)
+    with hub.database.read() as connection:
+        assert NORTH_OUTCOME not in _quality_data.outcomes(connection, NORTH, NOW_MS)
+    send(baba, CLINICS[0], first.id)
+    with hub.database.read() as connection:
+        assert NORTH_OUTCOME in _quality_data.outcomes(connection, NORTH, NOW_MS)
+    assert_equal_to_a_recount(hub, EVERYBODY)
+    assert_nothing_else_is_counted(hub)
 
 
 def test_what_takes_a_page_long_is_prepared_beside_the_work(hub: Hub) -> None:
