@@ -104,3 +104,13 @@ def cached(name: str, files: Sequence[str], size: int, make: Callable[[str], np.
         out.flush()
         partial.rename(path)
     return np.load(path, mmap_mode="r")
+
+
+def unsigned(pixels: np.ndarray) -> np.ndarray:
+    """The models' int8 as bytes."""
+    return (pixels.astype(np.int16) + 128).astype(np.uint8)
+
+
+def signed(image: np.ndarray) -> np.ndarray:
+    """Bytes as the models' int8."""
+    return (image.astype(np.int16) - 128).astype(np.int8)

@@ -27,7 +27,7 @@ from _fundus_dr_report import (
 )
 from _fundus_dr_task import FROZEN_BLOCKS, SIZE
 from _fundus_golden import photographs as golden_photographs
-from _fundus_metrics import calibration_error, grade_probabilities
+from _fundus_metrics import calibration_error, grade_probabilities, unavoidable_error
 
 from aidpost.inference._fundus_input import INPUT_VERSION, dr_input
 from aidpost.kernels.fundus import decode
@@ -48,7 +48,8 @@ class Evaluation:
     heatmap: dict[str, Any]
     oedema: list[list[str]]
     degradation: list[list[str]]
-    calibration: float
+    calibration: tuple[float, float]
+    """Expected error of the likeliest grade, and what chance alone would make of it with so few photographs."""
     by_grade: list[list[str]]
     both_eyes: tuple[int, float, float]
 
@@ -90,6 +91,7 @@ def evaluate(
     twin = Answers(held, grade_probabilities(twin_logits), operating)
     groups = _groups(held)
     raw = [p for p in held if p.dataset != "EyePACS-256-stretched"]
+    likeliest, confidence = answers.probability.argmax(1)[own], answers.probability.max(1)[own]
     return Evaluation(
         operating,
         {name: figures(answers, twin, rows) for name, rows in groups.items()},
@@ -97,7 +99,7 @@ def evaluate(
         heatmap_hits(run, folder, held, SIZE),
         oedema_figures(held, oedema, operating.oedema),
         degradation(run, folder, raw, operating, SIZE),
-        calibration_error((answers.truth == answers.probability.argmax(1))[own], answers.probability.max(1)[own]),
+        (calibration_error(answers.truth[own] == likeliest, confidence), unavoidable_error(confidence)),
         by_grade(answers, {name: groups[name] for name in HOSPITALS if name in groups}),
         both_eyes(answers, np.array([p.hospital == "EyePACS" for p in held])),
     )
@@ -130,7 +132,7 @@ def describe(
             "heatmap": "dr_map",
             "oedema": "dme",
         },
-        "calibration": {"temperature": 1.0, "expected_error": e.calibration},
+        "calibration": {"temperature": 1.0, "expected_error": e.calibration[0]},
         "thresholds": {
             "referable": o.referable,
             **{f"grade_{k + 1}": float(t) for k, t in enumerate(o.grade)},
@@ -226,7 +228,8 @@ worse.
   from other cameras it finds fewer or refers more, as the table says: a photograph from a camera that isn't validated
   is never called normal.
 - The grade is the worst k whose P(k or worse) is over {grades} (k = 1 to 4).
-- Expected calibration error of the likeliest grade: {e.calibration:.3f}. (The column is that of P(referable).)
+- Expected calibration error of the likeliest grade: {e.calibration[0]:.3f} ({e.calibration[1]:.3f} would be chance with
+  so few photographs). The column is that of P(referable).
 
 {grades_text(e.by_grade, e.both_eyes)}
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from _fundus_augment import augment_normalised
 from _fundus_backbone import EfficientNetLite0, half, load_imagenet
-from _fundus_data import Photograph, cached
+from _fundus_data import Photograph, cached, signed, unsigned
 from _fundus_export import torch_input
 from _fundus_metrics import auc, quadratic_kappa, sigmoid
 from torch import nn
@@ -187,10 +187,10 @@ class DrTask:
         rows = rng.choice(len(self.weights), count, p=self.weights)
         pictures = []
         for n, i in enumerate(rows):
-            picture = (self.images[i].astype(np.int16) + 128).astype(np.uint8)
+            picture = unsigned(self.images[i])
             if n % 2:
                 picture, _ = augment_normalised(picture, rng, SIZE)
-            pictures.append((picture.astype(np.int16) - 128).astype(np.int8))
+            pictures.append(signed(picture))
         return np.stack(pictures)
 
     def _weights(self) -> np.ndarray:
@@ -213,15 +213,10 @@ class DrTask:
         """n augmented photographs, with grade and oedema risk (-1: unknown)."""
         p = 0.25 if done < 3 / 11 else 0.1  # faults of the optics hide small lesions: fewer of them towards the end
         rows = rng.choice(len(self.weights), n, p=self.weights)
-        pictures = np.stack(
-            [
-                augment_normalised((self.images[i].astype(np.int16) + 128).astype(np.uint8), rng, size, p)[0]
-                for i in rows
-            ]
-        )
+        pictures = np.stack([augment_normalised(unsigned(self.images[i]), rng, size, p)[0] for i in rows])
         chosen = [self.photographs[i] for i in rows]
         oedema = [-1 if p.dme is None else p.dme for p in chosen]
-        x = half(torch_input((pictures.astype(np.int16) - 128).astype(np.int8)))
+        x = half(torch_input(signed(pictures)))
         return x, torch.tensor([p.grade for p in chosen]), torch.tensor(oedema)
 
     def loss(self, model: Any, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:

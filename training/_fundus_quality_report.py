@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from _fundus_augment import stretch_channels
 from _fundus_card import EYEPACS_TERMS, EYEQ_TERMS, IDRID_TERMS, interval, table
-from _fundus_data import Photograph
+from _fundus_data import Photograph, signed, unsigned
 from _fundus_degrade import REASONS
 from _fundus_golden import photographs as golden_photographs
 from _fundus_metrics import auc, bootstrap, calibration_error, unavoidable_error
@@ -147,8 +147,8 @@ def _reasons(run: Run, good: np.ndarray, temperature: float, threshold: float) -
     for name, spoil in REASONS.items():
         rejected = named = 0
         for image in good:
-            bad = spoil((image.astype(np.int16) + 128).astype(np.uint8), rng.uniform(0.6, 1.0), rng)
-            answer = run((bad.astype(np.int16) - 128).astype(np.int8))
+            bad = spoil(unsigned(image), rng.uniform(0.6, 1.0), rng)
+            answer = run(signed(bad))
             rejected += bool(softmax(answer["quality"], temperature)[REJECT] >= threshold)
             named += REASON_NAMES[int(answer["reasons"].argmax())] == name
         out.append([name, str(len(good)), f"{rejected / max(len(good), 1):.3f}", f"{named / max(len(good), 1):.3f}"])
@@ -163,7 +163,7 @@ def _others(run: Run, folder: Path | None, drawn: int, temperature: float, thres
 
     rng = np.random.default_rng(98)
     pictures = [not_a_retina(rng, SIZE) for _ in range(2 * drawn)]
-    hits = [rejected((p.astype(np.int16) - 128).astype(np.int8)) for p in pictures]
+    hits = [rejected(signed(p)) for p in pictures]
     rows = [["drawn, other seeds", str(len(hits)), f"{np.mean(hits):.3f}", f"{np.mean(hits):.3f}"]]
     files = sorted(f for f in folder.iterdir() if f.suffix in {".png", ".jpg", ".jpeg"}) if folder else []
     model_only, device = [], []

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from _fundus_augment import augment_raw, stretch_channels
 from _fundus_backbone import EfficientNetLite0, load_imagenet
-from _fundus_data import Photograph, cached
+from _fundus_data import Photograph, cached, signed, unsigned
 from _fundus_degrade import REASONS
 from _fundus_export import FrozenFront, torch_input
 from _fundus_negatives import as_shown, not_a_retina, packaged_photographs, read_photograph, windows
@@ -139,16 +139,6 @@ def load_crops(folder: Path, photographs: Sequence[Photograph], size: int) -> np
         return quality_input(photo.rgb, photo.field, size).pixels
 
     return cached("quality", [p.file for p in photographs], size, make, INPUT_VERSION)
-
-
-def unsigned(pixels: np.ndarray) -> np.ndarray:
-    """The model's int8 as bytes."""
-    return (pixels.astype(np.int16) + 128).astype(np.uint8)
-
-
-def signed(image: np.ndarray) -> np.ndarray:
-    """Bytes as the model's int8."""
-    return (image.astype(np.int16) - 128).astype(np.int8)
 
 
 def _reason(name: str | None, known: bool = True) -> np.ndarray:

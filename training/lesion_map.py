@@ -156,11 +156,11 @@ def make_samples(
     images = load_photographs(folder, [*boxed, *others])
     for p, image in zip(boxed, tqdm(images[: len(boxed)], desc="boxed", mininterval=10), strict=True):
         for copy in range(plan.copies + 1):
-            picture, mask = (image.astype(np.int16) + 128).astype(np.uint8), masks[p.file]
+            picture, mask = data.unsigned(image), masks[p.file]
             if copy:
                 picture, matrix = augment_normalised(picture, rng, SIZE, 0.1)
                 mask = place(mask, matrix, SIZE, 0)
-            add((picture.astype(np.int16) - 128).astype(np.int8), p)
+            add(data.signed(picture), p)
             side = features[-1].shape[1]
             lesion.append(mask.reshape(side, SIZE // side, side, SIZE // side).mean((1, 3), dtype=np.float32) / 255)
     for p, image in zip(others, tqdm(images[len(boxed) :], desc="others", mininterval=10), strict=True):
