@@ -124,7 +124,7 @@ class InferenceWorker:
     def _ask(self, task: str, target: str, arguments: tuple[Any, ...]) -> Any:
         with self._lock:
             self._ready()
-            return self._exchange(Request(task, arguments), target, self._deadline_s)
+            return self._exchange(Request(task, arguments), target, self._deadline_s, again=True)
 
     def _ready(self) -> None:
         if self.pid is not None:
@@ -142,7 +142,7 @@ class InferenceWorker:
         self._process.start()
         theirs.close()
 
-    def _exchange(self, request: Request, target: str, deadline_s: float) -> Any:
+    def _exchange(self, request: Request, target: str, deadline_s: float, *, again: bool = False) -> Any:
         pipe, process = self._pipe, self._process
         assert pipe is not None
         assert process is not None
@@ -153,6 +153,11 @@ class InferenceWorker:
                 pipe.send(request)
                 answer = pipe.recv()
         except (EOFError, OSError) as error:
+            if again and isinstance(error, BrokenPipeError) and not watchdog.struck:
+                # it was ending already and has not got the request, which is not to blame: another one gets it
+                self._kill()
+                self._ready()
+                return self._exchange(request, target, deadline_s)
             process.join(_END_S)
             code = process.exitcode
             self._launch()  # the next request finds it ready, or nearly
