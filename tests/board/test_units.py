@@ -5,12 +5,12 @@ from __future__ import annotations
 import configparser
 import contextlib
 import http.server
+import queue
 import re
 import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,20 +135,29 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
 def test_ready_is_said_when_the_page_answers_and_silence_follows_when_it_does_not(
     systemd: socket.socket, tmp_path: Path
 ) -> None:
-    works = threading.Event()
+    works, looks = threading.Event(), queue.SimpleQueue[bool]()
+
+    def page_works(_deadline_s: float) -> bool:
+        looks.put(works.is_set())
+        return works.is_set()
+
+    def looked_in_vain(times: int) -> None:
+        while times:
+            times -= not looks.get(timeout=10)
+
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "150000"}
-    dog = watchdog.Watchdog(environment, lambda deadline_s: works.is_set()).start()
-    time.sleep(0.3)
+    dog = watchdog.Watchdog(environment, page_works).start()
+    looked_in_vain(2)
     works.set()
     assert systemd.recv(100) == b"READY=1"
     assert systemd.recv(100) == b"WATCHDOG=1"
     works.clear()
-    time.sleep(0.15)  # what was on its way
+    looked_in_vain(2)  # at the second look, what it said after the one before the first is on its way
     systemd.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
             systemd.recv(100)
-    time.sleep(0.3)
+    looked_in_vain(3)
     with pytest.raises(BlockingIOError):
         systemd.recv(100)
     dog.stop()

@@ -118,9 +118,11 @@ class Walk:
     def heart(self, exam: str) -> None:
         self.browser.open(f"{self.device.url}{exam}/ecg")
         self.browser.tap("#start", leads=False)
-        time.sleep(5)
+        deadline = time.monotonic() + 60
+        while "Good signal" not in self.text():
+            assert time.monotonic() < deadline, self.text()
+            time.sleep(0.2)
         self.look("ecg")
-        assert "Good signal" in self.text()
         self.browser.wait_for_page()
         self.look("ecg-kept")
         self.browser.tap("form[action$='/close'] button")
