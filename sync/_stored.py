@@ -15,7 +15,7 @@ from aidpost.records import ExamReport, Patient, Record, Referral, Review, Vital
 from aidpost.sync import _schema, seal
 from aidpost.sync._lives import Lives
 from aidpost.sync._patient_keys import NOBODY, PatientKeys
-from aidpost.sync._writer import Writer, store_error
+from aidpost.sync._writer import Writer, fetch
 from aidpost.sync.blobs import BlobFiles
 from aidpost.sync.bodies import Acknowledgement, Erasure
 from aidpost.sync.envelope import Envelope
@@ -45,11 +45,7 @@ class StoredRecords:
         StoreError
             SQLite or the disk failed.
         """
-        try:
-            with self._reading:
-                return self._reader.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise store_error(error, self.path, "reading the store") from None
+        return fetch(self._reader, self._reading, self.path, query, values)
 
     def write(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Run `work` in the writer's next transaction; for the other modules of sync."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -122,6 +122,23 @@ class Writer:
             return job, None, failure
         self._connection.execute("RELEASE job")
         return job, answer, None
+
+
+def fetch(
+    connection: sqlite3.Connection, lock: threading.Lock, path: Path, query: str, values: Sequence[object]
+) -> list[tuple[Any, ...]]:
+    """What a query on the connection that reads gives, one at a time.
+
+    Raises
+    ------
+    StoreError
+        SQLite or the disk failed.
+    """
+    try:
+        with lock:
+            return connection.execute(query, values).fetchall()
+    except sqlite3.Error as error:
+        raise store_error(error, path, "reading the store") from None
 
 
 def store_error(error: sqlite3.Error, path: Path, operation: str = "writing to the store") -> StoreError:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from aidpost.errors import SchemaError
 from aidpost.sync import _schema
 from aidpost.sync._durable import make_folder
-from aidpost.sync._writer import Writer, connect
+from aidpost.sync._writer import Writer, connect, fetch
 
 T = TypeVar("T")
 
@@ -82,9 +82,8 @@ class ConsoleDatabase:
         self._reader.close()
 
     def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Rows."""
-        with self._reading:
-            return self._reader.execute(query, values).fetchall()
+        """Rows. Raises StoreError."""
+        return fetch(self._reader, self._reading, self.path, query, values)
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in a transaction; durable when this returns. Raises StoreError, StorageFullError."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from device_records import make_item
+from failing_card import FailingCard
 from hub_end import HubEnd
 
 from aidpost.errors import StoreError
@@ -19,31 +18,6 @@ from aidpost.sync.hub.service import HubService
 from aidpost.sync.link import Link
 from aidpost.sync.publisher import Publisher
 from aidpost.sync.store import Store
-
-
-class FailingCard:
-    """A memory card of which nothing can be read for a while: the store's connection for reading."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self.broken, self.failed = False, 0
-
-    def execute(self, *asked: Any) -> sqlite3.Cursor:
-        if self.broken:
-            self.failed += 1
-            raise sqlite3.OperationalError("disk I/O error")
-        return self._connection.execute(*asked)
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def fails(self, times: int) -> None:
-        """Nothing can be read until that has been tried so often."""
-        self.broken, wanted, end = True, self.failed + times, time.monotonic() + 30
-        while self.failed < wanted:
-            assert time.monotonic() < end, "the sender has given up"
-            time.sleep(0.01)
-        self.broken = False
 
 
 @pytest.fixture

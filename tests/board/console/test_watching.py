@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from console import SENSORS, Running
 from device_records import KEY
+from failing_card import FailingCard
 
 from aidpost.board import device
 from aidpost.board.configuration import Configuration, SensorsSection
@@ -115,6 +116,24 @@ def test_quiet_is_for_what_is_known_and_not_for_worse(workspace: Workspace, monk
     oxygen[0] = 89.0
     until(lambda: [c for c in workspace.watching.calls() if not c.quiet])
     assert workspace.watching.calls()[0].finding.code == "watch-spo2-very-low"
+
+
+def test_a_patient_is_watched_on_after_a_card_that_failed_for_a_moment(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, read = FailingCard(workspace.database._reader), SimulatedSource.read_vitals
+
+    def with_times(self: SimulatedSource) -> list[VitalSign]:  # by which they are looked up among what came before
+        return [msgspec.structs.replace(one, device_time="2026-01-01T00:00:00") for one in read(self)]
+
+    exam = begin(workspace)
+    with monkeypatch.context() as broken:
+        broken.setattr(SimulatedSource, "read_vitals", with_times)
+        broken.setattr(workspace.database, "_reader", card)
+        workspace.watching.start(exam)
+        card.fails(5)
+        until(lambda: not workspace.watching.trouble())
+    until(workspace.watching.calls)
 
 
 def test_a_sensor_that_is_pulled_out_is_said_and_read_again_when_it_is_back(
