@@ -7,6 +7,7 @@ whole blob or a temporary file that the next start removes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -14,9 +15,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from aidpost.errors import StoreDamagedError
+from aidpost.errors import StoreDamagedError, StoreError
 from aidpost.sync import seal
 from aidpost.sync._durable import make_folder, sync_folder, write_file
+
+_LOST = {errno.ENOENT, errno.EIO, errno.EUCLEAN, errno.EBADMSG}
+"""What says that a file is gone, or its place on the card is bad: the next time will be no better."""
 
 
 class BlobFiles:
@@ -66,7 +70,9 @@ class BlobFiles:
         Raises
         ------
         StoreDamagedError
-            The file is gone, cut off, damaged, or sealed with another key.
+            The file is gone, cut off, damaged, on a bad place of the card, or sealed with another key.
+        StoreError
+            It cannot be read now.
         """
         out = b"".join(self._segments(key, sha256, patient, start // seal.SEGMENT, stop))
         offset = start % seal.SEGMENT
@@ -77,7 +83,7 @@ class BlobFiles:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise _damaged(sha256, str(error.strerror)) from None
+            raise _unreadable(sha256, error) from None
         try:
             index = first
             while stop is None or index * seal.SEGMENT < stop:
@@ -88,6 +94,8 @@ class BlobFiles:
                 index += 1
         except seal.SealBrokenError:
             raise _damaged(sha256, "it does not open: damaged, cut off, or the wrong key") from None
+        except OSError as error:
+            raise _unreadable(sha256, error) from None
         finally:
             os.close(descriptor)
 
@@ -101,3 +109,9 @@ class BlobFiles:
 
 def _damaged(sha256: bytes, cause: str) -> StoreDamagedError:
     return StoreDamagedError(operation="reading a stored body", target=sha256.hex()[:16], cause=cause)
+
+
+def _unreadable(sha256: bytes, error: OSError) -> StoreError:
+    if error.errno in _LOST:
+        return _damaged(sha256, str(error.strerror))
+    return StoreError(operation="reading a stored body", target=sha256.hex()[:16], cause=str(error.strerror))

@@ -8,6 +8,7 @@ with its patient's key, which is sealed with the device's; erasing a patient era
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -37,6 +38,9 @@ from aidpost.sync.inbox import Inbox
 from aidpost.sync.keys import DeviceKey, Identity
 
 R = TypeVar("R", bound=Record)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FAILING = "Try again. If it happens again the memory card is failing: what the hub has is safe."
 
 
 class Blob(NamedTuple):
@@ -298,8 +302,9 @@ class Store(StoredRecords):
         try:
             self.blobs.write(key, sha256, patient, blob.data)
         except OSError as error:
-            raise StorageFullError(
-                operation="accepting a recording", target=str(self.folder), cause=str(error.strerror), remedy=SEND
+            kind, remedy = (StorageFullError, SEND) if error.errno in _FULL else (StoreError, _FAILING)
+            raise kind(
+                operation="accepting a recording", target=str(self.folder), cause=str(error.strerror), remedy=remedy
             ) from error
 
     def _insert_blobs(self, db: sqlite3.Connection, blobs: Iterable[tuple[uuid.UUID, Blob]]) -> None:

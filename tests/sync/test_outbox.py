@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tracemalloc
 import uuid
@@ -13,6 +14,7 @@ from device_records import make_item
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aidpost.errors import StoreError
 from aidpost.sync import outbox
 from aidpost.sync.envelope import (
     CHUNK,
@@ -66,12 +68,18 @@ def test_an_alert_goes_before_the_rest_of_an_image(store: Store) -> None:
     assert piece.leaf == "alert"
 
 
-def test_photograph_that_does_not_open_is_given_up_and_the_next_one_goes(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("why", ["cut off", "on a bad place of the card"])
+def test_photograph_that_does_not_open_is_given_up_and_the_next_one_goes(
+    store: Store, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
     bad, good = make_item(RecordClass.REPORT, b"bad" * 9_000), make_item(RecordClass.REPORT, b"good" * 9_000)
     store.append_many([bad, good])
     assert bad.patient is not None
     file = store.blobs.path(bytes.fromhex(bad.blobs[0].ref.sha256), bad.patient)
-    file.write_bytes(file.read_bytes()[:-1])
+    if why == "cut off":
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        fail_to_read(monkeypatch, file, errno.EIO)
     sent = {
         chunk.sha256
         for piece in drain(Outbox(store))
@@ -80,6 +88,30 @@ def test_photograph_that_does_not_open_is_given_up_and_the_next_one_goes(store: 
     }
     assert sent == {bytes.fromhex(good.blobs[0].ref.sha256)}
     assert outbox.blob_status(store).dead == 1
+
+
+def test_photograph_that_cannot_be_read_now_is_not_given_up(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = make_item(RecordClass.REPORT, b"good" * 9_000)
+    store.append(item)
+    assert item.patient is not None
+    file = store.blobs.path(bytes.fromhex(item.blobs[0].ref.sha256), item.patient)
+    with monkeypatch.context() as short:
+        fail_to_read(short, file, errno.ENOMEM)
+        with pytest.raises(StoreError, match="Cannot allocate memory"):
+            drain(Outbox(store))
+    assert outbox.blob_status(store).dead == 0
+    assert any(isinstance(piece.content, Chunks) for piece in drain(Outbox(store)))
+
+
+def fail_to_read(monkeypatch: pytest.MonkeyPatch, file: Path, number: int) -> None:
+    pread = os.pread
+
+    def failing(descriptor: int, size: int, offset: int) -> bytes:
+        if os.path.samestat(os.fstat(descriptor), file.stat()):
+            raise OSError(number, os.strerror(number))
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", failing)
 
 
 def test_what_the_hub_wants_of_an_erased_patient_is_announced_as_dropped(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -250,6 +251,26 @@ def test_a_damaged_photograph_is_an_error_and_not_a_wrong_picture(store: Store, 
     file.write_bytes(content)
     with pytest.raises(StoreDamagedError):
         store.read_blob(item.blobs[0].ref.sha256)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, StorageFullError), (errno.EROFS, StoreError), (errno.EIO, StoreError)]
+)
+def test_photograph_that_a_card_does_not_take_is_refused_and_says_whether_room_would_help(
+    store: Store, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[StoreError]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    item = make_item(RecordClass.REPORT, PHOTO)
+    with monkeypatch.context() as failing:
+        failing.setattr(blobs, "write_file", refuse)
+        with pytest.raises(StoreError, match=os.strerror(number)) as caught:
+            store.append(item)
+    assert type(caught.value) is kind
+    assert store.reports() == []
+    store.append(item)
+    assert store.read_blob(item.blobs[0].ref.sha256) == PHOTO
 
 
 def test_many_threads_share_commits_and_lose_nothing(store: Store) -> None:
