@@ -22,7 +22,7 @@ from aidpost.board._check import Answer, Surroundings
 from aidpost.errors import AidpostError
 from aidpost.records import Timestamp
 from aidpost.sync import enrolment, keys, outbox
-from aidpost.sync._schema import VERSION
+from aidpost.sync._schema import VERSION, tells_of_data
 from aidpost.sync._space import days_left
 from aidpost.sync.clock import Clock
 from aidpost.sync.store import Store
@@ -225,7 +225,7 @@ def outbox_state(at: Surroundings) -> Answer:
         return _outbox(path, reader, at)
     except sqlite3.DatabaseError as error:
         # "locked" and "unable to open" say nothing of the data; a file that is no database does
-        if isinstance(error, sqlite3.OperationalError):
+        if not tells_of_data(error):
             raise
         return _damaged(path, str(error))
     finally:

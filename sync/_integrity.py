@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -52,15 +53,12 @@ def _fault(path: Path) -> str:
     if not path.exists():
         return ""
     try:
-        connection = connect(path)
-    except sqlite3.OperationalError as error:
-        raise store_error(error, path) from None
+        with contextlib.closing(connect(path)) as connection:
+            return _schema.fault(connection)
     except sqlite3.DatabaseError as error:
+        if not _schema.tells_of_data(error):
+            raise store_error(error, path, "opening the store") from None
         return str(error)
-    try:
-        return _schema.fault(connection)
-    finally:
-        connection.close()
 
 
 def set_damaged_files_aside(read: Reads, writer: Writer, files: BlobFiles, clock: Clock) -> None:

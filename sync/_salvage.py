@@ -17,6 +17,7 @@ _PAGE = 4096
 """SQLite's default page size, where the file's own header does not say."""
 _LEAF, _INTERIOR, _TABLE_LEAF = 0x0A, 0x02, 0x0D
 _MOST_COLUMNS = 32
+_AT_ONCE, _BLOCK = 1 << 16, 1 << 12
 _MOST_PAYLOAD = 1 << 24
 
 Row = tuple[Any, ...]
@@ -86,8 +87,8 @@ class Pages:
 
 
 def _read(path: Path) -> bytes:
-    """All of a file, with zeros where the medium gives no more than an error."""
-    out, step = bytearray(), 1 << 16
+    """All of a file, with zeros where the medium gives no more than an error: for no more than the block around it."""
+    out, step = bytearray(), _AT_ONCE
     with path.open("rb", buffering=0) as file:
         size = path.stat().st_size
         while len(out) < size:
@@ -95,10 +96,15 @@ def _read(path: Path) -> bytes:
                 file.seek(len(out))
                 piece = file.read(step)
             except OSError:
+                if step > _BLOCK:
+                    step = _BLOCK
+                    continue
                 piece = bytes(min(step, size - len(out)))
             if not piece:
                 break
             out += piece
+            if len(out) % _AT_ONCE == 0:
+                step = _AT_ONCE
     return bytes(out)
 
 

@@ -117,6 +117,15 @@ _ADDITIONS: tuple[str, ...] = (
 )
 
 
+_BAD_PLACE = {266, 522, 8458}
+"""SQLITE_IOERR_READ, _SHORT_READ and _CORRUPTFS: the medium has no more to give there."""
+
+
+def tells_of_data(error: sqlite3.DatabaseError) -> bool:
+    """Whether an error says that the file is damaged, and not that it is locked or that the disk failed for now."""
+    return not isinstance(error, sqlite3.OperationalError) or getattr(error, "sqlite_errorcode", 0) in _BAD_PLACE
+
+
 def fault(connection: sqlite3.Connection) -> str:
     """What SQLite finds wrong with its file; empty where it is well.
 
@@ -127,9 +136,9 @@ def fault(connection: sqlite3.Connection) -> str:
     """
     try:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError:
-        raise
     except sqlite3.DatabaseError as error:
+        if not tells_of_data(error):
+            raise
         return str(error)
     return "" if verdict == "ok" else str(verdict)
 

@@ -102,6 +102,53 @@ def test_each_damaged_page_costs_the_records_on_it_and_no_other(
     assert sum(times_lost.values()) <= 1.5 * len(whole)
 
 
+READ_ALL = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from device_records import KEY, FakeClock
+from aidpost.sync.store import Store
+with Store.open(Path(sys.argv[1]), KEY, clock=FakeClock()) as store:
+    for cls, last in store.read("SELECT cls, last FROM sequence"):
+        for one in store.envelopes(cls, range(1, last + 1)):
+            print(cls, one.seq, one.hash.hex())
+"""
+
+
+@pytest.fixture(scope="module")
+def bad_sector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that gives an error for a block of a file."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler is installed")
+    library = tmp_path_factory.mktemp("library") / "bad_sector.so"
+    source = Path(__file__).parents[1] / "support" / "bad_sector.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def test_a_block_that_cannot_be_read_costs_the_records_on_it_and_no_other(
+    made: Path, tmp_path: Path, whole: dict[tuple[str, int], bytes], bad_sector: Path
+) -> None:
+    pages, lost = (made / "store.sqlite3").stat().st_size // PAGE, 0
+    for number in (0, *range(1, pages, 5)):
+        state = tmp_path / f"block-{number}"
+        shutil.copytree(made, state)
+        fault = {"BAD_INODE": str((state / "store.sqlite3").stat().st_ino), "BAD_AT": str(number * PAGE)}
+        done = subprocess.run(
+            [sys.executable, "-c", READ_ALL, str(state), str(Path(__file__).parents[1] / "support")],
+            env={**os.environ, **fault, "LD_PRELOAD": str(bad_sector)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        left = {(cls, int(seq)): bytes.fromhex(one) for cls, seq, one in map(str.split, done.stdout.splitlines())}
+        assert all(whole[place] == left[place] for place in left)
+        assert len(whole) - len(left) <= 8, f"all of what is on one page of {PAGE} bytes, at most"
+        lost += len(whole) - len(left)
+        with opened(state) as store:
+            assert [note.what for note in store.notes()] == ["damaged"]
+    assert lost > 0, "some of these blocks hold records"
+
+
 def test_half_of_all_pages_and_the_header_may_go(
     made: Path, tmp_path: Path, whole: dict[tuple[str, int], bytes]
 ) -> None:
