@@ -28,7 +28,7 @@ def make_whole(folder: Path, key: DeviceKey, clock: Clock) -> int:
     lock = os.open(folder / "store.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        fault = _fault(path)
+        fault = fault_of(path)
         if fault or path.with_name(f"{NAME}.recovered").exists():
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,7 +40,7 @@ def make_whole(folder: Path, key: DeviceKey, clock: Clock) -> int:
                     remedy="Stop the device's program and start it again: it recovers what is whole.",
                 ) from None
             _recovery.finish(path)
-            if fault := _fault(path):
+            if fault := fault_of(path):
                 _recovery.recover(path, key, fault, clock.wall_ms())
             fcntl.flock(lock, fcntl.LOCK_SH)
     except BaseException:
@@ -49,7 +49,14 @@ def make_whole(folder: Path, key: DeviceKey, clock: Clock) -> int:
     return lock
 
 
-def _fault(path: Path) -> str:
+def fault_of(path: Path) -> str:
+    """What is wrong with a database; empty where it is well, or not there.
+
+    Raises
+    ------
+    StoreError
+        It is locked, or the disk fails for now.
+    """
     if not path.exists():
         return ""
     try:

@@ -81,7 +81,7 @@ def recover(path: Path, key: DeviceKey, fault: str, now_ms: int) -> None:
     KeyUnavailableError, OSError
         As the disk and the key have it.
     """
-    quarantined = _quarantine(path)
+    quarantined = quarantine(path)
     found = _Salvaged(Pages(path, path.with_name(f"{path.name}-wal")), _base(path.parent), key)
     if found.base is None:
         raise StoreDamagedError(
@@ -107,14 +107,15 @@ def recover(path: Path, key: DeviceKey, fault: str, now_ms: int) -> None:
     finish(path)
 
 
-def _quarantine(path: Path) -> Path:
+def quarantine(path: Path) -> Path:
+    """Give the files of a database a second name in a folder of their own, which is returned."""
     folder = path.parent / QUARANTINE
     make_folder(folder)
     number = 1 + sum(1 for one in folder.iterdir() if one.suffix != ".tmp")
     whole, part = folder / f"{number}", folder / f"{number}.tmp"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(mode=0o700)
-    for one in path.parent.glob("store.sqlite3*"):
+    for one in path.parent.glob(f"{path.name}*"):
         # a second name for the same bytes: needs no room on a full disk, and reads nothing of a bad one
         os.link(one, part / one.name)
     sync_folder(part)

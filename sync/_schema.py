@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 
-from aidpost.errors import SchemaError, StoreDamagedError
+from aidpost.errors import SchemaError
 
 QUEUED, RECEIPTED, DEAD = 0, 1, 2
 """States of a record: the hub has not said anything, has it, or refused it."""
@@ -141,23 +141,6 @@ def fault(connection: sqlite3.Connection) -> str:
             raise
         return str(error)
     return "" if verdict == "ok" else str(verdict)
-
-
-def check(connection: sqlite3.Connection, target: str) -> None:
-    """Nothing, where SQLite finds its file well.
-
-    Raises
-    ------
-    StoreDamagedError
-        It does not.
-    """
-    if verdict := fault(connection):
-        raise StoreDamagedError(
-            operation="opening the store",
-            target=target,
-            cause=verdict,
-            remedy="Keep the folder as it is and restore a backup, or send it in for recovery.",
-        )
 
 
 def migrate(connection: sqlite3.Connection, target: str) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aidpost.board.console import _recovery
 from aidpost.errors import SchemaError
-from aidpost.sync import _schema
 from aidpost.sync._durable import make_folder
+from aidpost.sync._integrity import fault_of
+from aidpost.sync._recovery import finish
 from aidpost.sync._writer import Writer, connect, fetch
 
 T = TypeVar("T")
@@ -53,18 +55,20 @@ class ConsoleDatabase:
     def __init__(self, folder: Path) -> None:
         make_folder(folder)
         self.path = folder / DATABASE
+        finish(self.path)
+        if fault := fault_of(self.path):
+            _recovery.recover(self.path, fault, self._make)
         self._reader = connect(self.path)
         self._reading = threading.Lock()
         try:
-            _schema.check(self._reader, str(self.path))
-            self._make()
+            self._make(self._reader)
             self._writer = Writer(self.path)
         except BaseException:
             self._reader.close()
             raise
 
-    def _make(self) -> None:
-        (version,) = self._reader.execute("PRAGMA user_version").fetchone()
+    def _make(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise SchemaError(
                 operation="opening the screen's own records",
@@ -73,8 +77,8 @@ class ConsoleDatabase:
                 remedy="Update Aidpost on this device.",
             )
         if version < VERSION:
-            self._reader.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        self._reader.executescript(_ADDITIONS)
+            connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+        connection.executescript(_ADDITIONS)
 
     def close(self) -> None:
         """Finish what was asked for."""
