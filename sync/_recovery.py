@@ -14,6 +14,7 @@ import os
 import shutil
 import sqlite3
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,14 +91,23 @@ def recover(path: Path, key: DeviceKey, fault: str, now_ms: int) -> None:
             cause=f"{fault}; and nothing left of it says whose it is under this device key",
             remedy=f"Keep the folder as it is (a copy is in {quarantined}) and send it in, or restore a backup.",
         )
+    why, blobs = f"{fault}; kept in {quarantined.name}", BlobFiles(path.parent / "blobs")
+    exchange(path, lambda db: _schema.migrate(db, str(path)), lambda db: found.write(db, blobs, why, now_ms))
+
+
+def exchange(
+    path: Path, make: Callable[[sqlite3.Connection], None], fill: Callable[[sqlite3.Connection], None]
+) -> None:
+    """Put a new database in the place of the one at `path`: `make` makes its tables, `fill` its rows in one
+    transaction. Killed anywhere, the old one is there, or `finish` ends it."""
     fresh = path.with_name(f"{path.name}.recovering")
     for leftover in path.parent.glob(f"{fresh.name}*"):
         leftover.unlink()
     db = connect(fresh)
     try:
-        _schema.migrate(db, str(fresh))
+        make(db)
         db.execute("BEGIN IMMEDIATE")
-        found.write(db, BlobFiles(path.parent / "blobs"), f"{fault}; kept in {quarantined.name}", now_ms)
+        fill(db)
         db.execute("COMMIT")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:

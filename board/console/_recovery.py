@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aidpost.sync import _recovery
-from aidpost.sync._durable import sync_folder
 from aidpost.sync._salvage import Pages, Row
-from aidpost.sync._writer import connect
 
 _log = logging.getLogger(__name__)
 
@@ -73,27 +71,18 @@ _SHAPES: dict[str, tuple[_Fits, ...]] = {
 def recover(path: Path, fault: str, make: Callable[[sqlite3.Connection], None]) -> None:
     """Set the damaged database at `path` aside, and put in its place what is left of it; `make` makes the tables."""
     quarantined = _recovery.quarantine(path)
-    fresh = path.with_name(f"{path.name}.recovering")
-    for leftover in path.parent.glob(f"{fresh.name}*"):
-        leftover.unlink()
-    db = connect(fresh)
-    try:
-        make(db)
-        db.execute("BEGIN IMMEDIATE")
-        for row in Pages(path, path.with_name(f"{path.name}-wal")).rows():
+    rows = Pages(path, path.with_name(f"{path.name}-wal")).rows()
+
+    def fill(db: sqlite3.Connection) -> None:
+        for row in rows:
             if table := _table_of(row):
                 places = ", ".join("?" * len(row))
                 db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({places})", row)
         said = (time.time_ns() // 1_000_000, "", "recovered", f"{fault}; kept in {quarantined.name}")
         db.execute("INSERT INTO audit (at_ms, worker, what, about) VALUES (?, ?, ?, ?)", said)
-        db.execute("COMMIT")
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    finally:
-        db.close()
-    _log.error("the screen's own records were damaged (%s): what is whole was recovered", fault)
-    fresh.replace(path.with_name(f"{path.name}.recovered"))
-    sync_folder(path.parent)
-    _recovery.finish(path)
+
+    _log.error("the screen's own records are damaged (%s): what is whole is recovered", fault)
+    _recovery.exchange(path, make, fill)
 
 
 def _table_of(row: Row) -> str:

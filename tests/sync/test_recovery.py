@@ -17,6 +17,7 @@ import pytest
 from device_records import KEY, FakeClock, make_item
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from killed_at import killed_at
 
 from aidpost.errors import AidpostError, StoreDamagedError
 from aidpost.sync import outbox
@@ -222,29 +223,15 @@ def test_a_damaged_store_that_another_process_has_open_is_not_exchanged_under_it
             opened(state)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+OPEN = """
 from device_records import KEY, FakeClock
 from aidpost.sync.store import Store
-EVENTS = ("os.rename", "os.remove", "os.link", "os.mkdir", "open", "sqlite3.connect")
-folder, events, left = sys.argv[1], 0, int(sys.argv[3])
-def count(event, arguments):
-    global events
-    if event in EVENTS and folder in str(arguments):
-        events += 1
-        if events == left:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-Store.open(Path(folder), KEY, clock=FakeClock()).close()
 """
 
 
 def test_killed_at_every_step_the_recovery_begins_again_or_ends(
     made: Path, tmp_path: Path, whole: dict[tuple[str, int], bytes]
 ) -> None:
-    support = str(Path(__file__).parents[1] / "support")
     damaged = tmp_path / "damaged"
     shutil.copytree(made, damaged)
     with (damaged / "store.sqlite3").open("r+b") as file:
@@ -254,7 +241,7 @@ def test_killed_at_every_step_the_recovery_begins_again_or_ends(
         step += 2
         state = tmp_path / f"killed-{step}"
         shutil.copytree(damaged, state)
-        code = subprocess.run([sys.executable, "-c", KILLED, str(state), support, str(step)], check=False).returncode
+        code = killed_at(step, state, OPEN, "Store.open(Path(folder), KEY, clock=FakeClock()).close()")
         with opened(state) as store:
             assert everything(store) == whole, step
             assert [note.what for note in store.notes()] == ["damaged"]

@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 from device_records import KEY
+from killed_at import killed_at
 
 from aidpost.board.configuration import Configuration
 from aidpost.board.console.database import DATABASE
@@ -29,10 +28,8 @@ from aidpost.sync.store import Store
 from .conftest import Dead
 
 PAGE = 4096
-TABLES = {
-    "draft": "exam, version", "body": "exam, sha256", "patient": "id", "unassigned": "id", "worker": "id",
-    "read_review": "review", "settled": "mark", "audit": "at_ms, worker, what, about",
-}  # fmt: skip
+TABLES = dict.fromkeys(("draft", "body", "patient", "unassigned", "worker", "read_review", "settled"), "*")
+TABLES["audit"] = "at_ms, worker, what, about"  # without its number, which is given anew
 
 
 @contextmanager
@@ -44,20 +41,11 @@ def opened(folder: Path) -> Iterator[Workspace]:
 
 
 def contents(workspace: Workspace) -> dict[str, set[tuple[Any, ...]]]:
-    """Every row of every table; of what happened, without its number and without the recovery itself."""
+    """Every row of every table, but for what says that it was recovered."""
     return {
-        table: {
-            row
-            for row in workspace.database.read(f"SELECT {'*' if table != 'audit' else columns} FROM {table}")
-            if "recovered" not in row
-        }
+        table: {row for row in workspace.database.read(f"SELECT {columns} FROM {table}") if "recovered" not in row}
         for table, columns in TABLES.items()
     }
-
-
-def number_of(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Of a photograph, exam and hash."""
-    return row[:2]
 
 
 def reading(workspace: Workspace, device_time: str) -> VitalSign:
@@ -106,7 +94,7 @@ def test_each_damaged_page_costs_the_rows_on_it_and_the_screen_goes_on(made: Pat
             left = contents(workspace)
             altered = [row for table, rows in left.items() for row in rows - whole[table]]
             assert len(altered) <= 1, "the photograph, a piece of which lies on that page: sealed, it does not open"
-            assert {number_of(row) for row in altered} <= {number_of(row) for row in whole["body"]}
+            assert {row[:2] for row in altered} <= {row[:2] for row in whole["body"]}, "exam and hash"
             lost += sum(len(whole[table] - left[table]) for table in whole)
             assert sum(len(whole[table] - left[table]) for table in whole) <= 40
             workers = Workers(workspace.database, workspace.store)
@@ -122,23 +110,6 @@ def test_each_damaged_page_costs_the_rows_on_it_and_the_screen_goes_on(made: Pat
     assert lost > 0
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from aidpost.board.console.database import ConsoleDatabase
-EVENTS = ("os.rename", "os.remove", "os.link", "os.mkdir", "open", "sqlite3.connect")
-folder, events, left = sys.argv[1], 0, int(sys.argv[2])
-def count(event, arguments):
-    global events
-    if event in EVENTS and folder in str(arguments):
-        events += 1
-        if events == left:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-ConsoleDatabase(Path(folder)).close()
-"""
-
-
 def test_killed_at_every_step_the_recovery_begins_again_or_ends(made: Path, tmp_path: Path) -> None:
     with opened(shutil.copytree(made, tmp_path / "whole")) as workspace:
         whole = contents(workspace)
@@ -149,7 +120,8 @@ def test_killed_at_every_step_the_recovery_begins_again_or_ends(made: Path, tmp_
     while code == -signal.SIGKILL:
         step += 2
         state = shutil.copytree(damaged, tmp_path / f"killed-{step}")
-        code = subprocess.run([sys.executable, "-c", KILLED, str(state), str(step)], check=False).returncode
+        imports = "from aidpost.board.console.database import ConsoleDatabase"
+        code = killed_at(step, state, imports, "ConsoleDatabase(Path(folder)).close()")
         with opened(state) as workspace:
             assert contents(workspace) == whole, step
     assert code == 0
